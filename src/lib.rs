@@ -1,0 +1,10 @@
+//! Dormouse: the MQTT broker for devices that sleep.
+//!
+//! What is acknowledged survives a power cut; what nobody is missing never touches the flash; nothing is dropped in
+//! silence. The modules are floors: each imports only from a lower one (`docs/ARCHITECTURE.md`).
+
+pub mod codec;
+pub mod message;
+pub mod store;
+pub mod time;
+pub mod topic;

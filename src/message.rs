@@ -1,0 +1,144 @@
+//! The routed message, shared by reference: one body, however many sessions it goes to.
+//!
+//! A message owns what outlives the read it came in with. It is built once per PUBLISH, only when something must keep
+//! it, and is immutable from then on.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{
+    codec::{PacketId, Publish, PublishProperties, QoS},
+    time::Timestamp,
+    topic::TopicName,
+};
+
+/// Numbers a session for ever: never reused, not even after the session is gone. Client ids name sessions to people;
+/// this names them in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionNo(pub NonZeroU64);
+
+/// Numbers a session's QoS > 0 messages, in the order they are sent. Never given twice; gaps are allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Seq(pub u64);
+
+impl Seq {
+    /// How many sequence numbers share the packet id space before it repeats.
+    pub const PACKET_IDS: u64 = 65_535;
+
+    /// The packet id this message is sent with: `1 + seq mod 65,535`, so it needs no write to survive a crash.
+    pub fn packet_id(self) -> PacketId {
+        let id = u16::try_from(1 + self.0 % Self::PACKET_IDS).unwrap_or(1);
+        PacketId::new(id).expect("1 + n is not zero")
+    }
+}
+
+/// A message as the broker routes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Where it was published.
+    pub topic: TopicName,
+    /// The application's bytes, never looked into.
+    pub payload: Bytes,
+    /// The publisher's quality of service; a delivery has the lesser of this and the subscription's.
+    pub qos: QoS,
+    /// Whether the publisher asked for it to be retained.
+    pub retain: bool,
+    /// When it is of no more use; `Timestamp::NEVER` without a message expiry interval.
+    pub expires_at: Timestamp,
+    /// v5 properties that travel with the message; `None` for most.
+    pub properties: Option<Box<MessageProperties>>,
+}
+
+/// The v5 properties a broker forwards unaltered (MQTT 5.0 section 3.3.2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MessageProperties {
+    /// Payload format indicator: `Some(true)` declares UTF-8.
+    pub payload_is_utf8: Option<bool>,
+    /// Response topic of a request.
+    pub response_topic: Option<Arc<str>>,
+    /// Correlation data of a request.
+    pub correlation_data: Option<Bytes>,
+    /// Content type (a MIME type by custom).
+    pub content_type: Option<Arc<str>>,
+    /// User properties, in the publisher's order [MQTT-3.3.2-18].
+    pub user: Vec<(Box<str>, Box<str>)>,
+}
+
+impl MessageProperties {
+    /// Copies what travels; `None` when there is nothing.
+    fn from_packet(p: &PublishProperties<'_>) -> Option<Box<Self>> {
+        let properties = Self {
+            payload_is_utf8: p.payload_is_utf8,
+            response_topic: p.response_topic.map(Arc::from),
+            correlation_data: p.correlation_data.map(Bytes::copy_from_slice),
+            content_type: p.content_type.map(Arc::from),
+            user: p.user.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
+        };
+        (properties != Self::default()).then(|| Box::new(properties))
+    }
+}
+
+impl Message {
+    /// Copies a PUBLISH out of the read buffer. `topic` is the packet's topic with any alias resolved.
+    pub fn from_packet(topic: TopicName, publish: &Publish<'_>, now: Timestamp) -> Self {
+        Self {
+            topic,
+            payload: Bytes::copy_from_slice(publish.payload),
+            qos: publish.qos,
+            retain: publish.retain,
+            expires_at: expires_at(publish.properties.message_expiry, now),
+            properties: MessageProperties::from_packet(&publish.properties),
+        }
+    }
+
+    /// The PUBLISH that carries this message to a subscriber, DUP and packet id aside. The message expiry interval is
+    /// what is left of it at `now` [MQTT-3.3.2-6].
+    pub fn to_packet(&self, delivery: &Delivery, now: Timestamp) -> Publish<'_> {
+        let message_expiry = (self.expires_at != Timestamp::NEVER)
+            .then(|| u32::try_from(self.expires_at.since(now).as_millis().div_ceil(1000)).unwrap_or(u32::MAX));
+        let mut properties = PublishProperties {
+            message_expiry,
+            subscription_ids: delivery.subscription_ids.clone(),
+            ..PublishProperties::default()
+        };
+        if let Some(p) = &self.properties {
+            properties.payload_is_utf8 = p.payload_is_utf8;
+            properties.response_topic = p.response_topic.as_deref();
+            properties.correlation_data = p.correlation_data.as_deref();
+            properties.content_type = p.content_type.as_deref();
+            properties.user = p.user.iter().map(|(k, v)| (&**k, &**v)).collect();
+        }
+        Publish {
+            dup: false,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: self.topic.as_str(),
+            packet_id: None,
+            properties,
+            payload: &self.payload,
+        }
+    }
+
+    /// Bytes of topic and payload: what quotas count.
+    pub fn size_bytes(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len()
+    }
+}
+
+/// The moment a message expiry interval ends.
+pub fn expires_at(message_expiry: Option<u32>, now: Timestamp) -> Timestamp {
+    message_expiry.map_or(Timestamp::NEVER, |s| now.after(std::time::Duration::from_secs(u64::from(s))))
+}
+
+/// How one subscriber gets a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The lesser of the message's and the subscription's quality of service [MQTT-3.3.5-1].
+    pub qos: QoS,
+    /// The RETAIN flag of the delivery: set for a retained message sent on subscribing, else kept only when the
+    /// subscription asked for "retain as published".
+    pub retain: bool,
+    /// The identifiers of every matching subscription that has one [MQTT-3.3.4-3].
+    pub subscription_ids: Vec<u32>,
+}
