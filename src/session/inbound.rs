@@ -1,0 +1,62 @@
+//! What a client has sent and the session still answers for: QoS 2 packet ids that are not released.
+
+use std::collections::BTreeMap;
+
+use crate::codec::PacketId;
+
+/// The receiving half of a session. `G` is the gate behind which a message's acceptance is durable.
+#[derive(Debug)]
+pub struct Inbound<G> {
+    unreleased: BTreeMap<PacketId, G>,
+}
+
+/// Whether a QoS 2 PUBLISH is new.
+pub enum Arrival<G> {
+    /// First seen: route it, then call `accept`.
+    New,
+    /// Its PUBREC was lost: answer again when this gate opens, and route nothing [MQTT-4.3.3-10].
+    Duplicate(G),
+}
+
+impl<G: Clone> Inbound<G> {
+    /// No ids held.
+    pub fn new() -> Self {
+        Self { unreleased: BTreeMap::new() }
+    }
+
+    /// Looks a QoS 2 packet id up.
+    pub fn arrival(&self, id: PacketId) -> Arrival<G> {
+        self.unreleased.get(&id).map_or(Arrival::New, |gate| Arrival::Duplicate(gate.clone()))
+    }
+
+    /// Holds `id` until PUBREL; `gate` opens when message and id are durable.
+    pub fn accept(&mut self, id: PacketId, gate: G) {
+        self.unreleased.insert(id, gate);
+    }
+
+    /// PUBREL: the id is free. `false` if it was not held.
+    pub fn release(&mut self, id: PacketId) -> bool {
+        self.unreleased.remove(&id).is_some()
+    }
+
+    /// Ids held, ascending, for the session's snapshot.
+    pub fn ids(&self) -> impl Iterator<Item = PacketId> {
+        self.unreleased.keys().copied()
+    }
+
+    /// How many ids are held.
+    pub fn len(&self) -> usize {
+        self.unreleased.len()
+    }
+
+    /// Whether none is held.
+    pub fn is_empty(&self) -> bool {
+        self.unreleased.is_empty()
+    }
+}
+
+impl<G: Clone> Default for Inbound<G> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,200 @@
+//! One network connection of a session, as far as the protocol goes: what was agreed in CONNECT, the bytes to send,
+//! and the answers that wait for the disk. It ends with the connection.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    num::NonZeroU16,
+};
+
+use crate::{
+    codec::{Ack, Packet, PacketId, Publish, ReasonCode, ReasonProperties, Version},
+    topic::TopicName,
+};
+
+/// What the client's CONNECT and the broker's limits agreed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Protocol version.
+    pub version: Version,
+    /// Largest packet the client takes, in bytes.
+    pub packet_bytes_max: usize,
+    /// QoS > 0 messages the client takes at once.
+    pub receive_maximum: u16,
+    /// Topic aliases the broker may use towards the client.
+    pub alias_max_out: u16,
+    /// Topic aliases the client may use.
+    pub alias_max_in: u16,
+    /// Reason strings and user properties are wanted on answers [MQTT-3.1.2-29].
+    pub problem_information: bool,
+    /// Bytes waiting to be written beyond which nothing more is encoded.
+    pub out_bytes_max: usize,
+}
+
+/// An answer to the client, in the order of the packets it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// PUBACK with its reason.
+    Puback(PacketId, ReasonCode),
+    /// PUBREC with its reason.
+    Pubrec(PacketId, ReasonCode),
+    /// PUBCOMP with its reason.
+    Pubcomp(PacketId, ReasonCode),
+    /// CONNACK: nothing else may leave before it [MQTT-3.2.0-1].
+    Connack(Vec<u8>),
+    /// SUBACK, encoded; messages are held back until it has left.
+    Suback(Vec<u8>),
+    /// Any other packet, encoded.
+    Encoded(Vec<u8>),
+}
+
+/// A topic alias the client may not use, or not yet [MQTT-3.3.2-8].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AliasInvalid;
+
+/// A live connection. `G` is the gate an answer waits behind.
+pub struct Link<G> {
+    /// What was agreed.
+    pub terms: Terms,
+    /// Bytes ready for the wire.
+    pub out: Vec<u8>,
+    answers: VecDeque<(G, Answer)>,
+    greeted: bool,
+    subacks_waiting: usize,
+    aliases_in: Vec<Option<TopicName>>,
+    aliases_out: HashMap<TopicName, NonZeroU16>,
+}
+
+impl<G: Clone> Link<G> {
+    /// A connection whose first bytes will be `connack`, once `gate` opens.
+    pub fn new(terms: Terms, connack: Vec<u8>, gate: G) -> Self {
+        Self {
+            terms,
+            out: Vec::new(),
+            answers: VecDeque::from([(gate, Answer::Connack(connack))]),
+            greeted: false,
+            subacks_waiting: 0,
+            aliases_in: Vec::new(),
+            aliases_out: HashMap::new(),
+        }
+    }
+
+    /// Whether CONNACK is on its way, so that other packets may follow.
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Whether no message may leave yet.
+    pub fn holds_messages(&self) -> bool {
+        !self.greeted || self.subacks_waiting > 0
+    }
+
+    /// Queues an answer behind `gate` and behind all earlier answers.
+    pub fn answer(&mut self, gate: G, answer: Answer) {
+        self.subacks_waiting += usize::from(matches!(answer, Answer::Suback(_)));
+        self.answers.push_back((gate, answer));
+    }
+
+    /// Answers that wait.
+    pub fn answers_waiting(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Encodes every answer whose turn has come; returns the gate the next one waits for.
+    pub fn poll_answers(&mut self, is_open: impl Fn(&G) -> bool) -> Option<G> {
+        while let Some((gate, _)) = self.answers.front() {
+            if !is_open(gate) {
+                return Some(gate.clone());
+            }
+            if let Some((_, answer)) = self.answers.pop_front() {
+                self.encode_answer(answer);
+            }
+        }
+        if self.answers.capacity() > 1_024 {
+            self.answers = VecDeque::new();
+        }
+        None
+    }
+
+    fn encode_answer(&mut self, answer: Answer) {
+        let ack = |packet_id, reason| Ack { packet_id, reason, properties: ReasonProperties::default() };
+        let packet = match answer {
+            Answer::Puback(id, reason) => Packet::Puback(ack(id, reason)),
+            Answer::Pubrec(id, reason) => Packet::Pubrec(ack(id, reason)),
+            Answer::Pubcomp(id, reason) => Packet::Pubcomp(ack(id, reason)),
+            Answer::Connack(bytes) => {
+                self.greeted = true;
+                self.out.extend_from_slice(&bytes);
+                return;
+            }
+            Answer::Suback(bytes) => {
+                self.subacks_waiting -= 1;
+                self.out.extend_from_slice(&bytes);
+                return;
+            }
+            Answer::Encoded(bytes) => {
+                self.out.extend_from_slice(&bytes);
+                return;
+            }
+        };
+        self.send(&packet);
+    }
+
+    /// Encodes a small packet at once.
+    pub fn send(&mut self, packet: &Packet<'_>) {
+        packet.encode(self.terms.version, &mut self.out);
+    }
+
+    /// Encodes a PUBLISH, with a topic alias where the client takes them. `false`: it is larger than the client's
+    /// maximum packet size, and nothing was encoded [MQTT-3.1.2-24].
+    pub fn publish(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
+        let known = self.alias(publish, topic);
+        if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
+            if !known {
+                self.aliases_out.remove(topic);
+            }
+            return false;
+        }
+        publish.encode(self.terms.version, &mut self.out);
+        true
+    }
+
+    /// Gives the packet its alias; `true` if the client knew it before.
+    fn alias(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
+        if self.terms.alias_max_out == 0 {
+            return true;
+        }
+        if let Some(&alias) = self.aliases_out.get(topic) {
+            publish.properties.topic_alias = Some(alias);
+            publish.topic = "";
+            return true;
+        }
+        // [MQTT-3.1.2-26]: never above the client's maximum. The first topics keep theirs: a device has few.
+        let next = u16::try_from(self.aliases_out.len() + 1).ok().filter(|&n| n <= self.terms.alias_max_out);
+        if let Some(alias) = next.and_then(NonZeroU16::new) {
+            self.aliases_out.insert(topic.clone(), alias);
+            publish.properties.topic_alias = Some(alias);
+        }
+        false
+    }
+
+    /// Resolves an alias the client used without a topic.
+    pub fn aliased(&self, alias: NonZeroU16) -> Result<&TopicName, AliasInvalid> {
+        let index = usize::from(alias.get()) - 1;
+        self.aliases_in.get(index).and_then(Option::as_ref).ok_or(AliasInvalid)
+    }
+
+    /// Notes an alias the client sets [MQTT-3.3.2-9].
+    pub fn set_alias(&mut self, alias: NonZeroU16, topic: TopicName) -> Result<(), AliasInvalid> {
+        if alias.get() > self.terms.alias_max_in {
+            return Err(AliasInvalid);
+        }
+        let index = usize::from(alias.get()) - 1;
+        if self.aliases_in.len() <= index {
+            self.aliases_in.resize(index + 1, None);
+        }
+        if let Some(slot) = self.aliases_in.get_mut(index) {
+            *slot = Some(topic);
+        }
+        Ok(())
+    }
+}

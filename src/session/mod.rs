@@ -1,0 +1,142 @@
+//! One client's protocol state, without sockets, clocks or files.
+//!
+//! A session outlives its connections. It has two halves, [`Outbound`] (what the client still has to get) and
+//! [`Inbound`] (what it has sent and may send again), its subscriptions, and, while the client is connected, a
+//! [`Link`]. Calls go in by `handle_*` and `deliver`; bytes come out by [`Session::transmit`] into the link's buffer.
+//! What must be written down goes to the [`Keeper`], which answers with gates: a packet that promises something leaves
+//! only behind its gate.
+
+mod inbound;
+mod keeper;
+mod link;
+mod outbound;
+
+use std::collections::BTreeMap;
+
+pub use inbound::{Arrival, Inbound};
+pub use keeper::{Body, DropReason, Keeper};
+pub use link::{AliasInvalid, Answer, Link, Terms};
+use outbound::Next;
+pub use outbound::{Acknowledged, Entry, Outbound, QueueLimits, SEQ_BLOCK};
+
+use crate::{
+    codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, SubscribeOptions, Version},
+    message::Seq,
+    time::Timestamp,
+    topic::{TopicFilter, TopicName},
+};
+
+/// Options of one subscription (MQTT 5.0 section 3.8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionTerms {
+    /// QoS, no local, retain as published, retain handling.
+    pub options: SubscribeOptions,
+    /// v5 subscription identifier.
+    pub id: Option<u32>,
+}
+
+/// One client's state.
+pub struct Session<K: Keeper> {
+    /// What the client still has to get.
+    pub outbound: Outbound<K>,
+    /// QoS 2 ids the client has not released.
+    pub inbound: Inbound<K::Gate>,
+    /// By filter, `$share/...` included.
+    pub subscriptions: BTreeMap<TopicFilter, SubscriptionTerms>,
+    /// The connection, while there is one.
+    pub link: Option<Link<K::Gate>>,
+}
+
+/// What keeps `transmit` from encoding more. Whoever drives the session comes back when any of it has changed.
+pub struct Pending<K: Keeper> {
+    /// The oldest answer waits for the disk.
+    pub answer: Option<K::Gate>,
+    /// Why the next message waits.
+    pub delivery: Waiting<K>,
+}
+
+/// Why the next message waits.
+pub enum Waiting<K: Keeper> {
+    /// There is none, or the client owes an acknowledgement.
+    Nothing,
+    /// The out-buffer is full.
+    Output,
+    /// The disk.
+    Gate(K::Gate),
+    /// Bodies to be read back.
+    Load(Vec<K::Kept>),
+}
+
+impl<K: Keeper> Session<K> {
+    /// A session without subscriptions.
+    pub fn new(outbound: Outbound<K>) -> Self {
+        Self { outbound, inbound: Inbound::new(), subscriptions: BTreeMap::new(), link: None }
+    }
+
+    /// A client has connected.
+    pub fn attach(&mut self, link: Link<K::Gate>) {
+        self.outbound.begin_connection(link.terms.receive_maximum);
+        self.link = Some(link);
+    }
+
+    /// Encodes into the link's out-buffer everything that may be sent now: first answers, then messages.
+    pub fn transmit(&mut self, keeper: &K, now: Timestamp) -> Pending<K> {
+        let Some(link) = &mut self.link else { return Pending { answer: None, delivery: Waiting::Nothing } };
+        let answer = link.poll_answers(|gate| keeper.is_open(gate));
+        // Messages wait for CONNACK as they must, and for SUBACK as every client expects.
+        let delivery = if link.holds_messages() { Waiting::Nothing } else { self.transmit_messages(keeper, now) };
+        Pending { answer, delivery }
+    }
+
+    fn transmit_messages(&mut self, keeper: &K, now: Timestamp) -> Waiting<K> {
+        let Some(link) = &mut self.link else { return Waiting::Nothing };
+        loop {
+            if link.out.len() >= link.terms.out_bytes_max {
+                return Waiting::Output;
+            }
+            match self.outbound.poll_next(keeper, now) {
+                Next::Publish { body, delivery, seq, dup } => {
+                    let mut publish = body.to_packet(&delivery, now);
+                    publish.dup = dup;
+                    publish.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
+                    if !link.publish(&mut publish, &body.topic) {
+                        self.outbound.skip_too_large(keeper, seq);
+                    }
+                }
+                Next::Release(id) => link.send(&release(id, ReasonCode::Success)),
+                Next::Load(kept) => return Waiting::Load(kept),
+                Next::Wait(gate) => return Waiting::Gate(gate),
+                Next::Nothing => return Waiting::Nothing,
+            }
+        }
+    }
+
+    /// A QoS 0 message for an online client, straight into the out-buffer. `false`: it was dropped, since the client
+    /// reads too slowly or takes no packet that large.
+    pub fn deliver_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        link.is_greeted() && link.out.len() < link.terms.out_bytes_max && link.publish(publish, topic)
+    }
+
+    /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).
+    pub fn answer_unknown_pubrec(&mut self, id: PacketId) {
+        if let Some(link) = &mut self.link {
+            let packet = release(id, ReasonCode::PacketIdentifierNotFound);
+            link.send(&packet);
+        }
+    }
+
+    /// Numbers the client has received and not completed, and inbound ids: the QoS 2 part of a snapshot.
+    pub fn qos2_state(&self) -> (Vec<PacketId>, Vec<Seq>) {
+        (self.inbound.ids().collect(), self.outbound.received())
+    }
+
+    /// Protocol version of the present connection.
+    pub fn version(&self) -> Option<Version> {
+        self.link.as_ref().map(|l| l.terms.version)
+    }
+}
+
+fn release(packet_id: PacketId, reason: ReasonCode) -> Packet<'static> {
+    Packet::Pubrel(Ack { packet_id, reason, properties: ReasonProperties::default() })
+}

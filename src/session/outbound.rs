@@ -1,0 +1,534 @@
+//! What a session still has to deliver: the queue and the in-flight window.
+//!
+//! ```text
+//!  deliver()      transmit()                PUBACK                       gate opens
+//!  ---------> queue ---------> AwaitPuback ----------------------------> Confirmed -----------> gone
+//!                   \--------> AwaitPubrec --PUBREC--> AwaitRelease --gate, PUBREL--> AwaitPubcomp --PUBCOMP--^
+//! ```
+//!
+//! Invariants:
+//! - `inflight` then `queue` hold ascending sequence numbers; messages are sent strictly in that order.
+//! - At most `inflight_max` messages are sent and not *durably* confirmed, so that after a crash the oldest
+//!   `inflight_max` unconfirmed ones include every message that was sent.
+//! - No two messages in flight share a packet id: their sequence numbers span less than 65,535.
+//! - PUBREL leaves only when the PUBREC it answers is durable.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use super::keeper::{Body, DropReason, Keeper};
+use crate::{
+    codec::{PacketId, QoS},
+    message::{Delivery, Message, Seq},
+    time::Timestamp,
+};
+
+/// A message waiting for its turn.
+pub struct Entry<K: Keeper> {
+    /// Its place in the session's order.
+    pub seq: Seq,
+    /// The message.
+    pub kept: K::Kept,
+    /// How this session gets it.
+    pub delivery: Delivery,
+}
+
+/// One message on its way to the client.
+struct InFlight<K: Keeper> {
+    seq: Seq,
+    state: State<K>,
+}
+
+enum State<K: Keeper> {
+    AwaitPuback(K::Kept, Delivery),
+    AwaitPubrec(K::Kept, Delivery),
+    /// PUBREC came; PUBREL waits until that is durable.
+    AwaitRelease(K::Gate),
+    AwaitPubcomp,
+    /// Confirmed by the client; counted in the window until that is durable.
+    Confirmed(K::Gate),
+}
+
+/// Bounds of one session's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Messages waiting; the oldest makes room for a new one beyond it.
+    pub messages_max: usize,
+    /// Their bytes of topic and payload.
+    pub bytes_max: usize,
+}
+
+/// The next thing to put on the wire, or why there is none.
+pub(crate) enum Next<K: Keeper> {
+    /// A PUBLISH; `dup` when it may have been sent before. `quota` tells whether it counts against the send quota.
+    Publish { body: Arc<Message>, delivery: Delivery, seq: Seq, dup: bool },
+    /// A PUBREL.
+    Release(PacketId),
+    /// Bodies have to be read back first, this one and the following.
+    Load(Vec<K::Kept>),
+    /// Nothing may leave before this gate opens.
+    Wait(K::Gate),
+    /// The window is full or the queue is empty.
+    Nothing,
+}
+
+/// What an acknowledgement from the client led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It fits a message in flight.
+    Yes,
+    /// No message in flight has that packet id.
+    UnknownId,
+    /// The message is of another quality of service.
+    WrongKind,
+}
+
+/// The delivering half of a session.
+pub struct Outbound<K: Keeper> {
+    inflight: VecDeque<InFlight<K>>,
+    queue: VecDeque<Entry<K>>,
+    queue_bytes: usize,
+    /// How many in-flight entries are in `AwaitRelease`.
+    releasing: usize,
+    /// In-flight entries before this index have been sent on the present connection.
+    resent: usize,
+    /// PUBLISH packets that may still be sent on this connection (MQTT 5.0 section 4.9).
+    quota: u16,
+    quota_max: u16,
+    next: Seq,
+    /// Numbers below this are reserved durably.
+    reserved: Seq,
+    reservation: Option<(Seq, K::Gate)>,
+    inflight_max: usize,
+    limits: QueueLimits,
+}
+
+/// Messages read back from disk in one request, at most.
+const LOAD_MESSAGES_MAX: usize = 64;
+/// Their bytes, at most (a single larger message is read alone).
+const LOAD_BYTES_MAX: usize = 256 * 1024;
+/// Sequence numbers reserved at a time. Small, because a crash skips what is left of a block, and the packet id space
+/// is only 65,535 wide.
+pub const SEQ_BLOCK: u64 = 1_024;
+
+impl<K: Keeper> Outbound<K> {
+    /// An empty queue whose numbers begin at `next`; `reserved` is the first number that is not reserved.
+    pub fn new(next: Seq, reserved: Seq, inflight_max: u16, limits: QueueLimits) -> Self {
+        Self {
+            inflight: VecDeque::new(),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            releasing: 0,
+            resent: 0,
+            quota: 0,
+            quota_max: 0,
+            next,
+            reserved,
+            reservation: None,
+            inflight_max: usize::from(inflight_max.max(1)),
+            limits,
+        }
+    }
+
+    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, `entries` the unconfirmed
+    /// messages, both ascending. The oldest `inflight_max` of all may have been sent.
+    pub fn recover(&mut self, keeper: &K, received: &[Seq], entries: Vec<Entry<K>>) {
+        let mut received = received.iter().copied().peekable();
+        let mut entries = entries.into_iter().peekable();
+        loop {
+            let take_received = match (received.peek(), entries.peek()) {
+                (Some(r), Some(e)) => *r < e.seq,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => break,
+            };
+            if take_received {
+                if let Some(seq) = received.next() {
+                    self.inflight.push_back(InFlight { seq, state: State::AwaitPubcomp });
+                }
+            } else if let Some(entry) = entries.next() {
+                let sent = self.inflight.len() < self.inflight_max && entry.delivery.qos != QoS::AtMostOnce;
+                if sent && self.queue.is_empty() {
+                    self.inflight.push_back(InFlight { seq: entry.seq, state: awaiting(entry.kept, entry.delivery) });
+                } else {
+                    self.queue_bytes += keeper.size_bytes(&entry.kept);
+                    self.queue.push_back(entry);
+                }
+            }
+        }
+        // Received numbers behind queued ones cannot be: they were sent before.
+        let last = self.queue.back().map(|e| e.seq).into_iter().chain(self.inflight.back().map(|f| f.seq)).max();
+        if let Some(last) = last {
+            self.next = self.next.max(Seq(last.0 + 1));
+        }
+    }
+
+    /// Messages not yet confirmed: waiting and in flight.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.inflight.len()
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a message delivered now could be sent at once: nothing waits before it.
+    pub fn has_backlog(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// Takes a message for delivery and gives it its number. Beyond the queue's bounds its oldest waiting message goes.
+    pub fn deliver(&mut self, keeper: &K, kept: K::Kept, delivery: Delivery) -> Seq {
+        let seq = self.next;
+        self.next = Seq(seq.0 + 1);
+        self.queue_bytes += keeper.size_bytes(&kept);
+        self.queue.push_back(Entry { seq, kept, delivery });
+        while self.queue.len() > self.limits.messages_max
+            || (self.queue_bytes > self.limits.bytes_max && self.queue.len() > 1)
+        {
+            self.drop_front(keeper, DropReason::QueueFull);
+        }
+        seq
+    }
+
+    fn drop_front(&mut self, keeper: &K, reason: DropReason) {
+        if let Some(entry) = self.take_front(keeper) {
+            keeper.dropped(entry.seq, &entry.kept, reason);
+        }
+    }
+
+    fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
+        let entry = self.queue.pop_front()?;
+        self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+        if self.queue.is_empty() && self.queue.capacity() > 1_024 {
+            self.queue = VecDeque::new();
+        }
+        Some(entry)
+    }
+
+    /// The block to reserve next, when the present one is half used.
+    pub fn wanted_reservation(&self) -> Option<Seq> {
+        (self.reservation.is_none() && self.next.0.saturating_add(SEQ_BLOCK / 2) > self.reserved.0)
+            .then(|| Seq(self.next.0 + SEQ_BLOCK))
+    }
+
+    /// Notes that numbers below `until` are reserved once `gate` opens.
+    pub fn reserving(&mut self, until: Seq, gate: K::Gate) {
+        self.reservation = Some((until, gate));
+    }
+
+    /// A new connection: everything in flight has to be sent again [MQTT-4.4.0-1].
+    pub fn begin_connection(&mut self, receive_maximum: u16) {
+        self.resent = 0;
+        self.quota_max = receive_maximum;
+        self.quota = receive_maximum;
+    }
+
+    /// What to send next. Each `Publish` and `Release` returned counts as sent.
+    pub(crate) fn poll_next(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
+        self.trim(keeper);
+        if let Some(next) = self.poll_resend(keeper) {
+            return next;
+        }
+        if let Some(next) = self.poll_release(keeper) {
+            return next;
+        }
+        self.poll_queue(keeper, now)
+    }
+
+    /// Lets go of confirmations that are durable.
+    fn trim(&mut self, keeper: &K) {
+        while let Some(InFlight { state: State::Confirmed(gate), .. }) = self.inflight.front() {
+            if !keeper.is_open(gate) {
+                break;
+            }
+            self.inflight.pop_front();
+            self.resent = self.resent.saturating_sub(1);
+        }
+        if let Some((until, gate)) = &self.reservation
+            && keeper.is_open(gate)
+        {
+            self.reserved = self.reserved.max(*until);
+            self.reservation = None;
+        }
+    }
+
+    fn poll_resend(&mut self, keeper: &K) -> Option<Next<K>> {
+        while let Some(entry) = self.inflight.get_mut(self.resent) {
+            match &entry.state {
+                State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
+                    if self.quota == 0 {
+                        return Some(Next::Nothing);
+                    }
+                    match keeper.body(kept) {
+                        Body::Loaded(body) => {
+                            let next = Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
+                            keeper.unload(kept);
+                            self.quota -= 1;
+                            self.resent += 1;
+                            return Some(next);
+                        }
+                        Body::Unloaded => {
+                            let wanted = self.inflight.iter().skip(self.resent).filter_map(InFlight::kept);
+                            return Some(Next::Load(batch(keeper, wanted)));
+                        }
+                        Body::Lost => {
+                            keeper.dropped(entry.seq, kept, DropReason::Damaged);
+                            self.inflight.remove(self.resent);
+                        }
+                    }
+                }
+                State::AwaitPubcomp => {
+                    let id = entry.seq.packet_id();
+                    self.resent += 1;
+                    return Some(Next::Release(id));
+                }
+                // Its PUBREL leaves through `poll_release` when the gate opens.
+                State::AwaitRelease(_) | State::Confirmed(_) => self.resent += 1,
+            }
+        }
+        None
+    }
+
+    /// PUBRELs leave in the order of the PUBRECs' messages.
+    fn poll_release(&mut self, keeper: &K) -> Option<Next<K>> {
+        if self.releasing == 0 {
+            return None;
+        }
+        let waiting = self.inflight.iter_mut().find(|f| matches!(f.state, State::AwaitRelease(_)))?;
+        let State::AwaitRelease(gate) = &waiting.state else { return None };
+        if !keeper.is_open(gate) {
+            return None;
+        }
+        waiting.state = State::AwaitPubcomp;
+        self.releasing -= 1;
+        Some(Next::Release(waiting.seq.packet_id()))
+    }
+
+    fn poll_queue(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
+        loop {
+            let Some(front) = self.queue.front() else { return self.waiting_release() };
+            if keeper.expires_at(&front.kept) <= now {
+                self.drop_front(keeper, DropReason::Expired);
+                continue;
+            }
+            if front.delivery.qos != QoS::AtMostOnce
+                && let Some(blocked) = self.window(keeper, front)
+            {
+                return blocked;
+            }
+            match keeper.body(&front.kept) {
+                Body::Loaded(body) => return self.send_front(keeper, body),
+                Body::Unloaded => return Next::Load(batch(keeper, self.queue.iter().map(|e| &e.kept))),
+                Body::Lost => self.drop_front(keeper, DropReason::Damaged),
+            }
+        }
+    }
+
+    /// Why `front` may not be sent yet.
+    fn window(&self, keeper: &K, front: &Entry<K>) -> Option<Next<K>> {
+        if front.delivery.qos == QoS::ExactlyOnce {
+            let gate = keeper.sent_after(&front.kept);
+            if !keeper.is_open(&gate) {
+                return Some(Next::Wait(gate));
+            }
+        }
+        if front.seq >= self.reserved {
+            return Some(self.reservation.as_ref().map_or(Next::Nothing, |(_, gate)| {
+                keeper.hurry();
+                Next::Wait(gate.clone())
+            }));
+        }
+        let oldest = self.inflight.front();
+        let ids_repeat = oldest.is_some_and(|o| front.seq.0 - o.seq.0 >= Seq::PACKET_IDS);
+        if self.inflight.len() >= self.inflight_max || ids_repeat {
+            if let Some(InFlight { state: State::Confirmed(gate), .. }) = oldest {
+                keeper.hurry();
+                return Some(Next::Wait(gate.clone()));
+            }
+            return Some(self.waiting_release());
+        }
+        (self.quota == 0).then(|| self.waiting_release())
+    }
+
+    /// Nothing to send, unless a PUBREL waits for the disk.
+    fn waiting_release(&self) -> Next<K> {
+        if self.releasing == 0 {
+            return Next::Nothing;
+        }
+        for f in &self.inflight {
+            if let State::AwaitRelease(gate) = &f.state {
+                return Next::Wait(gate.clone());
+            }
+        }
+        Next::Nothing
+    }
+
+    fn send_front(&mut self, keeper: &K, body: Arc<Message>) -> Next<K> {
+        let Some(Entry { seq, kept, delivery }) = self.take_front(keeper) else { return Next::Nothing };
+        keeper.unload(&kept);
+        if delivery.qos == QoS::AtMostOnce {
+            keeper.confirm(seq, &kept);
+        } else {
+            self.quota -= 1;
+            // Everything older has been resent by now, so the new one stands behind the resend mark.
+            self.inflight.push_back(InFlight { seq, state: awaiting(kept, delivery.clone()) });
+            self.resent = self.inflight.len();
+        }
+        Next::Publish { body, delivery, seq, dup: false }
+    }
+
+    /// The message just polled is larger than this client takes: it counts as delivered [MQTT-3.1.2-25].
+    pub(crate) fn skip_too_large(&mut self, keeper: &K, seq: Seq) {
+        if let Some(i) = self.position(seq)
+            && let Some(f) = self.inflight.get_mut(i)
+        {
+            if let State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) = &f.state {
+                keeper.dropped(seq, kept, DropReason::TooLarge);
+            }
+            self.inflight.remove(i);
+            self.resent = self.resent.saturating_sub(1);
+            self.give_back_quota();
+        }
+    }
+
+    fn give_back_quota(&mut self) {
+        self.quota = self.quota.saturating_add(1).min(self.quota_max);
+    }
+
+    fn position(&self, seq: Seq) -> Option<usize> {
+        self.inflight.binary_search_by_key(&seq, |f| f.seq).ok()
+    }
+
+    /// The in-flight entry with this packet id. There is one at most: the window spans less than the id space.
+    fn find(&self, id: PacketId) -> Option<usize> {
+        let base = self.inflight.front()?.seq.0;
+        let wanted = u64::from(id.get()) - 1;
+        let offset = (wanted + Seq::PACKET_IDS - base % Seq::PACKET_IDS) % Seq::PACKET_IDS;
+        self.position(Seq(base + offset))
+    }
+
+    /// PUBACK [MQTT-4.3.2-3].
+    pub fn handle_puback(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
+        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else { return Acknowledged::UnknownId };
+        match &f.state {
+            State::AwaitPuback(kept, _) => {
+                f.state = State::Confirmed(keeper.confirm(f.seq, kept));
+                self.after_confirmation(keeper);
+                Acknowledged::Yes
+            }
+            State::Confirmed(_) => Acknowledged::UnknownId,
+            _ => Acknowledged::WrongKind,
+        }
+    }
+
+    /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
+    pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
+        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else { return Acknowledged::UnknownId };
+        match &f.state {
+            State::AwaitPubrec(kept, _) if refused => {
+                f.state = State::Confirmed(keeper.confirm(f.seq, kept));
+                self.after_confirmation(keeper);
+            }
+            State::AwaitPubrec(kept, _) => {
+                f.state = State::AwaitRelease(keeper.received(f.seq, kept));
+                self.releasing += 1;
+            }
+            // A PUBREC that comes again is answered again, the same way.
+            State::AwaitPubcomp => {
+                f.state = State::AwaitRelease(keeper.open_gate());
+                self.releasing += 1;
+            }
+            State::AwaitRelease(_) => {}
+            State::Confirmed(_) => return Acknowledged::UnknownId,
+            State::AwaitPuback(..) => return Acknowledged::WrongKind,
+        }
+        Acknowledged::Yes
+    }
+
+    /// PUBCOMP.
+    pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
+        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else { return Acknowledged::UnknownId };
+        match &f.state {
+            State::AwaitPubcomp => {
+                f.state = State::Confirmed(keeper.completed(f.seq));
+                self.after_confirmation(keeper);
+                Acknowledged::Yes
+            }
+            State::Confirmed(_) => Acknowledged::UnknownId,
+            _ => Acknowledged::WrongKind,
+        }
+    }
+
+    fn after_confirmation(&mut self, keeper: &K) {
+        self.give_back_quota();
+        self.trim(keeper);
+        // Confirmations ride the next commit; only a window nearly full of them asks for one.
+        let nearly_full = self.inflight.len() * 4 >= self.inflight_max * 3;
+        if nearly_full && self.inflight.front().is_some_and(|f| matches!(f.state, State::Confirmed(_))) {
+            keeper.hurry();
+        }
+    }
+
+    /// Numbers awaiting PUBCOMP, ascending, for the session's snapshot.
+    pub fn received(&self) -> Vec<Seq> {
+        let awaiting = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease(_) | State::AwaitPubcomp);
+        self.inflight.iter().filter(awaiting).map(|f| f.seq).collect()
+    }
+
+    /// The number the next message gets.
+    pub fn next_seq(&self) -> Seq {
+        self.next
+    }
+
+    /// Numbers below this are, or are about to be, reserved.
+    pub fn reserved(&self) -> Seq {
+        self.reservation.as_ref().map_or(self.reserved, |(until, _)| self.reserved.max(*until))
+    }
+
+    /// Every message still held, for a session that ends.
+    pub fn drain(&mut self) -> Vec<K::Kept> {
+        self.queue_bytes = 0;
+        let waiting = std::mem::take(&mut self.queue).into_iter().map(|e| e.kept);
+        let sent = std::mem::take(&mut self.inflight).into_iter().filter_map(|f| match f.state {
+            State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
+            _ => None,
+        });
+        sent.chain(waiting).collect()
+    }
+
+    /// Unconfirmed messages in flight, oldest first: what a lost connection leaves behind.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &K::Kept> {
+        self.inflight.iter().filter_map(InFlight::kept)
+    }
+}
+
+impl<K: Keeper> InFlight<K> {
+    fn kept(&self) -> Option<&K::Kept> {
+        match &self.state {
+            State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
+            _ => None,
+        }
+    }
+}
+
+fn awaiting<K: Keeper>(kept: K::Kept, delivery: Delivery) -> State<K> {
+    if delivery.qos == QoS::ExactlyOnce { State::AwaitPubrec(kept, delivery) } else { State::AwaitPuback(kept, delivery) }
+}
+
+/// The first few unloaded messages: one bounded read request.
+fn batch<'a, K: Keeper>(keeper: &K, kept: impl Iterator<Item = &'a K::Kept>) -> Vec<K::Kept>
+where
+    K::Kept: 'a,
+{
+    let mut bytes = 0;
+    let unloaded = kept.take(LOAD_MESSAGES_MAX).filter(|k| matches!(keeper.body(k), Body::Unloaded));
+    unloaded
+        .enumerate()
+        .take_while(|(i, k)| {
+            bytes += keeper.size_bytes(k);
+            *i == 0 || bytes <= LOAD_BYTES_MAX
+        })
+        .map(|(_, k)| k.clone())
+        .collect()
+}
