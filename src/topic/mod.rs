@@ -1,27 +1,97 @@
-//! Topic names and topic filters, parsed into types. (API contract.)
-#![allow(missing_docs)]
-use std::sync::Arc;
+//! Topic names and topic filters, parsed into types (MQTT 5.0 and 3.1.1 section 4.7, shared subscriptions 4.8.2).
+//!
+//! A [`TopicName`] or [`TopicFilter`] that exists is valid, so nothing further up checks again. Names are compared byte
+//! by byte and never normalised [MQTT-4.7.3-4].
+//!
+//! Invariant: both have at most [`LEVELS_MAX`] levels, so a trie built of them is at most that deep.
 
-/// A valid topic name: 1..=65,535 bytes, no wildcard, no U+0000. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicName(Arc<str>);
-impl TopicName {
-    pub fn parse(_s: &str) -> Result<Self, TopicError> { Err(TopicError::Empty) }
-    pub fn as_str(&self) -> &str { &self.0 }
+mod filter;
+mod name;
+
+pub use filter::TopicFilter;
+pub use name::TopicName;
+
+/// The longest topic name or filter, in bytes of UTF-8 [MQTT-4.7.3-3].
+pub const TOPIC_BYTES_MAX: usize = 65_535;
+
+/// The most levels of a topic name or filter (`$share/name/` not counted). The standard has no such limit; without one
+/// a peer could send a topic of 65,536 levels and have a trie walked, and grown, as deep. No real topic comes near.
+pub const LEVELS_MAX: usize = 128;
+
+/// Why a text is not a topic name or filter. All of them are the peer's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum TopicError {
+    /// No characters [MQTT-4.7.3-1].
+    #[error("topic is empty")]
+    Empty,
+    /// More than [`TOPIC_BYTES_MAX`] bytes [MQTT-4.7.3-3].
+    #[error("topic is longer than 65,535 bytes")]
+    TooLong,
+    /// More than [`LEVELS_MAX`] levels; our limit, not the standard's.
+    #[error("topic has more than {LEVELS_MAX} levels")]
+    TooManyLevels,
+    /// Contains U+0000 [MQTT-4.7.3-2].
+    #[error("topic contains the null character")]
+    NullCharacter,
+    /// A topic name with `+` or `#` [MQTT-4.7.0-1].
+    #[error("topic name contains a wildcard")]
+    WildcardInName,
+    /// A filter with `#` beside other characters of its level [MQTT-4.7.1-1].
+    #[error("`#` must be a whole level of a topic filter")]
+    MultiLevelNotAlone,
+    /// A filter with a level after `#` [MQTT-4.7.1-1].
+    #[error("`#` must be the last level of a topic filter")]
+    MultiLevelNotLast,
+    /// A filter with `+` beside other characters of its level [MQTT-4.7.1-2].
+    #[error("`+` must be a whole level of a topic filter")]
+    SingleLevelNotAlone,
+    /// `$share/` without a share name [MQTT-4.8.2-1].
+    #[error("shared subscription without a share name")]
+    ShareNameEmpty,
+    /// A share name with `+` or `#` [MQTT-4.8.2-2].
+    #[error("share name contains a wildcard")]
+    ShareNameWildcard,
+    /// A share name that no `/` and topic filter follow [MQTT-4.8.2-2].
+    #[error("shared subscription without a topic filter")]
+    ShareFilterMissing,
 }
-/// A valid topic filter, with its share name if it began with `$share/`. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct TopicFilter { text: Arc<str>, share_bytes: u32 }
-impl TopicFilter {
-    pub fn parse(_s: &str) -> Result<Self, TopicError> { Err(TopicError::Empty) }
-    /// As the client wrote it, `$share/group/` included.
-    pub fn as_str(&self) -> &str { &self.text }
-    /// `Some(group)` for a shared subscription.
-    pub fn share_name(&self) -> Option<&str> { None }
-    /// Without `$share/group/`.
-    pub fn filter(&self) -> &str { &self.text }
-    pub fn has_wildcard(&self) -> bool { false }
-    pub fn matches(&self, _topic: &TopicName) -> bool { false }
+
+/// The levels of a topic name or filter, in order. Empty levels count: `/a` has two.
+pub fn levels(topic: &str) -> impl Iterator<Item = &str> {
+    topic.split('/')
 }
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TopicError { #[error("empty")] Empty }
+
+/// What names and filters have in common.
+fn check_text(text: &str) -> Result<(), TopicError> {
+    // [MQTT-4.7.3-1]
+    if text.is_empty() {
+        return Err(TopicError::Empty);
+    }
+    // [MQTT-4.7.3-3]
+    if text.len() > TOPIC_BYTES_MAX {
+        return Err(TopicError::TooLong);
+    }
+    // [MQTT-4.7.3-2]
+    if text.as_bytes().contains(&0) {
+        return Err(TopicError::NullCharacter);
+    }
+    Ok(())
+}
+
+/// Our own bound, on a topic name or on a filter without its share name.
+fn check_depth(topic: &str) -> Result<(), TopicError> {
+    if levels(topic).nth(LEVELS_MAX).is_some() { Err(TopicError::TooManyLevels) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::levels;
+
+    #[test]
+    fn empty_levels_count() {
+        let of = |topic| levels(topic).collect::<Vec<_>>();
+        assert_eq!(of("a"), ["a"]);
+        assert_eq!(of("/"), ["", ""]);
+        assert_eq!(of("/a//b/"), ["", "a", "", "b", ""]);
+    }
+}
