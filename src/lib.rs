@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod message;
+pub mod routing;
 pub mod store;
 pub mod time;
 pub mod topic;
