@@ -10,8 +10,10 @@
 
 mod children;
 mod matches;
+mod retained;
 mod subscriptions;
 mod trie;
 
 pub use matches::{GroupMatch, Match, Matches};
+pub use retained::Retained;
 pub use subscriptions::{Subscription, Subscriptions};
