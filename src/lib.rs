@@ -3,9 +3,12 @@
 //! What is acknowledged survives a power cut; what nobody is missing never touches the flash; nothing is dropped in
 //! silence. The modules are floors: each imports only from a lower one (`docs/ARCHITECTURE.md`).
 
+pub mod broker;
 pub mod codec;
 pub mod message;
+pub mod routing;
 pub mod session;
 pub mod store;
+pub mod telemetry;
 pub mod time;
 pub mod topic;

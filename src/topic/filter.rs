@@ -127,6 +127,8 @@ fn check_wildcards(filter: &str) -> Result<(), TopicError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::topic::LEVELS_MAX;
 
@@ -277,5 +279,22 @@ mod tests {
         assert!(!TopicFilter::parse("$share/g/a").unwrap().has_wildcard());
         assert!(TopicFilter::parse("$share/g/a/+").unwrap().has_wildcard());
         assert!(TopicFilter::parse("#").unwrap().has_wildcard());
+    }
+
+    fn joined(names: Vec<&'static str>) -> impl Strategy<Value = String> {
+        prop::collection::vec(prop::sample::select(names), 1..=5).prop_map(|levels| levels.join("/"))
+    }
+
+    proptest! {
+        /// Topics that begin with `$` aside, which mqttbytes hides from every filter.
+        #[test]
+        fn agrees_with_an_independent_matcher(
+            filter in joined(vec!["", "a", "b", "+", "+", "#"]),
+            topic in joined(vec!["", "a", "b"]),
+        ) {
+            if let (Ok(filter), Ok(topic)) = (TopicFilter::parse(&filter), TopicName::parse(&topic)) {
+                prop_assert_eq!(filter.matches(&topic), mqttbytes::matches(topic.as_str(), filter.as_str()));
+            }
+        }
     }
 }
