@@ -1,0 +1,186 @@
+//! PUBLISH (section 3.3): an application message, in either direction.
+
+use std::num::NonZeroU16;
+
+use super::{Body, frame, framed_len};
+use crate::codec::{
+    error::DecodeError,
+    header::PacketType,
+    packet_id::PacketId,
+    primitive::{Reader, Sink},
+    property::{
+        Property, PropertyReader, PropertySource, Repeatable, UserProperties, has_wildcard, visit_user,
+        write_properties,
+    },
+    qos::QoS,
+    version::Version,
+};
+
+/// An application message on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publish<'a> {
+    /// This may be a repetition of an earlier attempt. Never with `QoS` 0.
+    pub dup: bool,
+    /// Quality of service.
+    pub qos: QoS,
+    /// To a server: keep as the topic's retained message. To a client: it was one.
+    pub retain: bool,
+    /// Without wildcards. Empty only in v5 with a topic alias.
+    pub topic: &'a str,
+    /// `Some` exactly when qos > 0.
+    pub packet_id: Option<PacketId>,
+    /// v5 only.
+    pub properties: PublishProperties<'a>,
+    /// The application's bytes.
+    pub payload: &'a [u8],
+}
+
+/// Properties of PUBLISH (section 3.3.2.3).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PublishProperties<'a> {
+    /// Payload format indicator: `Some(true)` declares UTF-8. Not checked here.
+    pub payload_is_utf8: Option<bool>,
+    /// Seconds the message is of use; `None` is for ever.
+    pub message_expiry: Option<u32>,
+    /// Stands for the topic on this connection.
+    pub topic_alias: Option<NonZeroU16>,
+    /// Where an answer is expected. Not empty, without wildcards.
+    pub response_topic: Option<&'a str>,
+    /// Which request an answer belongs to.
+    pub correlation_data: Option<&'a [u8]>,
+    /// What the payload is.
+    pub content_type: Option<&'a str>,
+    /// Identifiers of the subscriptions that matched, 1..=268,435,455 each. A client must not send any
+    /// [MQTT-3.3.4-6]: the codec does not know directions, so this is for the broker to check.
+    pub subscription_ids: Vec<u32>,
+    /// User properties.
+    pub user: UserProperties<'a>,
+}
+
+const RETAIN: u8 = 0b0001;
+const QOS_SHIFT: u8 = 1;
+const DUP: u8 = 0b1000;
+
+impl<'a> Publish<'a> {
+    pub(super) fn read(flags: u8, r: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        let dup = flags & DUP != 0;
+        let retain = flags & RETAIN != 0;
+        // [MQTT-3.3.1-4]
+        let qos = QoS::try_from(flags >> QOS_SHIFT & 0b11).map_err(|_| DecodeError::PublishQos3)?;
+        // [MQTT-3.3.1-2]
+        if dup && qos == QoS::AtMostOnce {
+            return Err(DecodeError::DupWithQos0);
+        }
+        // [MQTT-3.3.2-1]
+        let topic = r.string()?;
+        // [MQTT-3.3.2-2]
+        if has_wildcard(topic) {
+            return Err(DecodeError::TopicWildcard);
+        }
+        // [MQTT-2.2.1-2]
+        let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id()?) };
+        let properties =
+            if version.is_v5() { PublishProperties::read(r)? } else { PublishProperties::default() };
+        // [MQTT-4.7.3-1], section 3.3.2.1
+        if topic.is_empty() && properties.topic_alias.is_none() {
+            return Err(DecodeError::TopicEmpty);
+        }
+        Ok(Self { dup, qos, retain, topic, packet_id, properties, payload: r.take_rest() })
+    }
+}
+
+impl Publish<'_> {
+    /// Appends the packet as [`Packet::encode`](crate::codec::Packet::encode) does, with no allocation besides one
+    /// reservation in `out`. With `QoS` > 0 the packet id must be set: it is asserted, and a release build writes
+    /// the id 0, which every receiver refuses.
+    pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        debug_assert_eq!(
+            self.packet_id.is_some(),
+            self.qos != QoS::AtMostOnce,
+            "packet id exactly with QoS > 0"
+        );
+        frame(self.first_byte(), self, version, out);
+    }
+
+    /// Bytes that [`Publish::encode`] appends. The packet id counts with `QoS` > 0 even if it is not set yet.
+    pub fn encoded_len(&self, version: Version) -> usize {
+        framed_len(self, version)
+    }
+
+    fn first_byte(&self) -> u8 {
+        let mut first = PacketType::Publish.first_byte() | u8::from(self.qos) << QOS_SHIFT;
+        if self.retain {
+            first |= RETAIN;
+        }
+        if self.dup {
+            first |= DUP;
+        }
+        first
+    }
+}
+
+impl Body for Publish<'_> {
+    fn write_body(&self, version: Version, out: &mut impl Sink) {
+        out.string(self.topic);
+        if self.qos != QoS::AtMostOnce {
+            out.u16(self.packet_id.map_or(0, PacketId::get));
+        }
+        if version.is_v5() {
+            write_properties(&self.properties, out);
+        }
+        out.bytes(self.payload);
+    }
+}
+
+impl<'a> PublishProperties<'a> {
+    fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let mut this = Self::default();
+        let mut properties = PropertyReader::new(r, Repeatable::UserAndSubscriptionId)?;
+        while let Some(property) = properties.next()? {
+            match property {
+                Property::PayloadIsUtf8(value) => this.payload_is_utf8 = Some(value),
+                Property::MessageExpiry(value) => this.message_expiry = Some(value),
+                Property::TopicAlias(value) => this.topic_alias = Some(value),
+                Property::ResponseTopic(value) => this.response_topic = Some(value),
+                Property::CorrelationData(value) => this.correlation_data = Some(value),
+                Property::ContentType(value) => this.content_type = Some(value),
+                Property::SubscriptionId(value) => this.subscription_ids.push(value),
+                Property::User(name, value) => this.user.push((name, value)),
+                _ => return Err(DecodeError::PropertyMisplaced),
+            }
+        }
+        Ok(this)
+    }
+
+    /// Visits what belongs to the message itself: all but topic alias and subscription identifiers.
+    pub(super) fn visit_message<'s>(&'s self, visit: &mut impl FnMut(Property<'s>)) {
+        if let Some(value) = self.payload_is_utf8 {
+            visit(Property::PayloadIsUtf8(value));
+        }
+        if let Some(value) = self.message_expiry {
+            visit(Property::MessageExpiry(value));
+        }
+        if let Some(value) = self.content_type {
+            visit(Property::ContentType(value));
+        }
+        if let Some(value) = self.response_topic {
+            visit(Property::ResponseTopic(value));
+        }
+        if let Some(value) = self.correlation_data {
+            visit(Property::CorrelationData(value));
+        }
+        visit_user(&self.user, visit);
+    }
+}
+
+impl PropertySource for PublishProperties<'_> {
+    fn visit<'s>(&'s self, visit: &mut impl FnMut(Property<'s>)) {
+        if let Some(value) = self.topic_alias {
+            visit(Property::TopicAlias(value));
+        }
+        for &value in &self.subscription_ids {
+            visit(Property::SubscriptionId(value));
+        }
+        self.visit_message(visit);
+    }
+}

@@ -1,0 +1,106 @@
+//! What is encoded is decoded to the same packet, and what decodes can be encoded again.
+
+use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+
+use super::{
+    codec::{Packet, Version, decode},
+    generate,
+};
+
+/// Encodes, with the length checked against the promise.
+fn encode(packet: &Packet<'_>, version: Version) -> Vec<u8> {
+    let mut out = Vec::new();
+    packet.encode(version, &mut out);
+    assert_eq!(packet.encoded_len(version), out.len(), "encoded_len of {packet:?}");
+    out
+}
+
+/// Whatever `bytes` are, decoding does not panic; a packet that decodes, encodes to bytes that decode to it.
+fn check_any_input(bytes: &[u8], version: Version) {
+    let Ok(Some((packet, used))) = decode(bytes, version, u32::MAX) else { return };
+    assert!(used <= bytes.len());
+    let again = encode(&packet, version);
+    assert_eq!(decode(&again, version, u32::MAX), Ok(Some((packet, again.len()))));
+}
+
+proptest! {
+    #[test]
+    fn a_packet_survives_encode_and_decode((version, packet) in generate::packet()) {
+        let bytes = encode(&packet, version);
+        prop_assert_eq!(decode(&bytes, version, u32::MAX), Ok(Some((packet, bytes.len()))));
+    }
+
+    /// The maximum packet size counts every byte, and is checked without the body.
+    #[test]
+    fn the_size_limit_is_exact((version, packet) in generate::packet()) {
+        let bytes = encode(&packet, version);
+        let size = u32::try_from(bytes.len()).unwrap();
+        prop_assert!(matches!(decode(&bytes, version, size), Ok(Some(_))));
+        let too_large = Err(super::codec::DecodeError::PacketTooLarge);
+        prop_assert_eq!(decode(&bytes, version, size - 1), too_large.clone());
+        let header_only = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).unwrap() + 2;
+        prop_assert_eq!(decode(&bytes[..header_only], version, size - 1), too_large.clone());
+    }
+
+    /// Packets follow one another without gaps, and appending leaves what is in the buffer alone.
+    #[test]
+    fn packets_in_a_row_are_told_apart(
+        (version, packets) in generate::version().prop_flat_map(|version| {
+            (proptest::prelude::Just(version), proptest::collection::vec(generate::packet_of(version), 1..6))
+        })
+    ) {
+        let mut stream = Vec::new();
+        for packet in &packets {
+            packet.encode(version, &mut stream);
+        }
+        let mut rest = stream.as_slice();
+        for packet in packets {
+            let (decoded, used) = decode(rest, version, u32::MAX).unwrap().unwrap();
+            prop_assert_eq!(decoded, packet);
+            rest = &rest[used..];
+        }
+        prop_assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn flipped_bytes_do_no_harm(
+        (version, packet) in generate::packet(),
+        other in generate::version(),
+        flips in proptest::collection::vec(any::<(proptest::sample::Index, u8)>(), 1..4),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let mut bytes = encode(&packet, version);
+        check_any_input(&bytes, other);
+        for (at, value) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+            check_any_input(&bytes, version);
+            check_any_input(&bytes, other);
+        }
+        check_any_input(&bytes[..cut.index(bytes.len())], version);
+    }
+
+    /// A packet cut short, with a remaining length that hides it, is an error or a shorter packet, not a panic.
+    #[test]
+    fn a_shortened_body_does_no_harm(
+        (version, packet) in generate::packet(),
+        cut in any::<proptest::sample::Index>(),
+    ) {
+        let bytes = encode(&packet, version);
+        if let Some(body_bytes) = bytes.len().checked_sub(2).filter(|&len| len > 0 && len < 0x80) {
+            let body_bytes = cut.index(body_bytes);
+            let mut short = bytes[..2 + body_bytes].to_vec();
+            short[1] = u8::try_from(body_bytes).unwrap();
+            check_any_input(&short, version);
+            prop_assert!(decode(&short, version, u32::MAX) != Ok(None));
+        }
+    }
+
+    #[test]
+    fn random_bytes_do_no_harm(
+        version in generate::version(),
+        bytes in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        check_any_input(&bytes, version);
+    }
+}
