@@ -60,6 +60,8 @@ pub struct Link<G> {
     answers: VecDeque<(G, Answer)>,
     greeted: bool,
     subacks_waiting: usize,
+    /// QoS > 0 PUBLISH packets of the client that have no PUBACK or PUBCOMP yet.
+    unanswered: usize,
     aliases_in: Vec<Option<TopicName>>,
     aliases_out: HashMap<TopicName, NonZeroU16>,
 }
@@ -73,6 +75,7 @@ impl<G: Clone> Link<G> {
             answers: VecDeque::from([(gate, Answer::Connack(connack))]),
             greeted: false,
             subacks_waiting: 0,
+            unanswered: 0,
             aliases_in: Vec::new(),
             aliases_out: HashMap::new(),
         }
@@ -92,6 +95,12 @@ impl<G: Clone> Link<G> {
     pub fn answer(&mut self, gate: G, answer: Answer) {
         self.subacks_waiting += usize::from(matches!(answer, Answer::Suback(_)));
         self.answers.push_back((gate, answer));
+    }
+
+    /// Counts a QoS > 0 PUBLISH; the number of them that have no PUBACK or PUBCOMP yet.
+    pub fn count_publish(&mut self) -> usize {
+        self.unanswered += 1;
+        self.unanswered
     }
 
     /// Answers that wait.
@@ -117,6 +126,12 @@ impl<G: Clone> Link<G> {
 
     fn encode_answer(&mut self, answer: Answer) {
         let ack = |packet_id, reason| Ack { packet_id, reason, properties: ReasonProperties::default() };
+        let ends = match &answer {
+            Answer::Puback(..) | Answer::Pubcomp(..) => true,
+            Answer::Pubrec(_, reason) => reason.is_error(),
+            Answer::Connack(_) | Answer::Suback(_) | Answer::Encoded(_) => false,
+        };
+        self.unanswered = self.unanswered.saturating_sub(usize::from(ends));
         let packet = match answer {
             Answer::Puback(id, reason) => Packet::Puback(ack(id, reason)),
             Answer::Pubrec(id, reason) => Packet::Pubrec(ack(id, reason)),

@@ -84,7 +84,8 @@ impl<K: Keeper> Session<K> {
         let Some(link) = &mut self.link else { return Pending { answer: None, delivery: Waiting::Nothing } };
         let answer = link.poll_answers(|gate| keeper.is_open(gate));
         // Messages wait for CONNACK as they must, and for SUBACK as every client expects.
-        let delivery = if link.holds_messages() { Waiting::Nothing } else { self.transmit_messages(keeper, now) };
+        let delivery =
+            if link.holds_messages() { Waiting::Nothing } else { self.transmit_messages(keeper, now) };
         Pending { answer, delivery }
     }
 

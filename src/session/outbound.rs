@@ -148,7 +148,8 @@ impl<K: Keeper> Outbound<K> {
             } else if let Some(entry) = entries.next() {
                 let sent = self.inflight.len() < self.inflight_max && entry.delivery.qos != QoS::AtMostOnce;
                 if sent && self.queue.is_empty() {
-                    self.inflight.push_back(InFlight { seq: entry.seq, state: awaiting(entry.kept, entry.delivery) });
+                    self.inflight
+                        .push_back(InFlight { seq: entry.seq, state: awaiting(entry.kept, entry.delivery) });
                 } else {
                     self.queue_bytes += keeper.size_bytes(&entry.kept);
                     self.queue.push_back(entry);
@@ -156,7 +157,8 @@ impl<K: Keeper> Outbound<K> {
             }
         }
         // Received numbers behind queued ones cannot be: they were sent before.
-        let last = self.queue.back().map(|e| e.seq).into_iter().chain(self.inflight.back().map(|f| f.seq)).max();
+        let last =
+            self.queue.back().map(|e| e.seq).into_iter().chain(self.inflight.back().map(|f| f.seq)).max();
         if let Some(last) = last {
             self.next = self.next.max(Seq(last.0 + 1));
         }
@@ -204,6 +206,11 @@ impl<K: Keeper> Outbound<K> {
             self.queue = VecDeque::new();
         }
         Some(entry)
+    }
+
+    /// Sets the window's size. A larger one must be durable before it is used.
+    pub fn set_inflight_max(&mut self, inflight_max: u16) {
+        self.inflight_max = usize::from(inflight_max.max(1));
     }
 
     /// The block to reserve next, when the present one is half used.
@@ -262,7 +269,8 @@ impl<K: Keeper> Outbound<K> {
                     }
                     match keeper.body(kept) {
                         Body::Loaded(body) => {
-                            let next = Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
+                            let next =
+                                Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
                             keeper.unload(kept);
                             self.quota -= 1;
                             self.resent += 1;
@@ -410,7 +418,9 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBACK [MQTT-4.3.2-3].
     pub fn handle_puback(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else { return Acknowledged::UnknownId };
+        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
+            return Acknowledged::UnknownId;
+        };
         match &f.state {
             State::AwaitPuback(kept, _) => {
                 f.state = State::Confirmed(keeper.confirm(f.seq, kept));
@@ -424,7 +434,9 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
     pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else { return Acknowledged::UnknownId };
+        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
+            return Acknowledged::UnknownId;
+        };
         match &f.state {
             State::AwaitPubrec(kept, _) if refused => {
                 f.state = State::Confirmed(keeper.confirm(f.seq, kept));
@@ -448,7 +460,9 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBCOMP.
     pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else { return Acknowledged::UnknownId };
+        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
+            return Acknowledged::UnknownId;
+        };
         match &f.state {
             State::AwaitPubcomp => {
                 f.state = State::Confirmed(keeper.completed(f.seq));
@@ -513,7 +527,11 @@ impl<K: Keeper> InFlight<K> {
 }
 
 fn awaiting<K: Keeper>(kept: K::Kept, delivery: Delivery) -> State<K> {
-    if delivery.qos == QoS::ExactlyOnce { State::AwaitPubrec(kept, delivery) } else { State::AwaitPuback(kept, delivery) }
+    if delivery.qos == QoS::ExactlyOnce {
+        State::AwaitPubrec(kept, delivery)
+    } else {
+        State::AwaitPuback(kept, delivery)
+    }
 }
 
 /// The first few unloaded messages: one bounded read request.

@@ -1,0 +1,59 @@
+//! What the broker may hold and promise.
+
+use std::time::Duration;
+
+use crate::session::QueueLimits;
+
+/// Bounds and options of the broker. Every bound has a defined behaviour when it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Sessions, connected or sleeping. A new client beyond it is refused (0x97; 3.1.1: 0x03). Default 100,000.
+    pub sessions_max: usize,
+    /// Longest time a session is kept for a client that is away: caps the session expiry of v5 and ends the
+    /// persistent sessions of v3. Default 30 days.
+    pub session_expiry_max: Duration,
+    /// QoS > 0 messages sent to a client and not yet durably confirmed; the client's receive maximum may lower it.
+    /// Default 100.
+    pub inflight_max: u16,
+    /// One session's waiting messages; beyond it the oldest goes, counted and logged. Default 100,000 and 64 MiB.
+    pub queue: QueueLimits,
+    /// Whether QoS 0 messages are kept for sleeping sessions. Default no.
+    pub queue_qos0: bool,
+    /// Retained messages; one more is refused (0x97). Default 100,000.
+    pub retained_messages_max: usize,
+    /// Their bytes of topic and payload. Default 64 MiB.
+    pub retained_bytes_max: usize,
+    /// Largest packet taken from a client, in bytes. Default 1 MiB.
+    pub packet_bytes_max: u32,
+    /// Keep alive imposed on clients that ask for a longer one or none (v5), in seconds. Default none.
+    pub keep_alive_max: Option<u16>,
+    /// Topic aliases in either direction. Default 16: a device has few topics.
+    pub topic_alias_max: u16,
+    /// QoS > 0 messages taken from a client before it has its answers. Default 1,000.
+    pub receive_maximum: u16,
+    /// Bytes waiting to be written to one client. Beyond it QoS 0 is dropped and counted, the rest stays queued.
+    /// Default 1 MiB.
+    pub out_bytes_max: usize,
+    /// Subscriptions of one session; one more gets 0x97. Default 1,000.
+    pub subscriptions_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sessions_max: 100_000,
+            session_expiry_max: Duration::from_secs(30 * 86_400),
+            inflight_max: 100,
+            queue: QueueLimits { messages_max: 100_000, bytes_max: 64 << 20 },
+            queue_qos0: false,
+            retained_messages_max: 100_000,
+            retained_bytes_max: 64 << 20,
+            packet_bytes_max: 1 << 20,
+            keep_alive_max: None,
+            topic_alias_max: 16,
+            receive_maximum: 1_000,
+            out_bytes_max: 1 << 20,
+            subscriptions_max: 1_000,
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! CONNECT: who comes, to which session, on which terms.
+
+use std::{num::NonZeroU16, sync::Arc, time::Duration};
+
+use tracing::{debug, info};
+
+use super::{
+    Broker, Peer,
+    connection::Connection,
+    dispatch::Touched,
+    keep::Keep,
+    slot::{Attached, Farewell, Slot, State, lock},
+};
+use crate::{
+    codec::{Connack, ConnackProperties, Connect, DecodeError, Packet, ReasonCode, Version, decode},
+    message::{Message, Seq, SessionNo},
+    session::{Link, Outbound, SEQ_BLOCK, Session, Terms},
+    store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
+    time::Timestamp,
+    topic::TopicName,
+};
+
+/// What the first bytes of a connection led to.
+pub enum Greeting {
+    /// Not yet a whole CONNECT: read more. Its size is bounded: an oversized or malformed one is refused.
+    Incomplete,
+    /// Send `reply` (it may be empty), then close.
+    Refused {
+        /// A CONNACK, or nothing.
+        reply: Vec<u8>,
+    },
+    /// The client is attached to its session.
+    Connected {
+        /// The broker's end of the connection.
+        connection: Connection,
+        /// Bytes of `input` that CONNECT took; the rest belongs to the next packets.
+        used_bytes: usize,
+    },
+}
+
+/// A CONNECT that passed all checks.
+struct Client<'a> {
+    packet: &'a Connect<'a>,
+    client_id: Arc<str>,
+    assigned: bool,
+    expiry: Duration,
+    will: Option<WillRecord>,
+    terms: Terms,
+}
+
+/// The session a client was attached to.
+struct Joined {
+    slot: Arc<Slot>,
+    epoch: u64,
+    present: bool,
+    farewell: Arc<std::sync::Mutex<Option<Farewell>>>,
+}
+
+impl Broker {
+    /// Takes the first bytes of a connection: everything read so far, until the answer is not `Incomplete`.
+    pub fn connect(self: &Arc<Self>, input: &[u8], peer: &Peer, now: Timestamp) -> Greeting {
+        let (packet, used_bytes) = match decode(input, Version::V5, self.config.packet_bytes_max) {
+            Ok(None) => return Greeting::Incomplete,
+            Ok(Some((Packet::Connect(packet), used))) => (packet, used),
+            // [MQTT-3.1.0-1]
+            Ok(Some(_)) => return refuse(peer, "", "the first packet is not CONNECT", Vec::new()),
+            Err(error) => return refuse(peer, "", &error.to_string(), reply_to_malformed(error)),
+        };
+        match self.admit(&packet, now) {
+            Ok(client) => self.accept(&client, peer, used_bytes, now),
+            Err((reason, why)) => refuse(
+                peer,
+                packet.client_id,
+                why,
+                connack(packet.version, false, reason, ConnackProperties::default()),
+            ),
+        }
+    }
+
+    /// Checks a CONNECT against what this broker serves.
+    fn admit<'a>(
+        &self,
+        packet: &'a Connect<'a>,
+        now: Timestamp,
+    ) -> Result<Client<'a>, (ReasonCode, &'static str)> {
+        if self.is_shutting_down() {
+            return Err((ReasonCode::ServerShuttingDown, "the broker is shutting down"));
+        }
+        // [MQTT-4.12.0-1]
+        if packet.properties.authentication_method.is_some() {
+            return Err((ReasonCode::BadAuthenticationMethod, "authentication method not supported"));
+        }
+        let assigned = packet.client_id.is_empty();
+        // [MQTT-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
+        if assigned
+            && (packet.version == Version::V31 || (packet.version == Version::V311 && !packet.clean_start))
+        {
+            return Err((ReasonCode::ClientIdentifierNotValid, "empty client identifier"));
+        }
+        let client_id = if assigned { self.assign_client_id(now) } else { packet.client_id.into() };
+        let asked = match packet.version {
+            Version::V5 => packet.properties.session_expiry.unwrap_or(0),
+            _ if packet.clean_start => 0,
+            Version::V31 | Version::V311 => u32::MAX,
+        };
+        let expiry = Duration::from_secs(u64::from(asked)).min(self.config.session_expiry_max);
+        let will = self.will(packet, now)?;
+        Ok(Client { packet, client_id, assigned, expiry, will, terms: self.terms(packet) })
+    }
+
+    fn will(
+        &self,
+        packet: &Connect<'_>,
+        now: Timestamp,
+    ) -> Result<Option<WillRecord>, (ReasonCode, &'static str)> {
+        let Some(will) = &packet.will else { return Ok(None) };
+        let topic =
+            TopicName::parse(will.topic).map_err(|_| (ReasonCode::TopicNameInvalid, "invalid will topic"))?;
+        let publish = crate::codec::Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: will.topic,
+            packet_id: None,
+            properties: will.properties.clone(),
+            payload: will.payload,
+        };
+        let mut message = Message::from_packet(topic, &publish, now);
+        // Its expiry interval counts from publication.
+        message.expires_at = Timestamp::NEVER;
+        let delay = Duration::from_secs(u64::from(will.delay.unwrap_or(0)));
+        Ok(Some(WillRecord {
+            message,
+            delay,
+            due_at: Timestamp::NEVER,
+            expiry: will.properties.message_expiry,
+        }))
+    }
+
+    fn terms(&self, packet: &Connect<'_>) -> Terms {
+        let p = &packet.properties;
+        let v5 = packet.version == Version::V5;
+        let receive_maximum = p.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+        Terms {
+            version: packet.version,
+            packet_bytes_max: p
+                .packet_bytes_max
+                .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            receive_maximum: receive_maximum.min(self.config.inflight_max),
+            alias_max_out: p.topic_alias_maximum.unwrap_or(0).min(self.config.topic_alias_max),
+            alias_max_in: if v5 { self.config.topic_alias_max } else { 0 },
+            problem_information: p.request_problem_information.unwrap_or(true),
+            out_bytes_max: self.config.out_bytes_max,
+        }
+    }
+
+    fn accept(
+        self: &Arc<Self>,
+        client: &Client<'_>,
+        peer: &Peer,
+        used_bytes: usize,
+        now: Timestamp,
+    ) -> Greeting {
+        let Some(joined) = self.join(client, now) else {
+            let why = "the maximum number of sessions is reached";
+            let reply =
+                connack(client.terms.version, false, ReasonCode::QuotaExceeded, ConnackProperties::default());
+            return refuse(peer, &client.client_id, why, reply);
+        };
+        let keep_alive = self.keep_alive(client.packet);
+        info!(
+            client_id = &*client.client_id,
+            address = %peer.address,
+            listener = &*peer.listener,
+            version = ?client.terms.version,
+            keep_alive_s = keep_alive,
+            session_present = joined.present,
+            session_expiry_s = client.expiry.as_secs(),
+            "connected"
+        );
+        let limit = (keep_alive > 0).then(|| Duration::from_millis(u64::from(keep_alive) * 1_500));
+        let version = client.terms.version;
+        let connection = Connection::new(
+            Arc::clone(self),
+            joined.slot,
+            joined.epoch,
+            joined.farewell,
+            version,
+            limit,
+            peer.clone(),
+        );
+        Greeting::Connected { connection, used_bytes }
+    }
+
+    /// Attaches the client to its former session or a new one. `None`: there is no room for a new one.
+    fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
+        let mut after = Gate::Open;
+        loop {
+            let existing = lock(&self.registry).by_client_id(&client.client_id);
+            let Some(slot) = existing else {
+                match self.create(client, &after) {
+                    Created::Joined(joined) => return Some(joined),
+                    Created::Full => return None,
+                    // Another connection of the same client was faster.
+                    Created::Exists => continue,
+                }
+            };
+            // [MQTT-3.1.4-3]: the old connection ends, and has handled its last packet, before this one goes on.
+            self.kick(&slot, ReasonCode::SessionTakenOver, now);
+            let _handling = lock(&slot.handling);
+            self.kick(&slot, ReasonCode::SessionTakenOver, now);
+            if client.packet.clean_start || !slot.keep.persistent {
+                // [MQTT-3.1.2-4]
+                if let Some(gate) = self.end_session(&slot, now) {
+                    after = gate;
+                } else {
+                    // Somebody else is ending it at this moment.
+                    after = slot.state().settled.clone();
+                    std::thread::yield_now();
+                }
+                continue;
+            }
+            if let Some(joined) = self.resume(&slot, client) {
+                return Some(joined);
+            }
+        }
+    }
+
+    fn create(&self, client: &Client<'_>, after: &Gate) -> Created {
+        let persistent = !client.expiry.is_zero();
+        let mut registry = lock(&self.registry);
+        if registry.by_client_id(&client.client_id).is_some() {
+            return Created::Exists;
+        }
+        if registry.len() >= self.config.sessions_max {
+            return Created::Full;
+        }
+        let no = registry.take_number();
+        let reserved = if persistent { Seq(SEQ_BLOCK) } else { Seq(u64::MAX) };
+        let record = SessionRecord {
+            session: no,
+            client_id: Arc::clone(&client.client_id),
+            expiry: client.expiry,
+            expires_at: Timestamp::NEVER,
+            inflight_max: self.config.inflight_max,
+            seq_reserved: reserved,
+            will: client.will.clone(),
+        };
+        let gate =
+            if persistent { self.journal.append(first_record(&record), Urgency::Now) } else { after.clone() };
+        let outbound = Outbound::new(Seq(0), reserved, self.config.inflight_max, self.config.queue);
+        let mut state = State {
+            session: Session::new(outbound),
+            connection: None,
+            record,
+            settled: gate.clone(),
+            ended: false,
+        };
+        let (epoch, farewell) = self.attach(&mut state, client, false, gate);
+        let keep = self.keep(no, &client.client_id, persistent);
+        let slot = Arc::new(Slot::new(no, Arc::clone(&client.client_id), keep, state));
+        slot.set_online(true);
+        registry.insert(&slot);
+        Created::Joined(Joined { slot, epoch, present: false, farewell })
+    }
+
+    pub(super) fn keep(&self, session: SessionNo, client_id: &Arc<str>, persistent: bool) -> Keep {
+        Keep {
+            journal: self.journal.clone(),
+            session,
+            client_id: Arc::clone(client_id),
+            persistent,
+            drops: Arc::clone(&self.drops),
+        }
+    }
+
+    /// `None`: the session has ended meanwhile.
+    fn resume(&self, slot: &Arc<Slot>, client: &Client<'_>) -> Option<Joined> {
+        let mut state = slot.state();
+        if state.ended {
+            return None;
+        }
+        let mut record = state.record.clone();
+        record.expires_at = Timestamp::NEVER;
+        record.expiry = client.expiry;
+        record.inflight_max = self.config.inflight_max;
+        // [MQTT-3.1.3-9]: a will that was waiting goes with the old connection.
+        record.will.clone_from(&client.will);
+        if record != state.record {
+            let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
+            let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };
+            let gate = self.journal.append(Record::Session(Box::new(record.clone())), urgency);
+            if !only_woke {
+                state.settled = gate;
+            }
+            state.record = record;
+        }
+        state.session.outbound.set_inflight_max(self.config.inflight_max);
+        let settled = state.settled.clone();
+        let (epoch, farewell) = self.attach(&mut state, client, true, settled);
+        slot.set_online(true);
+        Some(Joined { slot: Arc::clone(slot), epoch, present: true, farewell })
+    }
+
+    fn attach(
+        &self,
+        state: &mut State,
+        client: &Client<'_>,
+        present: bool,
+        gate: Gate,
+    ) -> (u64, Arc<std::sync::Mutex<Option<Farewell>>>) {
+        let bytes = self.connack(client, present);
+        state.session.attach(Link::new(client.terms, bytes, gate));
+        let epoch = self.next_epoch();
+        let farewell = Arc::default();
+        state.connection =
+            Some(Attached { epoch, waker: None, notified: false, farewell: Arc::clone(&farewell) });
+        (epoch, farewell)
+    }
+
+    /// The keep alive in force, in seconds; 0 is none.
+    fn keep_alive(&self, packet: &Connect<'_>) -> u16 {
+        match (self.config.keep_alive_max, packet.version) {
+            (Some(max), Version::V5) if packet.keep_alive == 0 || packet.keep_alive > max => max,
+            _ => packet.keep_alive,
+        }
+    }
+
+    fn connack(&self, client: &Client<'_>, present: bool) -> Vec<u8> {
+        let packet = client.packet;
+        let keep_alive = self.keep_alive(packet);
+        let asked = packet.properties.session_expiry.unwrap_or(0);
+        let granted = u32::try_from(client.expiry.as_secs()).unwrap_or(u32::MAX);
+        let properties = ConnackProperties {
+            session_expiry: (granted != asked).then_some(granted),
+            receive_maximum: NonZeroU16::new(self.config.receive_maximum),
+            packet_bytes_max: Some(self.config.packet_bytes_max),
+            assigned_client_id: client.assigned.then_some(&*client.client_id),
+            topic_alias_maximum: Some(self.config.topic_alias_max),
+            server_keep_alive: (keep_alive != packet.keep_alive).then_some(keep_alive),
+            ..ConnackProperties::default()
+        };
+        connack(client.terms.version, present, ReasonCode::Success, properties)
+    }
+
+    /// A client identifier no session has [MQTT-3.2.2-16].
+    fn assign_client_id(&self, now: Timestamp) -> Arc<str> {
+        loop {
+            // Unique in this process by the epoch, across restarts by the time line, which never goes back.
+            let id: Arc<str> = format!("dm-{:x}-{:x}", now.0, self.next_epoch()).into();
+            if lock(&self.registry).by_client_id(&id).is_none() {
+                return id;
+            }
+        }
+    }
+
+    /// Ends the connection that serves the session, if there is one, as if it had been lost.
+    pub(super) fn kick(&self, slot: &Arc<Slot>, reason: ReasonCode, now: Timestamp) {
+        let mut touched = Touched::default();
+        let mut state = slot.state();
+        if state.connection.is_none() {
+            return;
+        }
+        state.kick(reason);
+        self.after_connection(slot, state, None, now, &mut touched);
+    }
+}
+
+enum Created {
+    Joined(Joined),
+    Exists,
+    Full,
+}
+
+/// How soon the journal has to know that a sleeping session has woken or gone to sleep. One that is kept for days
+/// loses nothing by an hour: recovery adds it.
+pub(super) fn wake_urgency(expiry: Duration) -> Urgency {
+    if expiry > Duration::from_secs(86_400) { Urgency::Lazy } else { Urgency::Rides }
+}
+
+fn first_record(record: &SessionRecord) -> Record {
+    let (subscriptions, inbound_qos2, received) = (Vec::new(), Vec::new(), Vec::new());
+    Record::Snapshot(Box::new(Snapshot { record: record.clone(), subscriptions, inbound_qos2, received }))
+}
+
+fn connack(
+    version: Version,
+    session_present: bool,
+    reason: ReasonCode,
+    properties: ConnackProperties<'_>,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Packet::Connack(Box::new(Connack { session_present, reason, properties })).encode(version, &mut bytes);
+    bytes
+}
+
+/// Only a client of an unknown version gets an answer to a CONNECT that cannot be read: both forms of "not this
+/// version" are the same five bytes or fewer to everybody [MQTT-3.1.2-2].
+fn reply_to_malformed(error: DecodeError) -> Vec<u8> {
+    if error.reason() == ReasonCode::UnsupportedProtocolVersion {
+        return connack(
+            Version::V311,
+            false,
+            ReasonCode::UnsupportedProtocolVersion,
+            ConnackProperties::default(),
+        );
+    }
+    Vec::new()
+}
+
+fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
+    info!(client_id, address = %peer.address, listener = &*peer.listener, reason = why, "refused");
+    debug!(bytes = reply.len(), "refusal sent");
+    Greeting::Refused { reply }
+}

@@ -1,0 +1,387 @@
+//! One connection, from its CONNACK to its end: packets in, bytes out.
+
+use std::{
+    sync::{Arc, Mutex},
+    task::Waker,
+    time::Duration,
+};
+
+use tracing::info;
+
+use super::{
+    Broker, Peer,
+    dispatch::{RouteCache, Touched},
+    lifecycle::Parting,
+    slot::{Farewell, Slot, State, goodbye, lock},
+};
+use crate::{
+    codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
+    session::{Acknowledged, Waiting},
+    store::Gate,
+    time::Timestamp,
+};
+
+/// The broker's end of one network connection. Dropped without [`Connection::close`] it counts as lost, at the latest
+/// time the broker was told.
+pub struct Connection {
+    pub(super) broker: Arc<Broker>,
+    pub(super) slot: Arc<Slot>,
+    pub(super) epoch: u64,
+    pub(super) version: Version,
+    pub(super) routes: RouteCache,
+    farewell: Arc<Mutex<Option<Farewell>>>,
+    keep_alive_limit: Option<Duration>,
+    peer: Peer,
+    /// How it ends, once that is clear.
+    ending: Option<Ending>,
+    paused: bool,
+    closed: bool,
+    seen: Timestamp,
+}
+
+/// How a connection ends from inside.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ending {
+    /// The client said goodbye.
+    Parted(Parting),
+    /// The client broke the protocol, or may not do what it does: v5 is told by DISCONNECT.
+    Refused(ReasonCode, &'static str),
+    /// It could not be decoded.
+    Undecodable(DecodeError),
+    /// Another connection, or the end of the broker, has ended it.
+    Replaced,
+}
+
+/// Why a connection ended, from the network's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed or reset it.
+    Lost,
+    /// Nothing came for one and a half keep alives.
+    KeepAliveTimeout,
+    /// The broker asked for it by [`Transmit::Closing`].
+    Closed,
+    /// The process ends.
+    ServerShutdown,
+    /// The peer did not take its bytes in time.
+    SlowReader,
+}
+
+/// What the driver does after it has written `out`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transmit {
+    /// Go on; the waker is called when there is more to send or the connection has to close.
+    Open,
+    /// Write what is in `out`, shut the write side down, drain briefly, close.
+    Closing,
+}
+
+/// May more be read?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Yes.
+    Continue,
+    /// Not until [`Connection::may_read`]; the keep alive is suspended meanwhile. The waker is called.
+    Pause,
+    /// The connection is closing: discard input.
+    Stop,
+}
+
+/// Answers waiting for the disk beyond which no more packets are taken from a client that keeps no receive maximum.
+const ANSWERS_MAX: usize = 16_384;
+
+impl Connection {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        slot: Arc<Slot>,
+        epoch: u64,
+        farewell: Arc<Mutex<Option<Farewell>>>,
+        version: Version,
+        keep_alive_limit: Option<Duration>,
+        peer: Peer,
+    ) -> Self {
+        Self {
+            broker,
+            slot,
+            epoch,
+            version,
+            routes: RouteCache::default(),
+            farewell,
+            keep_alive_limit,
+            peer,
+            ending: None,
+            paused: false,
+            closed: false,
+            seen: Timestamp(0),
+        }
+    }
+
+    /// One and a half times the keep alive in force [MQTT-3.1.2-22]; `None` when it is off.
+    pub fn keep_alive_limit(&self) -> Option<Duration> {
+        self.keep_alive_limit
+    }
+
+    /// The client identifier, for the log.
+    pub fn client_id(&self) -> &str {
+        &self.slot.client_id
+    }
+
+    /// Whether the driver may read after a [`Reading::Pause`].
+    pub fn may_read(&self) -> bool {
+        !self.paused && self.ending.is_none()
+    }
+
+    /// Handles the whole packets in `input`. Returns how many bytes they took (a partial one stays) and whether to go
+    /// on reading. Every connection that got something is woken when this returns.
+    pub fn receive(&mut self, input: &[u8], now: Timestamp) -> (usize, Reading) {
+        self.seen = now;
+        let slot = Arc::clone(&self.slot);
+        // Dropped last: the others are woken after this session's lock is free.
+        let mut touched = Touched::default();
+        let _handling = lock(&slot.handling);
+        let mut used = 0;
+        while self.ending.is_none() {
+            if self.is_overloaded() {
+                self.paused = true;
+                return (used, Reading::Pause);
+            }
+            let rest = input.get(used..).unwrap_or_default();
+            let handled = match decode(rest, self.version, self.broker.config.packet_bytes_max) {
+                Ok(None) => return (used, Reading::Continue),
+                Ok(Some((packet, bytes))) => {
+                    used += bytes;
+                    self.handle(&packet, now, &mut touched)
+                }
+                Err(error) => Err(Ending::Undecodable(error)),
+            };
+            if let Err(ending) = handled {
+                self.end(ending);
+            }
+        }
+        (used, Reading::Stop)
+    }
+
+    /// Backpressure: the publisher is slowed by TCP.
+    fn is_overloaded(&self) -> bool {
+        self.broker.journal.backlogged() || {
+            let state = self.slot.state();
+            state.session.link.as_ref().is_some_and(|l| l.answers_waiting() >= ANSWERS_MAX)
+        }
+    }
+
+    fn handle(&mut self, packet: &Packet<'_>, now: Timestamp, touched: &mut Touched) -> Result<(), Ending> {
+        match packet {
+            Packet::Publish(publish) => self.handle_publish(publish, now, touched),
+            Packet::Puback(ack) => self
+                .acknowledged(|state, slot| state.session.outbound.handle_puback(&slot.keep, ack.packet_id)),
+            Packet::Pubrec(ack) => self.handle_pubrec(ack),
+            Packet::Pubrel(ack) => self.handle_pubrel(ack.packet_id),
+            Packet::Pubcomp(ack) => self
+                .acknowledged(|state, slot| state.session.outbound.handle_pubcomp(&slot.keep, ack.packet_id)),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
+            Packet::Pingreq => self.with_state(|state, _| {
+                if let Some(link) = &mut state.session.link {
+                    link.send(&Packet::Pingresp);
+                }
+            }),
+            Packet::Disconnect(disconnect) => Err(self.parting(disconnect)?),
+            // [MQTT-3.1.0-2]
+            Packet::Connect(_) => Err(Ending::Refused(ReasonCode::ProtocolError, "a second CONNECT")),
+            // [MQTT-4.12.0-7]
+            Packet::Auth(_) => {
+                Err(Ending::Refused(ReasonCode::ProtocolError, "AUTH without an authentication method"))
+            }
+            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
+                Err(Ending::Refused(ReasonCode::ProtocolError, "a packet that only a server sends"))
+            }
+        }
+    }
+
+    /// Runs `change` on the session, if this connection still serves it.
+    pub(super) fn with_state<T>(&self, change: impl FnOnce(&mut State, &Slot) -> T) -> Result<T, Ending> {
+        let mut state = self.slot.state();
+        if state.is_served_by(self.epoch) {
+            Ok(change(&mut state, &self.slot))
+        } else {
+            Err(Ending::Replaced)
+        }
+    }
+
+    fn acknowledged(&self, handle: impl FnOnce(&mut State, &Slot) -> Acknowledged) -> Result<(), Ending> {
+        match self.with_state(handle)? {
+            // An id that is not in flight any more: an answer that crossed a resend. Nothing to do.
+            Acknowledged::Yes | Acknowledged::UnknownId => Ok(()),
+            Acknowledged::WrongKind => Err(Ending::Refused(
+                ReasonCode::ProtocolError,
+                "an acknowledgement of the wrong kind for its message",
+            )),
+        }
+    }
+
+    fn handle_pubrec(&self, ack: &Ack<'_>) -> Result<(), Ending> {
+        let refused = ack.reason.is_error();
+        self.acknowledged(|state, slot| {
+            let result = state.session.outbound.handle_pubrec(&slot.keep, ack.packet_id, refused);
+            if result == Acknowledged::UnknownId && !refused {
+                state.session.answer_unknown_pubrec(ack.packet_id);
+            }
+            result
+        })
+    }
+
+    fn parting(&self, disconnect: &Disconnect<'_>) -> Result<Ending, Ending> {
+        let session_expiry = disconnect.properties.session_expiry;
+        let transient = self.with_state(|state, _| state.record.expiry.is_zero())?;
+        // MQTT 5.0 section 3.14.2.2.2: none may be set on leaving where CONNECT set none.
+        if transient && session_expiry.is_some_and(|s| s > 0) {
+            return Err(Ending::Refused(
+                ReasonCode::ProtocolError,
+                "a session expiry interval where CONNECT had none",
+            ));
+        }
+        let with_will = disconnect.reason != ReasonCode::Success;
+        Ok(Ending::Parted(Parting { with_will, session_expiry }))
+    }
+
+    /// Notes how the connection ends, and says so to a v5 client.
+    fn end(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+        let reason = match ending {
+            Ending::Refused(reason, _) => reason,
+            Ending::Undecodable(error) => error.reason(),
+            Ending::Parted(_) | Ending::Replaced => return,
+        };
+        let mut state = self.slot.state();
+        if self.version == Version::V5
+            && state.is_served_by(self.epoch)
+            && let Some(link) = state.session.link.as_mut().filter(|l| l.is_greeted())
+        {
+            link.send(&goodbye(reason));
+        }
+    }
+
+    /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
+    pub fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit {
+        self.seen = now;
+        if self.paused && !self.is_overloaded() {
+            self.paused = false;
+        }
+        if self.paused && self.broker.journal.poll_backlog(waker) {
+            self.paused = self.is_overloaded();
+        }
+        let slot = Arc::clone(&self.slot);
+        let mut state = slot.state();
+        if !state.is_served_by(self.epoch) {
+            drop(state);
+            return self.say_farewell(out);
+        }
+        if let Some(connection) = &mut state.connection {
+            connection.notified = false;
+            if !connection.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
+                connection.waker = Some(waker.clone());
+            }
+        }
+        if self.ending.is_some() {
+            take_output(&mut state, out);
+            return Transmit::Closing;
+        }
+        while self.transmit_once(&mut state, waker, now) {}
+        if out.len() < self.broker.config.out_bytes_max {
+            take_output(&mut state, out);
+        }
+        Transmit::Open
+    }
+
+    /// Encodes what may leave; `true` when more may by now.
+    fn transmit_once(&self, state: &mut State, waker: &Waker, now: Timestamp) -> bool {
+        let journal = &self.broker.journal;
+        let pending = state.session.transmit(&self.slot.keep, now);
+        let mut again = pending.answer.is_some_and(|gate| journal.poll_gate(&gate, waker));
+        match pending.delivery {
+            Waiting::Gate(gate) => again |= journal.poll_gate(&gate, waker),
+            Waiting::Load(kept) => {
+                let stored = kept.into_iter().filter_map(super::keep::Kept::into_stored).collect();
+                journal.load(stored, waker.clone());
+            }
+            Waiting::Output | Waiting::Nothing => {}
+        }
+        again
+    }
+
+    fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {
+        let farewell = lock(&self.farewell).take();
+        if let Some(Farewell { bytes, reason }) = farewell {
+            out.extend_from_slice(&bytes);
+            let why = match reason {
+                ReasonCode::SessionTakenOver => "another connection with this client identifier",
+                ReasonCode::ServerShuttingDown => "the broker shuts down",
+                _ => "ended by the broker",
+            };
+            self.ending = Some(Ending::Refused(reason, why));
+        } else if self.ending.is_none() {
+            self.ending = Some(Ending::Replaced);
+        }
+        Transmit::Closing
+    }
+
+    /// Ends the connection: one line in the log, the will where it is due, the session to sleep or to its end.
+    pub fn close(mut self, reason: CloseReason, now: Timestamp) {
+        self.finish(reason, now);
+    }
+
+    fn finish(&mut self, reason: CloseReason, now: Timestamp) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
+        let parting = match self.ending {
+            Some(Ending::Parted(parting)) => Some(parting),
+            _ => None,
+        };
+        let mut touched = Touched::default();
+        let slot = Arc::clone(&self.slot);
+        let state = slot.state();
+        if state.is_served_by(self.epoch) {
+            self.broker.after_connection(&slot, state, parting, now, &mut touched);
+        }
+        let why = self.why(reason);
+        info!(client_id = &*slot.client_id, address = %self.peer.address, reason = %why, "disconnected");
+    }
+
+    fn why(&self, reason: CloseReason) -> String {
+        match self.ending {
+            Some(Ending::Parted(Parting { with_will: true, .. })) => {
+                "by the client, with its will".to_owned()
+            }
+            Some(Ending::Parted(_)) => "by the client".to_owned(),
+            Some(Ending::Refused(_, why)) => why.to_owned(),
+            Some(Ending::Undecodable(error)) => error.to_string(),
+            Some(Ending::Replaced) => "another connection with this client identifier".to_owned(),
+            None => match reason {
+                CloseReason::Lost => "connection lost".to_owned(),
+                CloseReason::KeepAliveTimeout => "keep alive timed out".to_owned(),
+                CloseReason::Closed => "closed".to_owned(),
+                CloseReason::ServerShutdown => "the broker shuts down".to_owned(),
+                CloseReason::SlowReader => "the client does not take its bytes".to_owned(),
+            },
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.finish(CloseReason::Lost, self.seen);
+    }
+}
+
+fn take_output(state: &mut State, out: &mut Vec<u8>) {
+    let Some(link) = &mut state.session.link else { return };
+    if out.is_empty() && out.capacity() <= link.out.capacity() {
+        std::mem::swap(out, &mut link.out);
+    } else {
+        out.append(&mut link.out);
+    }
+}
+
+/// What a gate-less answer waits for.
+pub(super) const AT_ONCE: Gate = Gate::Open;

@@ -1,0 +1,362 @@
+//! From a publisher to its subscribers: resolve, deliver, and hand what must be kept to the journal.
+//!
+//! A message that a persistent session must keep is known to the journal as a whole only after it was pushed to all
+//! its targets; confirmations that arrive before that are remembered on the message itself, so none can precede it in
+//! the journal. No session's lock is held while another's is taken.
+
+use std::{collections::HashMap, sync::Arc, task::Waker};
+
+use super::{
+    Broker,
+    keep::Kept,
+    slot::{Slot, lock},
+};
+use crate::{
+    codec::{PacketId, Publish, QoS},
+    message::{Delivery, Message, SessionNo},
+    routing::{GroupMatch, Match, Subscription},
+    store::{Completion, Gate, Stored, Target},
+    time::Timestamp,
+    topic::{TopicError, TopicName},
+};
+
+/// Connections that got something during a batch of packets. Each is woken once, when this is dropped: at the end of
+/// the batch, on an early return, and on unwinding alike.
+#[derive(Default)]
+pub(super) struct Touched(Vec<Waker>);
+
+impl Touched {
+    pub(super) fn add(&mut self, waker: Option<Waker>) {
+        self.0.extend(waker);
+    }
+}
+
+impl Drop for Touched {
+    fn drop(&mut self) {
+        for waker in self.0.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+/// A topic's subscribers at one generation of the subscriptions.
+pub(super) struct Route {
+    generation: u64,
+    pub(super) topic: TopicName,
+    direct: Vec<(Arc<Slot>, Match<SessionNo>)>,
+    groups: Vec<(GroupMatch<SessionNo>, HashMap<SessionNo, Arc<Slot>>)>,
+}
+
+/// The routes of the topics a client publishes to. Devices publish to the same few for ever.
+#[derive(Default)]
+pub(super) struct RouteCache {
+    routes: HashMap<Box<str>, Arc<Route>>,
+}
+
+/// Topics remembered per connection.
+const ROUTES_MAX: usize = 64;
+
+impl RouteCache {
+    /// The route of `topic`, resolved anew when subscriptions have changed since.
+    pub(super) fn resolve(&mut self, broker: &Broker, topic: &str) -> Result<Arc<Route>, TopicError> {
+        let generation = broker.generation();
+        let name = match self.routes.get(topic) {
+            Some(route) if route.generation == generation => return Ok(Arc::clone(route)),
+            Some(stale) => stale.topic.clone(),
+            None => TopicName::parse(topic)?,
+        };
+        let route = Arc::new(broker.route(name));
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        self.routes.insert(topic.into(), Arc::clone(&route));
+        Ok(route)
+    }
+}
+
+/// Where a message came from.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    /// The publisher's session; its `state` is not locked by this thread.
+    pub(super) slot: &'a Slot,
+    /// A new QoS 2 packet id, to be held until PUBREL and journalled with the message.
+    pub(super) inbound_qos2: Option<PacketId>,
+}
+
+/// What became of a published message.
+pub(super) struct Published {
+    /// Opens when the publisher may be told so.
+    pub(super) gate: Gate,
+    /// Whether any subscription matched.
+    pub(super) matched: bool,
+}
+
+/// Why nothing was kept of a message; the publisher has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    /// No room for another retained message.
+    #[error("the bound on retained messages is reached")]
+    RetainedFull,
+    /// The journal has failed.
+    #[error("the store has failed")]
+    StoreFailed,
+}
+
+/// One subscriber's share of a message.
+struct Share<'a> {
+    slot: &'a Arc<Slot>,
+    delivery: Delivery,
+}
+
+impl Broker {
+    pub(super) fn route(&self, topic: TopicName) -> Route {
+        let (generation, matches) = {
+            let subscriptions = self.subscriptions.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (subscriptions.generation(), subscriptions.resolve(&topic))
+        };
+        let registry = lock(&self.registry);
+        let slot = |no: SessionNo| registry.by_no(no);
+        let direct = matches.direct.into_iter().filter_map(|m| Some((slot(m.subscriber)?, m))).collect();
+        let groups = matches.groups.into_iter();
+        let groups = groups.map(|g| {
+            let slots = g.members.iter().filter_map(|(no, _)| Some((*no, slot(*no)?))).collect();
+            (g, slots)
+        });
+        Route { generation, topic, direct, groups: groups.collect() }
+    }
+
+    /// Routes one message. `publish` carries it; its topic is `route.topic`.
+    pub(super) fn dispatch(
+        &self,
+        route: &Route,
+        publish: &Publish<'_>,
+        origin: Origin<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) -> Result<Published, Refused> {
+        let shares = shares(route, publish, origin);
+        let matched = !shares.is_empty();
+        let persistent = |s: &Share<'_>| s.slot.keep.persistent && self.keeps(s);
+        let must_keep = shares.iter().any(persistent);
+        let retain = publish.retain && !publish.payload.is_empty();
+        let inbound = origin.inbound_qos2.filter(|_| origin.slot.keep.persistent);
+        if (must_keep || publish.retain || inbound.is_some()) && self.journal.poisoned() {
+            return Err(Refused::StoreFailed);
+        }
+        // The body is copied out of the read buffer once, and only if something outlives the read.
+        let queued = shares.iter().any(|s| self.keeps(s));
+        let message = (queued || retain || inbound.is_some())
+            .then(|| Arc::new(Message::from_packet(route.topic.clone(), publish, now)));
+        let stored = message
+            .as_ref()
+            .filter(|_| must_keep || retain || inbound.is_some())
+            .map(|message| self.journal.message(Arc::clone(message)));
+        let replaced = if publish.retain {
+            Some(self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref())?)
+        } else {
+            None
+        };
+        let mut batch = Batch { targets: Vec::new(), all_sent: true, any_online: false };
+        for share in shares {
+            self.deliver(
+                &share,
+                publish,
+                &route.topic,
+                message.as_ref(),
+                stored.as_ref(),
+                &mut batch,
+                now,
+                touched,
+            );
+        }
+        // The id is held and handed to the journal under one lock, so that a snapshot has both or neither.
+        let mut own = origin.inbound_qos2.map(|_| origin.slot.state());
+        let gate = match &stored {
+            Some(stored) => {
+                let completion = Completion {
+                    publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
+                    inbound_qos2: inbound,
+                    retained: replaced.as_ref().and_then(|r| r.version),
+                    may_elide: batch.all_sent && publish.qos != QoS::ExactlyOnce && !publish.retain,
+                    keep_body: batch.any_online,
+                };
+                self.journal.complete(stored, batch.targets, completion);
+                Gate::Message(Arc::clone(stored))
+            }
+            // Nothing was kept but, perhaps, the clearing of the topic; a kept message's commit comes after it.
+            None => replaced.as_ref().map_or(Gate::Open, |r| r.cleared.clone()),
+        };
+        if let Some((id, own)) = origin.inbound_qos2.zip(own.as_mut()) {
+            own.session.inbound.accept(id, gate.clone());
+        }
+        drop(own);
+        if let Some(replaced) = &replaced {
+            self.let_go_of_replaced(replaced);
+        }
+        Ok(Published { gate, matched })
+    }
+
+    /// Whether the share is queued rather than written out or let go at once.
+    fn keeps(&self, share: &Share<'_>) -> bool {
+        share.delivery.qos != QoS::AtMostOnce || (self.config.queue_qos0 && !share.slot.is_online())
+    }
+
+    /// Gives one subscriber its share.
+    #[expect(clippy::too_many_arguments, reason = "one call site; the values of one message on its way")]
+    fn deliver(
+        &self,
+        share: &Share<'_>,
+        publish: &Publish<'_>,
+        topic: &TopicName,
+        message: Option<&Arc<Message>>,
+        stored: Option<&Arc<Stored>>,
+        batch: &mut Batch,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        let slot = share.slot;
+        let mut state = slot.state();
+        if state.ended {
+            return;
+        }
+        let online = state.session.link.is_some();
+        if share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0) {
+            if online {
+                let mut packet = outgoing(publish, topic, &share.delivery);
+                if !state.session.deliver_at_most_once(&mut packet, topic) {
+                    self.drops.slow_reader(&slot.client_id);
+                }
+                touched.add(state.notify());
+            }
+            return;
+        }
+        let Some(message) = message else { return };
+        let kept = match stored {
+            Some(stored) if slot.keep.persistent => {
+                Kept::Journal { stored: Arc::clone(stored), target: batch.next_target() }
+            }
+            stored => {
+                let wait = publish.qos == QoS::ExactlyOnce;
+                let after = stored.filter(|_| wait).map_or(Gate::Open, |s| Gate::Message(Arc::clone(s)));
+                Kept::Memory { message: Arc::clone(message), after }
+            }
+        };
+        let is_target = matches!(kept, Kept::Journal { .. });
+        let seq = state.session.outbound.deliver(&slot.keep, kept, share.delivery.clone());
+        if online {
+            state.encode_ready(&slot.keep, now);
+        }
+        let sent = online && !state.session.outbound.has_backlog();
+        self.reserve_numbers(slot, &mut state);
+        touched.add(state.notify());
+        drop(state);
+        if is_target {
+            batch.all_sent &= sent;
+            batch.any_online |= online;
+            batch.targets.push(Target { session: slot.no, seq, delivery: share.delivery.clone() });
+        }
+    }
+
+    /// A retained message for a new subscription of `slot`. QoS 0 is returned encoded, since it follows SUBACK.
+    pub(super) fn deliver_retained(
+        &self,
+        slot: &Arc<Slot>,
+        message: &Arc<Message>,
+        delivery: Delivery,
+        now: Timestamp,
+        out: &mut Vec<u8>,
+    ) {
+        if delivery.qos == QoS::AtMostOnce {
+            let state = slot.state();
+            if let Some(link) = &state.session.link {
+                let packet = message.to_packet(&delivery, now);
+                if packet.encoded_len(link.terms.version) <= link.terms.packet_bytes_max {
+                    packet.encode(link.terms.version, out);
+                } else {
+                    self.drops.slow_reader(&slot.client_id);
+                }
+            }
+            return;
+        }
+        let stored = slot.keep.persistent.then(|| self.journal.message(Arc::clone(message)));
+        let kept = match &stored {
+            Some(stored) => Kept::Journal { stored: Arc::clone(stored), target: 0 },
+            None => Kept::Memory { message: Arc::clone(message), after: Gate::Open },
+        };
+        let seq = {
+            let mut state = slot.state();
+            let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
+            self.reserve_numbers(slot, &mut state);
+            seq
+        };
+        if let Some(stored) = stored {
+            let may_elide = delivery.qos != QoS::ExactlyOnce;
+            let completion = Completion { may_elide, keep_body: true, ..Completion::default() };
+            self.journal.complete(&stored, vec![Target { session: slot.no, seq, delivery }], completion);
+        }
+    }
+}
+
+/// What dispatching one message has gathered.
+struct Batch {
+    targets: Vec<Target>,
+    all_sent: bool,
+    any_online: bool,
+}
+
+impl Batch {
+    fn next_target(&self) -> u32 {
+        u32::try_from(self.targets.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// Who gets the message, each once.
+fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Vec<Share<'a>> {
+    let mut shares = Vec::with_capacity(route.direct.len() + route.groups.len());
+    for (slot, matched) in &route.direct {
+        // [MQTT-3.8.3-3]: a "no local" subscription does not hear its own client.
+        let matched = if origin.slot.no == slot.no { matched.for_publisher() } else { Some(matched) };
+        let Some(matched) = matched else { continue };
+        let delivery = Delivery {
+            qos: publish.qos.min(matched.qos),
+            retain: publish.retain && matched.retain_as_published,
+            subscription_ids: matched.subscription_ids.clone(),
+        };
+        shares.push(Share { slot, delivery });
+    }
+    for (group, slots) in &route.groups {
+        if let Some((slot, subscription)) = choose(group, slots) {
+            let delivery = Delivery {
+                qos: publish.qos.min(subscription.options.qos),
+                retain: publish.retain && subscription.options.retain_as_published,
+                subscription_ids: subscription.subscription_id.into_iter().collect(),
+            };
+            shares.push(Share { slot, delivery });
+        }
+    }
+    shares
+}
+
+/// One member of a shared subscription in turn: an online one first, else a persistent one that sleeps.
+fn choose<'a>(
+    group: &GroupMatch<SessionNo>,
+    slots: &'a HashMap<SessionNo, Arc<Slot>>,
+) -> Option<(&'a Arc<Slot>, Subscription)> {
+    let online = |no: SessionNo| slots.get(&no).is_some_and(|s| s.is_online());
+    let sleeping = |no: SessionNo| slots.get(&no).is_some_and(|s| s.keep.persistent);
+    let (no, subscription) = group.next_where(online).or_else(|| group.next_where(sleeping))?;
+    Some((slots.get(&no)?, subscription))
+}
+
+/// The PUBLISH for one QoS 0 subscriber, from the publisher's own packet.
+fn outgoing<'a>(publish: &Publish<'a>, topic: &'a TopicName, delivery: &Delivery) -> Publish<'a> {
+    let mut packet = publish.clone();
+    packet.dup = false;
+    packet.qos = QoS::AtMostOnce;
+    packet.retain = delivery.retain;
+    packet.packet_id = None;
+    packet.topic = topic.as_str();
+    packet.properties.topic_alias = None;
+    packet.properties.subscription_ids.clone_from(&delivery.subscription_ids);
+    packet
+}

@@ -1,0 +1,181 @@
+//! The journal as a session's [`Keeper`]: persistent sessions' messages in the store, transient ones' in memory.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::{
+    message::{Message, Seq, SessionNo},
+    session::{Body, DropReason, Keeper},
+    store::{Gate, Journal, Record, Stored, Urgency},
+    telemetry::Counter,
+    time::Timestamp,
+};
+
+/// A message in a session's queue.
+#[derive(Clone)]
+pub(super) enum Kept {
+    /// A transient session's: it ends with the connection, and asks nothing of the disk.
+    Memory {
+        /// The message.
+        message: Arc<Message>,
+        /// When it is QoS 2 and came from a persistent session: its inbound id's commit.
+        after: Gate,
+    },
+    /// A persistent session's: the `target`th claim on a stored message.
+    Journal {
+        /// The message.
+        stored: Arc<Stored>,
+        /// Index among the message's targets.
+        target: u32,
+    },
+}
+
+impl Kept {
+    /// The stored message, for reading it back.
+    pub(super) fn into_stored(self) -> Option<Arc<Stored>> {
+        match self {
+            Self::Journal { stored, .. } => Some(stored),
+            Self::Memory { .. } => None,
+        }
+    }
+}
+
+/// Messages given up undelivered, by reason.
+#[derive(Debug, Default)]
+pub(super) struct Drops {
+    queue_full: Counter,
+    expired: Counter,
+    too_large: Counter,
+    damaged: Counter,
+    slow_reader: Counter,
+}
+
+impl Drops {
+    /// A QoS 0 message that an online client could not take.
+    pub(super) fn slow_reader(&self, client_id: &str) {
+        if let Some(total) = self.slow_reader.count() {
+            warn!(
+                client_id,
+                total, "QoS 0 message dropped: the client reads too slowly or takes no packet that large"
+            );
+        }
+    }
+}
+
+/// One session's way to the store.
+pub(super) struct Keep {
+    pub(super) journal: Journal,
+    pub(super) session: SessionNo,
+    pub(super) client_id: Arc<str>,
+    pub(super) persistent: bool,
+    pub(super) drops: Arc<Drops>,
+}
+
+impl Keep {
+    /// The session has ended: its claim on the message goes without a record of its own.
+    pub(super) fn forget(&self, kept: &Kept) {
+        if let Kept::Journal { stored, target } = kept {
+            self.journal.forget(stored, *target);
+        }
+    }
+
+    /// The client is gone: what was held back for its confirmation is written now.
+    pub(super) fn write_now(&self, kept: &Kept) {
+        if let Kept::Journal { stored, .. } = kept {
+            self.journal.write_now(stored);
+        }
+    }
+}
+
+impl Keeper for Keep {
+    type Kept = Kept;
+    type Gate = Gate;
+
+    fn body(&self, kept: &Kept) -> Body {
+        match kept {
+            Kept::Memory { message, .. } => Body::Loaded(Arc::clone(message)),
+            Kept::Journal { stored, .. } => match stored.body() {
+                Some(message) => Body::Loaded(message),
+                None if stored.is_lost() => Body::Lost,
+                None => Body::Unloaded,
+            },
+        }
+    }
+
+    fn expires_at(&self, kept: &Kept) -> Timestamp {
+        match kept {
+            Kept::Memory { message, .. } => message.expires_at,
+            Kept::Journal { stored, .. } => stored.expires_at(),
+        }
+    }
+
+    fn size_bytes(&self, kept: &Kept) -> usize {
+        match kept {
+            Kept::Memory { message, .. } => message.size_bytes(),
+            Kept::Journal { stored, .. } => stored.size_bytes(),
+        }
+    }
+
+    fn unload(&self, kept: &Kept) {
+        if let Kept::Journal { stored, .. } = kept {
+            stored.unload();
+        }
+    }
+
+    fn open_gate(&self) -> Gate {
+        Gate::Open
+    }
+
+    fn is_open(&self, gate: &Gate) -> bool {
+        self.journal.is_open(gate)
+    }
+
+    fn sent_after(&self, kept: &Kept) -> Gate {
+        match kept {
+            Kept::Memory { after, .. } => after.clone(),
+            Kept::Journal { stored, .. } => Gate::Message(Arc::clone(stored)),
+        }
+    }
+
+    fn confirm(&self, seq: Seq, kept: &Kept) -> Gate {
+        match kept {
+            Kept::Memory { .. } => Gate::Open,
+            Kept::Journal { stored, target } => self.journal.confirm(stored, *target, self.session, seq),
+        }
+    }
+
+    fn received(&self, seq: Seq, kept: &Kept) -> Gate {
+        match kept {
+            Kept::Memory { .. } => Gate::Open,
+            Kept::Journal { stored, target } => self.journal.received(stored, *target, self.session, seq),
+        }
+    }
+
+    fn completed(&self, seq: Seq) -> Gate {
+        if self.persistent {
+            self.journal.append(Record::Done(self.session, seq), Urgency::Rides)
+        } else {
+            Gate::Open
+        }
+    }
+
+    fn dropped(&self, seq: Seq, kept: &Kept, reason: DropReason) {
+        self.confirm(seq, kept);
+        let (counter, why) = match reason {
+            DropReason::QueueFull => (&self.drops.queue_full, "its queue is full, the oldest message goes"),
+            DropReason::Expired => (&self.drops.expired, "its message expiry interval has passed"),
+            DropReason::TooLarge => {
+                (&self.drops.too_large, "it is larger than the client's maximum packet size")
+            }
+            DropReason::Damaged => (&self.drops.damaged, "it was damaged on disk"),
+        };
+        if let Some(total) = counter.count() {
+            warn!(client_id = &*self.client_id, total, "message dropped: {why}");
+        }
+    }
+
+    fn hurry(&self) {
+        self.journal.hurry();
+    }
+}

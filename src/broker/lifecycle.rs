@@ -1,0 +1,198 @@
+//! The end of connections and sessions: wills, expiry, sleep.
+
+use std::{
+    sync::{Arc, MutexGuard},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use super::{
+    Broker,
+    connect::wake_urgency,
+    dispatch::{Origin, Touched},
+    slot::{Slot, State, lock},
+};
+use crate::{
+    codec::ReasonCode,
+    message::{Delivery, expires_at},
+    store::{Gate, Record, Urgency, WillRecord},
+    time::Timestamp,
+};
+
+/// How often `handle_timeout` wants to be called at least.
+const TICK: Duration = Duration::from_secs(1);
+
+/// A DISCONNECT from the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Parting {
+    /// Reason code 0x04: the will is to be published all the same.
+    pub(super) with_will: bool,
+    /// v5 may change the session expiry on leaving, in seconds.
+    pub(super) session_expiry: Option<u32>,
+}
+
+impl Broker {
+    /// Runs what is due: delayed wills, the end of sessions. Returns when to call again.
+    pub fn handle_timeout(&self, now: Timestamp) -> Timestamp {
+        let mut touched = Touched::default();
+        loop {
+            let Some(slot) = lock(&self.registry).pop_due(now) else { break };
+            self.handle_due(&slot, now, &mut touched);
+        }
+        let next = lock(&self.registry).next_due();
+        next.unwrap_or(Timestamp::NEVER).min(now.after(TICK))
+    }
+
+    fn handle_due(&self, slot: &Arc<Slot>, now: Timestamp, touched: &mut Touched) {
+        let mut state = slot.state();
+        if state.ended || state.connection.is_some() {
+            return;
+        }
+        if state.record.expires_at <= now {
+            drop(state);
+            info!(client_id = &*slot.client_id, "session expired");
+            self.end_session(slot, now);
+            return;
+        }
+        let will = match &state.record.will {
+            Some(will) if will.due_at <= now => state.record.will.take(),
+            _ => None,
+        };
+        drop(state);
+        if let Some(will) = will {
+            self.publish_will(slot, will, now, touched);
+            let mut state = slot.state();
+            if !state.ended {
+                state.settled =
+                    self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
+            }
+        }
+        let next = next_due(&slot.state());
+        lock(&self.registry).schedule(next, slot.no);
+    }
+
+    /// The connection is gone, for whatever reason; `parting` is the client's DISCONNECT, if it sent one.
+    pub(super) fn after_connection<'a>(
+        &self,
+        slot: &'a Arc<Slot>,
+        mut state: MutexGuard<'a, State>,
+        parting: Option<Parting>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) {
+        state.connection = None;
+        state.session.link = None;
+        slot.set_online(false);
+        for kept in state.session.outbound.unconfirmed() {
+            slot.keep.write_now(kept);
+        }
+        if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
+            state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
+        }
+        // [MQTT-3.14.4-3]
+        if parting.is_some_and(|p| !p.with_will) {
+            state.record.will = None;
+        }
+        if state.record.expiry.is_zero() || !slot.keep.persistent {
+            drop(state);
+            self.end_session(slot, now);
+            return;
+        }
+        state.record.expires_at = now.after(state.record.expiry);
+        let mut due = None;
+        if let Some(will) = &mut state.record.will {
+            will.due_at = now.after(will.delay);
+            if will.delay.is_zero() {
+                due = state.record.will.take();
+            }
+        }
+        let mut urgency = wake_urgency(state.record.expiry);
+        if let Some(will) = due {
+            // Into the journal before the record that no longer has it; not under the lock, as it may be for its own
+            // session.
+            drop(state);
+            self.publish_will(slot, will, now, touched);
+            state = slot.state();
+            urgency = Urgency::Rides;
+        }
+        if state.ended {
+            return;
+        }
+        if state.record.will.is_some() {
+            urgency = Urgency::Rides;
+        }
+        self.journal.append(Record::Session(Box::new(state.record.clone())), urgency);
+        let next = next_due(&state);
+        drop(state);
+        lock(&self.registry).schedule(next, slot.no);
+    }
+
+    /// Ends a session for good. Returns the gate of its end, or `None` if it had ended already.
+    pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> Option<Gate> {
+        let mut touched = Touched::default();
+        let mut state = slot.state();
+        if state.ended {
+            return None;
+        }
+        state.kick(ReasonCode::SessionTakenOver);
+        state.ended = true;
+        slot.set_online(false);
+        // The end of the session is the last moment for its will [MQTT-3.1.2-8].
+        let will = state.record.will.take();
+        let subscriptions = std::mem::take(&mut state.session.subscriptions);
+        drop(state);
+        self.change_subscriptions(|all| {
+            for filter in subscriptions.keys() {
+                all.remove(slot.no, filter);
+            }
+        });
+        if let Some(will) = will {
+            self.publish_will(slot, will, now, &mut touched);
+        }
+        let mut state = slot.state();
+        for kept in state.session.outbound.drain() {
+            slot.keep.forget(&kept);
+        }
+        if slot.keep.persistent {
+            state.settled = self.journal.append(Record::Gone(slot.no), Urgency::Now);
+        }
+        let gate = state.settled.clone();
+        drop(state);
+        lock(&self.registry).remove(slot);
+        Some(gate)
+    }
+
+    /// Publishes a will taken from its session. Nobody is told when it cannot be kept: it is logged.
+    fn publish_will(&self, slot: &Slot, will: WillRecord, now: Timestamp, touched: &mut Touched) {
+        let WillRecord { mut message, expiry, .. } = will;
+        message.expires_at = expires_at(expiry, now);
+        let delivery = Delivery { qos: message.qos, retain: message.retain, subscription_ids: Vec::new() };
+        let publish = message.to_packet(&delivery, now);
+        let route = self.route(message.topic.clone());
+        let origin = Origin { slot, inbound_qos2: None };
+        match self.dispatch(&route, &publish, origin, now, touched) {
+            Ok(_) => info!(client_id = &*slot.client_id, topic = message.topic.as_str(), "will published"),
+            Err(refused) => {
+                warn!(client_id = &*slot.client_id, topic = message.topic.as_str(), reason = %refused, "will lost");
+            }
+        }
+    }
+
+    /// Journals the next block of sequence numbers when the present one is half used.
+    pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) {
+        if !slot.keep.persistent {
+            return;
+        }
+        if let Some(until) = state.session.outbound.wanted_reservation() {
+            state.record.seq_reserved = until;
+            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Rides);
+            state.session.outbound.reserving(until, gate);
+        }
+    }
+}
+
+fn next_due(state: &State) -> Timestamp {
+    let will = state.record.will.as_ref().map_or(Timestamp::NEVER, |w| w.due_at);
+    state.record.expires_at.min(will)
+}

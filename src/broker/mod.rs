@@ -1,0 +1,152 @@
+//! The broker below the sockets: who is connected, who sleeps, what goes to whom.
+//!
+//! It is driven from outside. A connection's driver calls [`Broker::connect`] with the first bytes, then
+//! [`Connection::receive`] with what it reads, [`Connection::poll_transmit`] for what to write, and
+//! [`Connection::close`] at the end; somebody calls [`Broker::handle_timeout`] when it is due. Time comes in as an
+//! argument, and only the journal touches the disk.
+//!
+//! Invariants:
+//! - Lock order: a slot's `handling`, the registry, a slot's `state`, then the subscriptions or the retained messages,
+//!   then the journal. No thread holds two slots' `state`. Nothing waits for the disk under a lock.
+//! - State that the journal knows changes under its session's lock, and the record is appended under the same lock: the
+//!   journal has each session's changes in the order in which they happened.
+//! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
+
+mod config;
+mod connect;
+mod connection;
+mod dispatch;
+mod keep;
+mod lifecycle;
+mod publish;
+mod recover;
+mod registry;
+mod retained;
+mod slot;
+mod subscribe;
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroU64,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+pub use config::Config;
+pub use connect::Greeting;
+pub use connection::{CloseReason, Connection, Reading, Transmit};
+use keep::Drops;
+use registry::Registry;
+use retained::RetainedMessages;
+use slot::lock;
+
+use crate::{
+    message::SessionNo,
+    routing::Subscriptions,
+    store::{self, Journal, OpenError},
+    telemetry::Counter,
+    time::{Timestamp, WallClock},
+};
+
+/// Who is at the other end of a connection, for the log.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The name of the listener it came in by.
+    pub listener: Arc<str>,
+}
+
+/// A broker, shared by all its connections.
+pub struct Broker {
+    config: Config,
+    journal: Journal,
+    registry: Mutex<Registry>,
+    subscriptions: RwLock<Subscriptions<SessionNo>>,
+    /// The subscriptions' generation, readable without their lock.
+    generation: AtomicU64,
+    retained: Mutex<RetainedMessages>,
+    drops: Arc<Drops>,
+    /// Publishes refused because nothing of them could be kept.
+    refused: Counter,
+    next_epoch: AtomicU64,
+    shutting_down: AtomicBool,
+}
+
+impl Broker {
+    /// Opens the data folder and brings back what it holds. Returns the broker and the time to start its clock from
+    /// (`wall` is what the wall clock reads). Call [`Broker::start`] next.
+    pub fn open(
+        config: Config,
+        folder: &Path,
+        store: store::Config,
+        wall: WallClock,
+    ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        let (journal, recovered) = Journal::open(folder, store, wall)?;
+        let now = recovered.now;
+        let first = NonZeroU64::new(recovered.next_session).unwrap_or(NonZeroU64::MIN);
+        let broker = Arc::new(Self {
+            config,
+            journal,
+            registry: Mutex::new(Registry::new(SessionNo(first))),
+            subscriptions: RwLock::new(Subscriptions::new()),
+            generation: AtomicU64::new(0),
+            retained: Mutex::new(RetainedMessages::recover(
+                recovered.retained,
+                recovered.next_retained_version,
+            )),
+            drops: Arc::default(),
+            refused: Counter::default(),
+            next_epoch: AtomicU64::new(1),
+            shutting_down: AtomicBool::new(false),
+        });
+        for session in recovered.sessions {
+            broker.recover_session(session, now);
+        }
+        let source: Arc<dyn store::SnapshotSource> = Arc::clone(&broker) as _;
+        broker.journal.set_snapshot_source(Arc::downgrade(&source));
+        Ok((broker, now))
+    }
+
+    /// Starts the journal's threads. `clock` reads the time line and the wall clock.
+    pub fn start(&self, clock: Arc<dyn Fn() -> (Timestamp, WallClock) + Send + Sync>) {
+        self.journal.start(clock);
+    }
+
+    /// Asks every connection to close, v5 clients with DISCONNECT 0x8B, and refuses new ones.
+    pub fn begin_shutdown(&self, now: Timestamp) {
+        self.shutting_down.store(true, Ordering::Release);
+        let slots = lock(&self.registry).all();
+        for slot in slots {
+            self.kick(&slot, crate::codec::ReasonCode::ServerShuttingDown, now);
+        }
+    }
+
+    /// Commits what is open and closes the journal. Call it when all connections have ended.
+    pub fn close(&self) {
+        self.journal.close();
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.shutting_down.load(Ordering::Acquire)
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.next_epoch.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Changes the subscriptions; routes resolved before are stale when this returns.
+    fn change_subscriptions<T>(&self, change: impl FnOnce(&mut Subscriptions<SessionNo>) -> T) -> T {
+        let mut subscriptions = self.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut subscriptions);
+        self.generation.store(subscriptions.generation(), Ordering::Release);
+        result
+    }
+}

@@ -1,0 +1,151 @@
+//! PUBLISH and PUBREL from a client.
+
+use tracing::warn;
+
+use super::{
+    connection::{AT_ONCE, Connection, Ending},
+    dispatch::{Origin, Published, Refused, Touched},
+};
+use crate::{
+    codec::{PacketId, Publish, QoS, ReasonCode, Version},
+    session::{Answer, Arrival},
+    store::{Gate, Record, Urgency},
+    time::Timestamp,
+    topic::TopicName,
+};
+
+impl Connection {
+    pub(super) fn handle_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) -> Result<(), Ending> {
+        if publish.qos != QoS::AtMostOnce {
+            self.count_publish()?;
+        }
+        let aliased;
+        let topic = match publish.properties.topic_alias {
+            None => publish.topic,
+            Some(_) => {
+                aliased = self.resolve_alias(publish)?;
+                aliased.as_str()
+            }
+        };
+        let route = match self.routes.resolve(&self.broker, topic) {
+            Ok(route) => route,
+            // [MQTT-3.3.2-2]
+            Err(_) => return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name")),
+        };
+        let inbound_qos2 = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
+        if let Some(id) = inbound_qos2
+            && self.answer_duplicate(id)?
+        {
+            return Ok(());
+        }
+        let origin = Origin { slot: &self.slot, inbound_qos2 };
+        let published = self.broker.dispatch(&route, publish, origin, now, touched);
+        match published {
+            Ok(published) => self.accept_publish(publish, published),
+            Err(refused) => self.refuse_publish(publish, refused),
+        }
+    }
+
+    /// [MQTT-3.3.4-9]: a v5 client keeps to the receive maximum it was given.
+    fn count_publish(&self) -> Result<(), Ending> {
+        let open = self.with_state(|state, _| {
+            state.session.link.as_mut().map_or(0, crate::session::Link::count_publish)
+        })?;
+        if self.version == Version::V5 && open > usize::from(self.broker.config.receive_maximum) {
+            return Err(Ending::Refused(
+                ReasonCode::ReceiveMaximumExceeded,
+                "more in flight than the receive maximum",
+            ));
+        }
+        Ok(())
+    }
+
+    fn resolve_alias(&self, publish: &Publish<'_>) -> Result<TopicName, Ending> {
+        const INVALID: Ending = Ending::Refused(ReasonCode::TopicAliasInvalid, "an invalid topic alias");
+        let Some(alias) = publish.properties.topic_alias else { return Err(INVALID) };
+        self.with_state(|state, _| {
+            let link = state.session.link.as_mut().ok_or(INVALID)?;
+            if publish.topic.is_empty() {
+                return link.aliased(alias).cloned().map_err(|_| INVALID);
+            }
+            let topic = TopicName::parse(publish.topic)
+                .map_err(|_| Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"))?;
+            link.set_alias(alias, topic.clone()).map_err(|_| INVALID)?;
+            Ok(topic)
+        })?
+    }
+
+    /// A QoS 2 message that came before is answered when its first copy is durable, and routed no second time
+    /// [MQTT-4.3.3-10].
+    fn answer_duplicate(&self, id: PacketId) -> Result<bool, Ending> {
+        self.with_state(|state, _| match state.session.inbound.arrival(id) {
+            Arrival::New => false,
+            Arrival::Duplicate(gate) => {
+                if let Some(link) = &mut state.session.link {
+                    link.answer(gate, Answer::Pubrec(id, ReasonCode::Success));
+                }
+                true
+            }
+        })
+    }
+
+    fn accept_publish(&self, publish: &Publish<'_>, published: Published) -> Result<(), Ending> {
+        let Published { gate, matched } = published;
+        let v5 = self.version == Version::V5;
+        let reason = if v5 && !matched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        self.answer_publish(publish, gate, reason)
+    }
+
+    /// Nothing was kept. v5 is told why; v3 has no word for it but a closed connection without an acknowledgement.
+    fn refuse_publish(&self, publish: &Publish<'_>, refused: Refused) -> Result<(), Ending> {
+        let (reason, why) = match refused {
+            Refused::RetainedFull => (ReasonCode::QuotaExceeded, "the bound on retained messages is reached"),
+            Refused::StoreFailed => (ReasonCode::ImplementationSpecificError, "the store has failed"),
+        };
+        if let Some(total) = self.broker.refused.count() {
+            warn!(client_id = self.client_id(), topic = publish.topic, total, "publish refused: {why}");
+        }
+        match publish.qos {
+            QoS::AtMostOnce => Ok(()),
+            _ if self.version == Version::V5 => self.answer_publish(publish, AT_ONCE, reason),
+            _ => Err(Ending::Refused(reason, why)),
+        }
+    }
+
+    fn answer_publish(&self, publish: &Publish<'_>, gate: Gate, reason: ReasonCode) -> Result<(), Ending> {
+        let Some(id) = publish.packet_id else { return Ok(()) };
+        let answer = if publish.qos == QoS::ExactlyOnce {
+            Answer::Pubrec(id, reason)
+        } else {
+            Answer::Puback(id, reason)
+        };
+        self.with_state(|state, _| {
+            if let Some(link) = &mut state.session.link {
+                link.answer(gate, answer);
+            }
+        })
+    }
+
+    /// PUBREL frees the packet id; PUBCOMP says so once that is durable, or a reused id would be taken for a duplicate
+    /// after a crash.
+    pub(super) fn handle_pubrel(&self, id: PacketId) -> Result<(), Ending> {
+        let v5 = self.version == Version::V5;
+        self.with_state(|state, slot| {
+            let held = state.session.inbound.release(id);
+            let gate = if held && slot.keep.persistent {
+                slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now)
+            } else {
+                AT_ONCE
+            };
+            let reason = if held || !v5 { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+            if let Some(link) = &mut state.session.link {
+                link.answer(gate, Answer::Pubcomp(id, reason));
+            }
+        })
+    }
+}

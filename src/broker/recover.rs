@@ -1,0 +1,76 @@
+//! Between the journal and memory: sessions brought back at start, and snapshots given when the journal asks.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Broker,
+    keep::Kept,
+    slot::{Slot, State, lock},
+    subscribe,
+};
+use crate::{
+    message::SessionNo,
+    session::{Entry, Outbound, Session, SubscriptionTerms},
+    store::{Gate, QueuedRecord, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
+    time::Timestamp,
+};
+
+/// The journal learns within this time that a long-lived session woke or went to sleep.
+const WAKE_SLACK: Duration = Duration::from_secs(3_600);
+
+impl Broker {
+    /// Puts a session back to where the journal had it. One that was connected counts as disconnected now, by the
+    /// broker's own fall: its expiry and its will's delay begin.
+    pub(super) fn recover_session(&self, recovered: RecoveredSession, now: Timestamp) {
+        let RecoveredSession { snapshot, queue } = recovered;
+        let Snapshot { mut record, subscriptions, inbound_qos2, received } = snapshot;
+        if record.expires_at == Timestamp::NEVER {
+            record.expires_at = now.after(record.expiry);
+        } else if record.expiry > Duration::from_secs(86_400) {
+            record.expires_at = record.expires_at.after(WAKE_SLACK);
+        }
+        if let Some(will) = record.will.as_mut().filter(|w| w.due_at == Timestamp::NEVER) {
+            will.due_at = now.after(will.delay);
+        }
+        let keep = self.keep(record.session, &record.client_id, true);
+        let mut outbound =
+            Outbound::new(record.seq_reserved, record.seq_reserved, record.inflight_max, self.config.queue);
+        let entries = queue.into_iter().map(|QueuedRecord { seq, message, target, delivery }| Entry {
+            seq,
+            kept: Kept::Journal { stored: message, target },
+            delivery,
+        });
+        outbound.recover(&keep, &received, entries.collect());
+        let mut session = Session::new(outbound);
+        for id in inbound_qos2 {
+            session.inbound.accept(id, Gate::Open);
+        }
+        for s in &subscriptions {
+            let terms = SubscriptionTerms { options: s.options, id: s.subscription_id };
+            session.subscriptions.insert(s.filter.clone(), terms);
+        }
+        let due = record.will.as_ref().map_or(Timestamp::NEVER, |w| w.due_at).min(record.expires_at);
+        let (no, client_id) = (record.session, Arc::clone(&record.client_id));
+        let state = State { session, connection: None, record, settled: Gate::Open, ended: false };
+        let slot = Arc::new(Slot::new(no, client_id, keep, state));
+        self.restore_subscriptions(&slot, &subscriptions);
+        let mut registry = lock(&self.registry);
+        registry.insert(&slot);
+        registry.schedule(due, no);
+    }
+}
+
+impl SnapshotSource for Broker {
+    fn snapshot(&self, session: SessionNo) {
+        let Some(slot) = lock(&self.registry).by_no(session) else { return };
+        let state = slot.state();
+        if state.ended {
+            return;
+        }
+        let (inbound_qos2, received) = state.session.qos2_state();
+        let subscriptions =
+            state.session.subscriptions.iter().map(|(f, t)| subscribe::record(f, *t)).collect();
+        let snapshot = Snapshot { record: state.record.clone(), subscriptions, inbound_qos2, received };
+        self.journal.append(Record::Snapshot(Box::new(snapshot)), Urgency::Rides);
+    }
+}

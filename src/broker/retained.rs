@@ -1,0 +1,116 @@
+//! Retained messages: one per topic, bounded, each with a version that tells the journal which is the latest.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use super::{Broker, Config, dispatch::Refused, slot::lock};
+use crate::{
+    message::Message,
+    routing::Retained,
+    store::{Gate, Journal, RecoveredRetained, Stored},
+    time::Timestamp,
+    topic::{TopicFilter, TopicName},
+};
+
+/// One topic's retained message.
+#[derive(Clone)]
+pub(super) struct RetainedValue {
+    pub(super) message: Arc<Message>,
+    pub(super) stored: Arc<Stored>,
+}
+
+/// All of them.
+pub(super) struct RetainedMessages {
+    by_topic: Retained<RetainedValue>,
+    bytes: usize,
+    next_version: u64,
+    /// The latest clearing: who clears a topic that is clear already waits for it too.
+    last_cleared: Gate,
+}
+
+/// A topic's value has changed in memory.
+pub(super) struct Replaced {
+    /// Of the new value; `None` when the topic was cleared.
+    pub(super) version: Option<u64>,
+    /// The value before: the journal forgets it once its successor is handed over.
+    old: Option<RetainedValue>,
+    /// Opens when a cleared topic stays cleared after a crash.
+    pub(super) cleared: Gate,
+}
+
+impl RetainedMessages {
+    pub(super) fn recover(recovered: Vec<RecoveredRetained>, next_version: u64) -> Self {
+        let mut all = Self { by_topic: Retained::new(), bytes: 0, next_version, last_cleared: Gate::Open };
+        for RecoveredRetained { stored, message, .. } in recovered {
+            all.bytes += message.size_bytes();
+            let topic = message.topic.clone();
+            all.by_topic.set(&topic, RetainedValue { message, stored });
+        }
+        all
+    }
+
+    /// Sets a topic's value. The version is taken under the same lock: memory and journal agree on the order.
+    fn set(&mut self, topic: &TopicName, value: RetainedValue, config: &Config) -> Result<Replaced, Refused> {
+        let old_bytes = self.by_topic.get(topic).map(|v| v.message.size_bytes());
+        let bytes = self.bytes - old_bytes.unwrap_or(0) + value.message.size_bytes();
+        let count = self.by_topic.len() + usize::from(old_bytes.is_none());
+        if bytes > config.retained_bytes_max || count > config.retained_messages_max {
+            return Err(Refused::RetainedFull);
+        }
+        self.bytes = bytes;
+        let version = self.take_version();
+        let old = self.by_topic.set(topic, value);
+        Ok(Replaced { version: Some(version), old, cleared: Gate::Open })
+    }
+
+    fn clear(&mut self, topic: &TopicName, journal: &Journal) -> Replaced {
+        if let Some(old) = self.by_topic.remove(topic) {
+            self.bytes -= old.message.size_bytes();
+            let version = self.take_version();
+            self.last_cleared = journal.unretain(&old.stored, Some((topic.clone(), version)));
+        }
+        Replaced { version: None, old: None, cleared: self.last_cleared.clone() }
+    }
+
+    fn take_version(&mut self) -> u64 {
+        self.next_version += 1;
+        self.next_version - 1
+    }
+}
+
+impl Broker {
+    /// Sets (`message` and `stored`) or clears (neither) the retained message of `topic` in memory.
+    pub(super) fn set_retained(
+        &self,
+        topic: &TopicName,
+        message: Option<&Arc<Message>>,
+        stored: Option<&Arc<Stored>>,
+    ) -> Result<Replaced, Refused> {
+        let mut retained = lock(&self.retained);
+        match message.zip(stored) {
+            Some((message, stored)) => {
+                let value = RetainedValue { message: Arc::clone(message), stored: Arc::clone(stored) };
+                retained.set(topic, value, &self.config)
+            }
+            None => Ok(retained.clear(topic, &self.journal)),
+        }
+    }
+
+    /// The new value is in the journal: the one before may go.
+    pub(super) fn let_go_of_replaced(&self, replaced: &Replaced) {
+        if let Some(old) = &replaced.old {
+            self.journal.unretain(&old.stored, None);
+        }
+    }
+
+    /// The retained messages that match, unexpired.
+    pub(super) fn retained_for(&self, filter: &TopicFilter, now: Timestamp) -> Vec<Arc<Message>> {
+        let mut found = Vec::new();
+        lock(&self.retained).by_topic.lookup(filter, &mut |value| {
+            if value.message.expires_at > now {
+                found.push(Arc::clone(&value.message));
+            }
+            ControlFlow::Continue(())
+        });
+        found
+    }
+}

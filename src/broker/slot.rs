@@ -1,0 +1,134 @@
+//! A session's place in the broker: its protocol state, its connection, and what the journal knows of it.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use super::keep::Keep;
+use crate::{
+    codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
+    message::SessionNo,
+    session::Session,
+    store::{Gate, SessionRecord},
+    time::Timestamp,
+};
+
+/// One session. Lock order: `handling`, then `state`; no thread ever holds two sessions' `state`.
+pub(super) struct Slot {
+    pub(super) no: SessionNo,
+    pub(super) client_id: Arc<str>,
+    pub(super) keep: Keep,
+    /// Held while a connection handles a batch of packets, so that a connection that takes over can wait for the old
+    /// one's last packet before it handles its first.
+    pub(super) handling: Mutex<()>,
+    state: Mutex<State>,
+    online: AtomicBool,
+}
+
+/// What the session's lock guards.
+pub(super) struct State {
+    pub(super) session: Session<Keep>,
+    pub(super) connection: Option<Attached>,
+    /// Settings, will and deadlines. For a persistent session, as the journal has them or is about to.
+    pub(super) record: SessionRecord,
+    /// Opens when the latest change of session or subscriptions is durable.
+    pub(super) settled: Gate,
+    /// The session is gone: nothing may be delivered to it or journalled for it any more.
+    pub(super) ended: bool,
+}
+
+/// The connection that serves a session at present.
+pub(super) struct Attached {
+    /// Tells this connection from earlier and later ones.
+    pub(super) epoch: u64,
+    pub(super) waker: Option<Waker>,
+    /// The waker has been called, or is about to be, since the connection last looked.
+    pub(super) notified: bool,
+    pub(super) farewell: Arc<Mutex<Option<Farewell>>>,
+}
+
+/// The last bytes of a connection that another part of the broker ends.
+pub(super) struct Farewell {
+    pub(super) bytes: Vec<u8>,
+    pub(super) reason: ReasonCode,
+}
+
+impl Slot {
+    pub(super) fn new(no: SessionNo, client_id: Arc<str>, keep: Keep, state: State) -> Self {
+        Self {
+            no,
+            client_id,
+            keep,
+            handling: Mutex::new(()),
+            state: Mutex::new(state),
+            online: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// A hint for choosing among a shared subscription's members; may be out of date.
+    pub(super) fn is_online(&self) -> bool {
+        self.online.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_online(&self, online: bool) {
+        self.online.store(online, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// Whether the connection numbered `epoch` is the one that serves this session.
+    pub(super) fn is_served_by(&self, epoch: u64) -> bool {
+        self.connection.as_ref().is_some_and(|c| c.epoch == epoch)
+    }
+
+    /// The waker to call when the connection has something new to look at; `None` if it has been called already.
+    pub(super) fn notify(&mut self) -> Option<Waker> {
+        let connection = self.connection.as_mut()?;
+        if connection.notified {
+            return None;
+        }
+        let waker = connection.waker.clone()?;
+        connection.notified = true;
+        Some(waker)
+    }
+
+    /// Encodes everything that may leave now into the link's out-buffer, without waiting for anything.
+    pub(super) fn encode_ready(&mut self, keep: &Keep, now: Timestamp) {
+        // What it waits for is looked at again by the connection itself, which is woken.
+        let _pending = self.session.transmit(keep, now);
+    }
+
+    /// Detaches the connection from outside: it says goodbye with `reason` (v5) and closes.
+    pub(super) fn kick(&mut self, reason: ReasonCode) {
+        let Some(connection) = self.connection.take() else { return };
+        let mut bytes = Vec::new();
+        if let Some(link) = self.session.link.take() {
+            bytes = link.out;
+            if link.terms.version == Version::V5 {
+                goodbye(reason).encode(Version::V5, &mut bytes);
+            }
+        }
+        *lock(&connection.farewell) = Some(Farewell { bytes, reason });
+        if let Some(waker) = connection.waker {
+            waker.wake();
+        }
+    }
+}
+
+/// DISCONNECT from the server.
+pub(super) fn goodbye(reason: ReasonCode) -> Packet<'static> {
+    Packet::Disconnect(Disconnect { reason, properties: DisconnectProperties::default() })
+}
+
+/// Locks, going on after another thread's panic: every critical section here leaves whole state behind at each step.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

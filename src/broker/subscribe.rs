@@ -1,0 +1,186 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use std::sync::Arc;
+
+use super::{
+    Broker,
+    connection::{Connection, Ending},
+};
+use crate::{
+    codec::{
+        Packet, QoS, ReasonCode, ReasonProperties, RetainHandling, Suback, Subscribe, SubscribeFilter,
+        Unsubscribe, Version,
+    },
+    message::Delivery,
+    routing::Subscription,
+    session::{Answer, SubscriptionTerms},
+    store::{Record, SubscriptionRecord, Urgency},
+    time::Timestamp,
+    topic::TopicFilter,
+};
+
+/// A filter that was granted, and whether its retained messages are wanted.
+struct Granted {
+    filter: TopicFilter,
+    terms: SubscriptionTerms,
+    send_retained: bool,
+}
+
+impl Connection {
+    pub(super) fn handle_subscribe(&self, subscribe: &Subscribe<'_>, now: Timestamp) -> Result<(), Ending> {
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        let mut granted = Vec::new();
+        for asked in &subscribe.filters {
+            match self.subscribe(asked, subscribe.subscription_id)? {
+                Ok(grant) => {
+                    reasons.push(granted_reason(grant.terms.options.qos));
+                    granted.push(grant);
+                }
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        let suback =
+            Suback { packet_id: subscribe.packet_id, reasons, properties: ReasonProperties::default() };
+        self.answer_settled(&Packet::Suback(suback), Answer::Suback)?;
+        self.send_retained(&granted, now)
+    }
+
+    /// One filter: `Err(reason)` refuses it alone.
+    fn subscribe(
+        &self,
+        asked: &SubscribeFilter<'_>,
+        id: Option<u32>,
+    ) -> Result<Result<Granted, ReasonCode>, Ending> {
+        let Ok(filter) = TopicFilter::parse(asked.filter) else {
+            return Ok(Err(ReasonCode::TopicFilterInvalid));
+        };
+        let shared = filter.share_name().is_some();
+        // [MQTT-3.8.3-4]
+        if shared && asked.options.no_local {
+            return Err(Ending::Refused(ReasonCode::ProtocolError, "no local on a shared subscription"));
+        }
+        let terms = SubscriptionTerms { options: asked.options, id };
+        let broker = &self.broker;
+        self.with_state(|state, slot| {
+            let before = state.session.subscriptions.get(&filter).copied();
+            if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
+                return Err(ReasonCode::QuotaExceeded);
+            }
+            // A device subscribes anew at each wake: what has not changed is not written.
+            if before != Some(terms) {
+                state.session.subscriptions.insert(filter.clone(), terms);
+                let subscription = Subscription { options: terms.options, subscription_id: id };
+                broker.change_subscriptions(|all| all.insert(slot.no, &filter, subscription));
+                if slot.keep.persistent {
+                    let record = record(&filter, terms);
+                    state.settled =
+                        slot.keep.journal.append(Record::Subscribed(slot.no, record), Urgency::Now);
+                }
+            }
+            // [MQTT-3.8.4-4] and section 3.3.1.3; a shared subscription gets no retained messages.
+            let send_retained = !shared
+                && match asked.options.retain_handling {
+                    RetainHandling::Send => true,
+                    RetainHandling::SendIfNew => before.is_none(),
+                    RetainHandling::DoNotSend => false,
+                };
+            Ok(Granted { filter: filter.clone(), terms, send_retained })
+        })
+    }
+
+    /// Queues a SUBACK or UNSUBACK: it leaves when the session's changes are durable.
+    fn answer_settled(
+        &self,
+        packet: &Packet<'_>,
+        answer: impl FnOnce(Vec<u8>) -> Answer,
+    ) -> Result<(), Ending> {
+        let mut bytes = Vec::new();
+        packet.encode(self.version, &mut bytes);
+        self.with_state(|state, _| {
+            let gate = state.settled.clone();
+            if let Some(link) = &mut state.session.link {
+                link.answer(gate, answer(bytes));
+            }
+        })
+    }
+
+    fn send_retained(&self, granted: &[Granted], now: Timestamp) -> Result<(), Ending> {
+        let mut at_most_once = Vec::new();
+        for Granted { filter, terms, .. } in granted.iter().filter(|g| g.send_retained) {
+            for message in self.broker.retained_for(filter, now) {
+                let delivery = Delivery {
+                    qos: message.qos.min(terms.options.qos),
+                    // [MQTT-3.3.1-8]
+                    retain: true,
+                    subscription_ids: terms.id.into_iter().collect(),
+                };
+                self.broker.deliver_retained(&self.slot, &message, delivery, now, &mut at_most_once);
+            }
+        }
+        if at_most_once.is_empty() {
+            return Ok(());
+        }
+        self.with_state(|state, _| {
+            if let Some(link) = &mut state.session.link {
+                link.answer(super::connection::AT_ONCE, Answer::Encoded(at_most_once));
+            }
+        })
+    }
+
+    pub(super) fn handle_unsubscribe(&self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Ending> {
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        for filter in &unsubscribe.filters {
+            reasons.push(self.unsubscribe(filter)?);
+        }
+        if self.version != Version::V5 {
+            reasons.clear();
+        }
+        let unsuback =
+            Suback { packet_id: unsubscribe.packet_id, reasons, properties: ReasonProperties::default() };
+        self.answer_settled(&Packet::Unsuback(unsuback), Answer::Encoded)
+    }
+
+    fn unsubscribe(&self, filter: &str) -> Result<ReasonCode, Ending> {
+        let Ok(filter) = TopicFilter::parse(filter) else { return Ok(ReasonCode::TopicFilterInvalid) };
+        self.with_state(|state, slot| {
+            if state.session.subscriptions.remove(&filter).is_none() {
+                return ReasonCode::NoSubscriptionExisted;
+            }
+            self.broker.change_subscriptions(|all| all.remove(slot.no, &filter));
+            if slot.keep.persistent {
+                let record = Record::Unsubscribed(slot.no, filter.clone());
+                state.settled = slot.keep.journal.append(record, Urgency::Now);
+            }
+            ReasonCode::Success
+        })
+    }
+}
+
+impl Broker {
+    /// Puts a recovered session's subscriptions back.
+    pub(super) fn restore_subscriptions(
+        &self,
+        slot: &Arc<super::slot::Slot>,
+        records: &[SubscriptionRecord],
+    ) {
+        self.change_subscriptions(|all| {
+            for SubscriptionRecord { filter, options, subscription_id } in records {
+                let subscription = Subscription { options: *options, subscription_id: *subscription_id };
+                all.insert(slot.no, filter, subscription);
+            }
+        });
+    }
+}
+
+/// A subscription as the journal has it.
+pub(super) fn record(filter: &TopicFilter, terms: SubscriptionTerms) -> SubscriptionRecord {
+    SubscriptionRecord { filter: filter.clone(), options: terms.options, subscription_id: terms.id }
+}
+
+fn granted_reason(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}
