@@ -4,6 +4,7 @@
 //! silence. The modules are floors: each imports only from a lower one (`docs/ARCHITECTURE.md`).
 
 pub mod codec;
+pub mod config;
 pub mod message;
 pub mod store;
 pub mod time;

@@ -95,8 +95,9 @@ impl Message {
     /// The PUBLISH that carries this message to a subscriber, DUP and packet id aside. The message expiry interval is
     /// what is left of it at `now` [MQTT-3.3.2-6].
     pub fn to_packet(&self, delivery: &Delivery, now: Timestamp) -> Publish<'_> {
-        let message_expiry = (self.expires_at != Timestamp::NEVER)
-            .then(|| u32::try_from(self.expires_at.since(now).as_millis().div_ceil(1000)).unwrap_or(u32::MAX));
+        let message_expiry = (self.expires_at != Timestamp::NEVER).then(|| {
+            u32::try_from(self.expires_at.since(now).as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
+        });
         let mut properties = PublishProperties {
             message_expiry,
             subscription_ids: delivery.subscription_ids.clone(),
