@@ -18,7 +18,7 @@ fn parse(text: &str, overrides: &Overrides) -> Result<Config, String> {
 }
 
 fn complaints(text: &str) -> Vec<String> {
-    let errors = parse(text, &Overrides::default()).map(|_| String::new()).unwrap_or_else(|errors| errors);
+    let errors = parse(text, &Overrides::default()).map_or_else(|errors| errors, |_| String::new());
     errors.lines().map(str::to_owned).collect()
 }
 
@@ -152,6 +152,7 @@ grace = "0s"
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
     let table: &[(&str, &[&str])] = &[
         ("[store]\npth = \"x\"", &["x.toml:2: store.pth: unknown key `pth`; did you mean `path`?"]),

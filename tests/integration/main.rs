@@ -1,1 +1,5 @@
 //! Integration tests: one binary.
+
+#![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
+
+mod cli;
