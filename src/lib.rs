@@ -4,9 +4,12 @@
 //! silence. The modules are floors: each imports only from a lower one (`docs/ARCHITECTURE.md`).
 
 pub mod broker;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod message;
 pub mod routing;
+pub mod server;
 pub mod session;
 pub mod store;
 pub mod telemetry;

@@ -1,2 +1,7 @@
 //! The `dormouse` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dormouse::cli::main()
+}

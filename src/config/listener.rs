@@ -1,0 +1,253 @@
+//! `[[listeners]]`: where clients connect, and what they must show.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{document::Section, value::Choice};
+
+const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
+/// The keys that only a TLS listener has.
+const TLS_KEYS: [&str; 6] =
+    ["certificate", "key", "client_ca", "client_certificates", "handshake_timeout", "min_version"];
+
+/// One listening socket. A listener that other machines can reach either requires client certificates or says
+/// `allow_anonymous` in so many words; nothing else passes validation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    /// Its name in the log, unique. Default `tcp://ADDRESS` or `tls://ADDRESS`.
+    pub name: String,
+    /// The address and port. Port 0 lets the system choose one.
+    pub bind: SocketAddr,
+    /// Whether clients that show nothing may come from other machines. Default no.
+    pub allow_anonymous: bool,
+    /// What runs below MQTT.
+    pub transport: Transport,
+}
+
+/// What runs below MQTT.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Transport {
+    /// Plain TCP.
+    Tcp,
+    /// TLS over TCP.
+    Tls(TlsConfig),
+}
+
+/// How a TLS listener behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsConfig {
+    /// The server's certificate with its chain, PEM. Default `server.crt` in the folder of development certificates.
+    pub certificate: PathBuf,
+    /// Its private key, PEM. Default `server.key` beside it.
+    pub key: PathBuf,
+    /// Whether clients show certificates. Default no.
+    pub client_certificates: ClientCertificates,
+    /// How long a handshake may take. 100 ms to 5 min, default 10 s: a small device needs seconds for its signature.
+    pub handshake_timeout: Duration,
+    /// The oldest version spoken. Default 1.2: many devices have nothing newer.
+    pub min_version: TlsVersion,
+}
+
+/// Whether clients show certificates, and who must have signed them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Nobody is asked.
+    None,
+    /// Asked for; a client without one is served as well, one with a bad one is not.
+    Optional {
+        /// The authorities' certificates, PEM.
+        ca: PathBuf,
+    },
+    /// Nobody is served without one.
+    Required {
+        /// The authorities' certificates, PEM.
+        ca: PathBuf,
+    },
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    V12,
+    /// TLS 1.3.
+    V13,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Tcp,
+    Tls,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ask {
+    None,
+    Optional,
+    Required,
+}
+
+impl ListenerConfig {
+    /// What is listened to when nothing else is said: both transports, on this machine only.
+    pub fn defaults(certs: &Path) -> Vec<Self> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        vec![
+            Self::named_after_address(local(1883), Transport::Tcp),
+            Self::named_after_address(local(8883), Transport::Tls(TlsConfig::development(certs))),
+        ]
+    }
+
+    /// The scheme of its address: `tcp` or `tls`.
+    pub fn scheme(&self) -> &'static str {
+        match self.transport {
+            Transport::Tcp => "tcp",
+            Transport::Tls(_) => "tls",
+        }
+    }
+
+    /// Parses `tcp://127.0.0.1:1883` or `tls://[::1]:8883`, the form that flags take.
+    pub(super) fn from_url(url: &str, certs: &Path) -> Option<Self> {
+        let (scheme, address) = url.split_once("://")?;
+        let transport = match scheme {
+            "tcp" => Transport::Tcp,
+            "tls" => Transport::Tls(TlsConfig::development(certs)),
+            _ => return None,
+        };
+        Some(Self::named_after_address(address.parse().ok()?, transport))
+    }
+
+    pub(super) fn read_all(root: &mut Section<'_>, certs: &Path) -> Vec<Self> {
+        let Some(sections) = root.sections("listeners") else { return Self::defaults(certs) };
+        let mut listeners: Vec<Self> = Vec::with_capacity(sections.len());
+        for mut section in sections {
+            if let Some(listener) = Self::read(&mut section, certs) {
+                let same_place = |other: &&Self| listener.bind.port() != 0 && other.bind == listener.bind;
+                if let Some(other) = listeners.iter().find(same_place) {
+                    section
+                        .complain("bind", format!("{} is taken by listener `{}`", listener.bind, other.name));
+                } else if listeners.iter().any(|other| section.has("name") && other.name == listener.name) {
+                    section.complain("name", format!("`{}` is the name of another listener", listener.name));
+                }
+                listeners.push(listener);
+            }
+            section.finish();
+        }
+        listeners
+    }
+
+    /// Why it must not listen where it does, if so.
+    pub(super) fn exposure(&self) -> Option<String> {
+        let open = !self.bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
+        let required = matches!(
+            &self.transport,
+            Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required { .. }, .. })
+        );
+        (open && !required).then(|| {
+            format!(
+                "{} can be reached from other machines and would let anybody in; require client certificates \
+                 (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true",
+                self.bind
+            )
+        })
+    }
+
+    fn named_after_address(bind: SocketAddr, transport: Transport) -> Self {
+        let mut listener = Self { name: String::new(), bind, allow_anonymous: false, transport };
+        listener.name = format!("{}://{bind}", listener.scheme());
+        listener
+    }
+
+    fn read(section: &mut Section<'_>, certs: &Path) -> Option<Self> {
+        let name = section.optional_name("name");
+        if let Some(name) = &name {
+            section.rename(format!("listeners.{name}."));
+        }
+        let kind = section.required_choice::<Kind>("type");
+        let bind = section.required_address("bind");
+        let mut allow_anonymous = false;
+        section.flag("allow_anonymous", &mut allow_anonymous);
+        let tls = TlsConfig::read(section, certs);
+        if let Some(Kind::Tcp) = kind {
+            for key in TLS_KEYS.into_iter().filter(|key| section.has(key)) {
+                section
+                    .complain(key, "belongs to a listener of type \"tls\"; this one's is \"tcp\"".to_owned());
+            }
+        }
+        let transport = match kind? {
+            Kind::Tcp => Transport::Tcp,
+            Kind::Tls => Transport::Tls(tls),
+        };
+        let mut listener = Self::named_after_address(bind?, transport);
+        listener.name = name.unwrap_or(listener.name);
+        listener.allow_anonymous = allow_anonymous;
+        if let Some(why) = listener.exposure() {
+            section.complain("bind", why);
+        }
+        Some(listener)
+    }
+}
+
+impl TlsConfig {
+    fn development(certs: &Path) -> Self {
+        Self {
+            certificate: certs.join("server.crt"),
+            key: certs.join("server.key"),
+            client_certificates: ClientCertificates::None,
+            handshake_timeout: Duration::from_secs(10),
+            min_version: TlsVersion::V12,
+        }
+    }
+
+    fn read(section: &mut Section<'_>, certs: &Path) -> Self {
+        let mut tls = Self::development(certs);
+        let own = section.has("certificate") || section.has("key");
+        match (section.optional_path("certificate"), section.optional_path("key")) {
+            (Some(certificate), Some(key)) => (tls.certificate, tls.key) = (certificate, key),
+            _ if section.has("certificate") && !section.has("key") => {
+                section.complain("certificate", "needs its `key` beside it".to_owned());
+            }
+            _ if section.has("key") && !section.has("certificate") => {
+                section.complain("key", "needs its `certificate` beside it".to_owned());
+            }
+            _ => {}
+        }
+        let ca = section.optional_path("client_ca");
+        let mut ask = Ask::None;
+        section.choice("client_certificates", &mut ask);
+        if ask == Ask::None && section.has("client_ca") && !section.has("client_certificates") {
+            section.complain(
+                "client_ca",
+                "is of no use without client_certificates = \"optional\" or \"required\"".to_owned(),
+            );
+        }
+        if ask != Ask::None && own && !section.has("client_ca") {
+            section.complain("client_certificates", "needs `client_ca`, which signed them".to_owned());
+        }
+        let ca = ca.unwrap_or_else(|| certs.join("ca.crt"));
+        tls.client_certificates = match ask {
+            Ask::None => ClientCertificates::None,
+            Ask::Optional => ClientCertificates::Optional { ca },
+            Ask::Required => ClientCertificates::Required { ca },
+        };
+        section.duration("handshake_timeout", &mut tls.handshake_timeout, &HANDSHAKE_TIMEOUT);
+        section.choice("min_version", &mut tls.min_version);
+        tls
+    }
+}
+
+impl Choice for Kind {
+    const ALL: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("tls", Self::Tls)];
+}
+
+impl Choice for Ask {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("optional", Self::Optional), ("required", Self::Required)];
+}
+
+impl Choice for TlsVersion {
+    const ALL: &'static [(&'static str, Self)] = &[("1.2", Self::V12), ("1.3", Self::V13)];
+}

@@ -1,0 +1,128 @@
+//! The configuration: a TOML file, flags and `DORMOUSE_*` variables, read into one validated [`Config`].
+//!
+//! It reports every mistake at once, each with file, line, key and what is allowed; it never opens a socket, a store or
+//! a certificate. The keys a section understands are exactly those its `read` asks for, so there is no second list of
+//! them; `config/dormouse.toml` is held against it by a test. Invariant: a `Config` that [`Config::load`] returned
+//! keeps every range written beside its field.
+
+mod document;
+mod error;
+mod limits;
+mod listener;
+mod log;
+mod overrides;
+mod retained;
+mod sessions;
+mod shutdown;
+mod store;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use limits::LimitsConfig;
+pub use listener::{ClientCertificates, ListenerConfig, TlsConfig, TlsVersion, Transport};
+pub use log::{LogConfig, LogFormat, LogLevel};
+pub use overrides::Overrides;
+pub use retained::RetainedConfig;
+pub use sessions::SessionsConfig;
+pub use shutdown::ShutdownConfig;
+pub use store::StoreConfig;
+
+use document::Document;
+
+/// Everything the broker can be told, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The folder of the development certificates, `./certs` by default. TLS listeners that name no certificate of
+    /// their own use the one in here, and it is made at the first start.
+    pub certs: PathBuf,
+    /// Where clients connect: never empty. By default plain MQTT on 127.0.0.1:1883 and TLS on 127.0.0.1:8883.
+    pub listeners: Vec<ListenerConfig>,
+    /// The journal.
+    pub store: StoreConfig,
+    /// Sessions and their queues.
+    pub sessions: SessionsConfig,
+    /// Retained messages.
+    pub retained: RetainedConfig,
+    /// Bounds on connections and packets.
+    pub limits: LimitsConfig,
+    /// The log on stderr.
+    pub log: LogConfig,
+    /// How the broker ends.
+    pub shutdown: ShutdownConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let certs = PathBuf::from("./certs");
+        Self {
+            listeners: ListenerConfig::defaults(&certs),
+            certs,
+            store: StoreConfig::default(),
+            sessions: SessionsConfig::default(),
+            retained: RetainedConfig::default(),
+            limits: LimitsConfig::default(),
+            log: LogConfig::default(),
+            shutdown: ShutdownConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file`, or starts from the defaults when there is none, and puts `overrides` on top. Paths in the result
+    /// are as written: relative ones are relative to the working folder.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigErrors> {
+        let Some(file) = file else { return Self::from_toml(Path::new(""), "", overrides) };
+        match fs::read(file) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Self::from_toml(file, &text, overrides),
+                Err(error) => Err(ConfigErrors::unreadable(file, &error.utf8_error().to_string())),
+            },
+            Err(error) => Err(ConfigErrors::unreadable(file, &error.to_string())),
+        }
+    }
+
+    /// Reads the text of a configuration file; `file` is its name in error messages.
+    pub fn from_toml(file: &Path, text: &str, overrides: &Overrides) -> Result<Self, ConfigErrors> {
+        let (config, document) = Self::read(file, text, overrides);
+        let errors = document.into_errors();
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+    }
+
+    /// The folder of the development certificates, if a listener uses them.
+    pub fn development_certs(&self) -> Option<&Path> {
+        let in_use = self.listeners.iter().any(|listener| match &listener.transport {
+            Transport::Tcp => false,
+            Transport::Tls(tls) => {
+                tls.certificate == self.certs.join("server.crt") && tls.key == self.certs.join("server.key")
+            }
+        });
+        in_use.then_some(&self.certs)
+    }
+
+    /// Returns the configuration with every value that was right, and the document with what was wrong.
+    fn read<'t>(file: &Path, text: &'t str, overrides: &Overrides) -> (Self, Document<'t>) {
+        let mut config = Self::default();
+        let document = Document::parse(file, text);
+        let mut root = document.root();
+        root.path("certs", &mut config.certs);
+        overrides.apply_certs(&mut config);
+        config.listeners = ListenerConfig::read_all(&mut root, &config.certs);
+        root.section("store", |section| config.store.read(section));
+        root.section("sessions", |section| config.sessions.read(section));
+        root.section("retained", |section| config.retained.read(section));
+        root.section("limits", |section| config.limits.read(section));
+        root.section("log", |section| config.log.read(section));
+        root.section("shutdown", |section| config.shutdown.read(section));
+        root.finish();
+        overrides.apply(&mut config, &document);
+        (config, document)
+    }
+}

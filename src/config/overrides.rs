@@ -1,0 +1,92 @@
+//! What flags and variables say; it goes on top of the file.
+
+use std::path::PathBuf;
+
+use super::{Config, document::Document, listener::ListenerConfig, value::parse_choice};
+
+/// Flags and `DORMOUSE_*` variables, as the user wrote them. They are checked together with the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--data`, `DORMOUSE_DATA`: replaces `store.path`.
+    pub data: Option<PathBuf>,
+    /// `--durability`, `DORMOUSE_DURABILITY`: replaces `store.durability`.
+    pub durability: Option<String>,
+    /// `--listen`, `DORMOUSE_LISTEN`: `tcp://ADDRESS` or `tls://ADDRESS`; if any, they replace the file's listeners.
+    pub listen: Vec<String>,
+    /// `--allow-anonymous`, `DORMOUSE_ALLOW_ANONYMOUS`: what `allow_anonymous` is for the listeners of `--listen`.
+    pub allow_anonymous: bool,
+    /// `--certs`, `DORMOUSE_CERTS`: replaces `certs`.
+    pub certs: Option<PathBuf>,
+    /// `--log-level`, `DORMOUSE_LOG_LEVEL`: replaces `log.level`.
+    pub log_level: Option<String>,
+    /// `--log-format`, `DORMOUSE_LOG_FORMAT`: replaces `log.format`.
+    pub log_format: Option<String>,
+}
+
+const DURABILITY: &str = "--durability (DORMOUSE_DURABILITY)";
+const LISTEN: &str = "--listen (DORMOUSE_LISTEN)";
+const ALLOW_ANONYMOUS: &str = "--allow-anonymous (DORMOUSE_ALLOW_ANONYMOUS)";
+const LOG_LEVEL: &str = "--log-level (DORMOUSE_LOG_LEVEL)";
+const LOG_FORMAT: &str = "--log-format (DORMOUSE_LOG_FORMAT)";
+
+impl Overrides {
+    /// The folder comes first: listeners take their certificates from it.
+    pub(super) fn apply_certs(&self, config: &mut Config) {
+        if let Some(certs) = &self.certs {
+            config.certs.clone_from(certs);
+        }
+    }
+
+    pub(super) fn apply(&self, config: &mut Config, document: &Document<'_>) {
+        if let Some(data) = &self.data {
+            config.store.path.clone_from(data);
+        }
+        choose(self.durability.as_deref(), &mut config.store.durability, DURABILITY, document);
+        choose(self.log_level.as_deref(), &mut config.log.level, LOG_LEVEL, document);
+        choose(self.log_format.as_deref(), &mut config.log.format, LOG_FORMAT, document);
+        if !self.listen.is_empty() {
+            config.listeners = self.listeners(config, document);
+        } else if self.allow_anonymous {
+            document.report_flag(
+                ALLOW_ANONYMOUS,
+                "is about the listeners of --listen, and there are none".to_owned(),
+            );
+        }
+    }
+
+    fn listeners(&self, config: &Config, document: &Document<'_>) -> Vec<ListenerConfig> {
+        let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(self.listen.len());
+        for url in &self.listen {
+            let Some(mut listener) = ListenerConfig::from_url(url, &config.certs) else {
+                let how = "use e.g. tcp://127.0.0.1:1883 or tls://127.0.0.1:8883";
+                document.report_flag(LISTEN, format!("{url:?} is not a listener; {how}"));
+                continue;
+            };
+            listener.allow_anonymous = self.allow_anonymous;
+            if let Some(why) = listener.exposure() {
+                let instead = why.replace("allow_anonymous = true", "--allow-anonymous");
+                document.report_flag(LISTEN, instead);
+            }
+            if listener.bind.port() != 0 && listeners.iter().any(|other| other.bind == listener.bind) {
+                document.report_flag(LISTEN, format!("{} is given twice", listener.bind));
+            }
+            listeners.push(listener);
+        }
+        listeners
+    }
+}
+
+fn choose<T: super::value::Choice>(
+    text: Option<&str>,
+    target: &mut T,
+    flag: &'static str,
+    document: &Document<'_>,
+) {
+    match text.map(parse_choice) {
+        Some(Ok(value)) => *target = value,
+        Some(Err(allowed)) => {
+            document.report_flag(flag, format!("{:?} is not known; {allowed}", text.unwrap_or_default()));
+        }
+        None => {}
+    }
+}

@@ -1,0 +1,27 @@
+//! `[shutdown]`: how the broker ends.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use super::document::Section;
+
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300);
+
+/// How the broker ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShutdownConfig {
+    /// How long clients have, after SIGTERM or SIGINT, to take their DISCONNECT before their connections are cut. Up to
+    /// 5 min, default 5 s: service managers kill after 10 s.
+    pub grace: Duration,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(5) }
+    }
+}
+
+impl ShutdownConfig {
+    pub(super) fn read(&mut self, section: &mut Section<'_>) {
+        section.duration("grace", &mut self.grace, &GRACE);
+    }
+}

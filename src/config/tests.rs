@@ -1,0 +1,372 @@
+//! The configuration as a whole: the reference file, and snippets with the lines they are answered with.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    ClientCertificates, Config, ListenerConfig, LogFormat, LogLevel, Overrides, TlsVersion, Transport,
+};
+use crate::store::Durability;
+
+const REFERENCE: &str = include_str!("../../config/dormouse.toml");
+
+fn parse(text: &str, overrides: &Overrides) -> Result<Config, String> {
+    Config::from_toml(Path::new("x.toml"), text, overrides).map_err(|errors| errors.to_string())
+}
+
+fn complaints(text: &str) -> Vec<String> {
+    let errors = parse(text, &Overrides::default()).map_or_else(|errors| errors, |_| String::new());
+    errors.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_reference_file_is_the_default_configuration() {
+    assert_eq!(parse(REFERENCE, &Overrides::default()), Ok(Config::default()));
+    assert_eq!(parse("", &Overrides::default()), Ok(Config::default()));
+}
+
+/// The schema is what the code asks for; each of its keys stands in the reference file, in its own section, set or (when
+/// it has no fixed default) commented out.
+#[test]
+fn every_key_stands_in_the_reference_file() {
+    let mut section = String::new();
+    let mut present = BTreeSet::new();
+    for line in REFERENCE.lines() {
+        let line = line.trim_start_matches("# ").trim();
+        if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
+            present.insert(name.to_owned());
+            section = format!("{name}.");
+        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            present.insert(name.to_owned());
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && toml::from_str::<toml::Table>(line).is_ok()
+        {
+            present.insert(format!("{section}{key}"));
+        }
+    }
+    let (_, document) = Config::read(Path::new("x.toml"), REFERENCE, &Overrides::default());
+    // Unnamed listeners are `listeners[0].`, named ones `listeners.NAME.`; both stand under `[[listeners]]`.
+    let schema: BTreeSet<String> = document
+        .asked()
+        .into_iter()
+        .map(|key| match key.split('.').collect::<Vec<_>>().as_slice() {
+            [first, .., last] if first.starts_with("listeners") => format!("listeners.{last}"),
+            _ => key,
+        })
+        .collect();
+    assert!(schema.len() > 40, "{schema:?}");
+    let missing: Vec<_> = schema.difference(&present).collect();
+    assert!(missing.is_empty(), "config/dormouse.toml lacks {missing:?}");
+}
+
+#[test]
+fn every_value_can_be_set() {
+    let text = r#"
+certs = "/etc/dormouse/certs"
+[store]
+path = "/var/lib/dormouse"
+durability = "relaxed"
+elision_wait_max = "0ms"
+done_interval = "2s"
+generation_bytes = "32MiB"
+backlog_bytes_max = "1MiB"
+[sessions]
+max = 5
+session_expiry_max = "1h"
+inflight_max = 0xffff
+queue_messages_max = 1_000
+queue_bytes_max = "1MiB"
+queue_qos0 = true
+[retained]
+messages_max = 0
+bytes_max = "1KiB"
+[limits]
+packet_bytes_max = "256MiB"
+connections_max = 7
+keep_alive_max = "5m"
+topic_alias_max = 0
+receive_maximum = 1
+connect_timeout = "1s"
+out_buffer_bytes_max = "64KiB"
+subscriptions_per_session_max = 3
+[[listeners]]
+type = "tcp"
+bind = "0.0.0.0:1883"
+allow_anonymous = true
+[[listeners]]
+name = "field"
+type = "tls"
+bind = "[::]:8883"
+certificate = "a.crt"
+key = "a.key"
+client_ca = "ca.crt"
+client_certificates = "required"
+handshake_timeout = "3s"
+min_version = "1.3"
+[log]
+level = "debug"
+format = "json"
+[shutdown]
+grace = "0s"
+"#;
+    let config = parse(text, &Overrides::default()).unwrap();
+    let default = Config::default();
+    assert_eq!(config.store.durability, Durability::Relaxed);
+    assert_eq!(config.store.elision_wait_max, Duration::ZERO);
+    assert_eq!(config.sessions.inflight_max, 65_535);
+    assert_eq!(config.sessions.queue_messages_max, 1_000);
+    assert_eq!(config.limits.keep_alive_max, Some(Duration::from_secs(300)));
+    assert_eq!(config.limits.packet_bytes_max, 256 << 20);
+    assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
+    assert_eq!(config.shutdown.grace, Duration::ZERO);
+    let [plain, field] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    assert_eq!((plain.name.as_str(), plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
+    assert_eq!(plain.transport, Transport::Tcp);
+    assert_eq!(field.name, "field");
+    let Transport::Tls(tls) = &field.transport else { panic!("{field:?}") };
+    assert_eq!(tls.client_certificates, ClientCertificates::Required { ca: PathBuf::from("ca.crt") });
+    assert_eq!(tls.min_version, TlsVersion::V13);
+    assert_eq!(config.development_certs(), None);
+    // Nothing was left at its default by a key that is read and then forgotten.
+    assert_ne!(config.store, default.store);
+    assert_ne!(config.retained, default.retained);
+    let unchanged = |a: &str, b: &str| {
+        a.split(", ")
+            .zip(b.split(", "))
+            .filter(|(a, b)| a == b && a.contains(": "))
+            .map(|(a, _)| a.to_owned())
+            .collect::<Vec<_>>()
+    };
+    for (ours, theirs) in [
+        (format!("{:?}", config.store), format!("{:?}", default.store)),
+        (format!("{:?}", config.sessions), format!("{:?}", default.sessions)),
+        (format!("{:?}", config.retained), format!("{:?}", default.retained)),
+        (format!("{:?}", config.limits), format!("{:?}", default.limits)),
+    ] {
+        assert_eq!(unchanged(&ours, &theirs), Vec::<String>::new());
+    }
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
+    let table: &[(&str, &[&str])] = &[
+        ("[store]\npth = \"x\"", &["x.toml:2: store.pth: unknown key `pth`; did you mean `path`?"]),
+        ("[lisener]\nx = 1", &["x.toml:1: lisener: unknown key `lisener`; did you mean `listeners`?"]),
+        (
+            "[shutdown]\nwhatever = 1",
+            &["x.toml:2: shutdown.whatever: unknown key `whatever`; allowed here: grace"],
+        ),
+        ("store = 5", &["x.toml:1: store: 5 is not a section; write it as a line of its own [store]"]),
+        ("[store]\npath = \"\"", &["x.toml:2: store.path: \"\" is not a path; use e.g. \"./data\""]),
+        (
+            "[store]\n\ndurability = \"powr\"",
+            &["x.toml:3: store.durability: \"powr\" is not known; use \"power\", \"process\" or \"relaxed\""],
+        ),
+        (
+            "[store]\ndone_interval = \"5 parsecs\"",
+            &[
+                "x.toml:2: store.done_interval: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
+            ],
+        ),
+        (
+            "[store]\ndone_interval = 60",
+            &["x.toml:2: store.done_interval: 60 is not a duration; use e.g. \"500ms\", \"10s\", \"30d\""],
+        ),
+        (
+            "[store]\nelision_wait_max = \"2s\"",
+            &["x.toml:2: store.elision_wait_max: \"2s\" is out of range; allowed is \"0ms\" to \"1s\""],
+        ),
+        (
+            "[limits]\npacket_bytes_max = \"257MiB\"",
+            &[
+                "x.toml:2: limits.packet_bytes_max: \"257MiB\" is out of range; allowed is \"1KiB\" to \"256MiB\"",
+            ],
+        ),
+        (
+            "[limits]\npacket_bytes_max = \"1MB\"",
+            &[
+                "x.toml:2: limits.packet_bytes_max: \"1MB\" is not a size; use e.g. \"512B\", \"64KiB\" or \"16MiB\"",
+            ],
+        ),
+        (
+            "[sessions]\ninflight_max = 0",
+            &["x.toml:2: sessions.inflight_max: 0 is not a whole number from 1 to 65535"],
+        ),
+        (
+            "[sessions]\ninflight_max = 99999999999999999999",
+            &["x.toml:2: sessions.inflight_max: 99999999999999999999 is not a whole number from 1 to 65535"],
+        ),
+        (
+            "[sessions]\nqueue_qos0 = \"yes\"",
+            &["x.toml:2: sessions.queue_qos0: \"yes\" is neither true nor false"],
+        ),
+        (
+            "listeners = []",
+            &[
+                "x.toml:1: listeners: [] has no entry; leave the key out for the default, or write each entry under [[listeners]]",
+            ],
+        ),
+        (
+            "[listeners]\nbind = \"127.0.0.1:1\"",
+            &["x.toml:1: listeners: [listeners] is not a list; write each entry under [[listeners]]"],
+        ),
+        (
+            "[[listeners]]",
+            &[
+                "x.toml:1: listeners[0].type: is missing; use \"tcp\" or \"tls\"",
+                "x.toml:1: listeners[0].bind: is missing; use an IP address and a port, e.g. \"127.0.0.1:1883\" or \"[::1]:8883\"",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"quic\"\nbind = \"localhost:1883\"",
+            &[
+                "x.toml:2: listeners[0].type: \"quic\" is not known; use \"tcp\" or \"tls\"",
+                "x.toml:3: listeners[0].bind: \"localhost:1883\" is not an address; use an IP address and a port, e.g. \"127.0.0.1:1883\" or \"[::1]:8883\"",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:1883\"\nkey = \"a.key\"\ncertificate = \"a.crt\"",
+            &[
+                "x.toml:4: listeners[0].key: belongs to a listener of type \"tls\"; this one's is \"tcp\"",
+                "x.toml:5: listeners[0].certificate: belongs to a listener of type \"tls\"; this one's is \"tcp\"",
+            ],
+        ),
+        (
+            "[[listeners]]\nname = \"a b\"\ntype = \"tls\"\nbind = \"127.0.0.1:1883\"\nkey = \"a.key\"",
+            &[
+                "x.toml:2: listeners[0].name: \"a b\" is not a name; use 1 to 64 letters, digits, '-', '_' or '.'",
+                "x.toml:5: listeners[0].key: needs its `certificate` beside it",
+            ],
+        ),
+        (
+            "[[listeners]]\nname = \"in\"\ntype = \"tls\"\nbind = \"127.0.0.1:1883\"\ncertificate = \"a\"\nkey = \"b\"\nclient_certificates = \"optional\"",
+            &["x.toml:7: listeners.in.client_certificates: needs `client_ca`, which signed them"],
+        ),
+        (
+            "[[listeners]]\ntype = \"tls\"\nbind = \"127.0.0.1:1883\"\nclient_ca = \"a\"",
+            &[
+                "x.toml:4: listeners[0].client_ca: is of no use without client_certificates = \"optional\" or \"required\"",
+            ],
+        ),
+        (
+            "[[listeners]]\nname=\"a\"\ntype = \"tcp\"\nbind = \"127.0.0.1:1\"\n[[listeners]]\nname=\"a\"\ntype = \"tcp\"\nbind = \"127.0.0.1:2\"\n[[listeners]]\ntype = \"tls\"\nbind = \"127.0.0.1:1\"",
+            &[
+                "x.toml:6: listeners.a.name: `a` is the name of another listener",
+                "x.toml:11: listeners[2].bind: 127.0.0.1:1 is taken by listener `a`",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"tcp\"\nbind = \"0.0.0.0:1883\"",
+            &[
+                "x.toml:3: listeners[0].bind: 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true",
+            ],
+        ),
+        (
+            "[[listeners]]\nname = \"tls\"\ntype = \"tls\"\nbind = \"127.0.0.1:8883\"\nhandshake_timeout = \"5 parsecs\"\n[log]\nlevel = 3\n[store]\nx=1",
+            &[
+                "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
+                "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, done_interval, generation_bytes, backlog_bytes_max",
+            ],
+        ),
+    ];
+    for (text, expected) in table {
+        assert_eq!(complaints(text), *expected, "for\n{text}");
+    }
+}
+
+#[test]
+fn broken_syntax_is_told_beside_the_rest() {
+    let lines = complaints("[store]\npath = \n[sessions]\nmax = \"x\"\n");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines.first().unwrap().starts_with("x.toml:2: "), "{lines:?}");
+    assert_eq!(
+        lines.get(1).unwrap(),
+        "x.toml:4: sessions.max: \"x\" is not a whole number from 1 to 10000000"
+    );
+    let twice = complaints("[store]\npath = \"a\"\npath = \"b\"\n");
+    assert_eq!(twice, ["x.toml:3: duplicate key"]);
+}
+
+#[test]
+fn any_bytes_are_answered() {
+    for text in [
+        "\0",
+        "[",
+        "[[",
+        "a.b.c",
+        "=",
+        "[[listeners",
+        "\u{feff}x",
+        "a = {",
+        "[store]\npath = '''\n\n",
+        "[[log]]\n",
+    ] {
+        assert!(!complaints(text).is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn flags_and_variables_go_on_top_of_the_file() {
+    let overrides = Overrides {
+        data: Some("/d".into()),
+        durability: Some("process".into()),
+        listen: vec!["tls://127.0.0.1:0".into(), "tcp://[::1]:1883".into()],
+        allow_anonymous: false,
+        certs: Some("/c".into()),
+        log_level: Some("warn".into()),
+        log_format: Some("human".into()),
+    };
+    let config =
+        parse("[store]\npath = \"x\"\ndone_interval = \"3s\"\n[log]\nlevel = \"trace\"", &overrides).unwrap();
+    assert_eq!(config.store.path, PathBuf::from("/d"));
+    assert_eq!(config.store.durability, Durability::Process);
+    assert_eq!(config.store.done_interval, Duration::from_secs(3));
+    assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Human));
+    let names: Vec<_> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    assert_eq!(names, ["tls://127.0.0.1:0", "tcp://[::1]:1883"]);
+    assert_eq!(config.development_certs(), Some(Path::new("/c")));
+}
+
+#[test]
+fn the_certs_folder_moves_the_default_listeners_too() {
+    let overrides = Overrides { certs: Some("/c".into()), ..Overrides::default() };
+    let config = parse("", &overrides).unwrap();
+    assert_eq!(config.listeners, ListenerConfig::defaults(Path::new("/c")));
+}
+
+#[test]
+fn bad_flags_are_told_with_the_file_s_mistakes() {
+    let overrides = Overrides {
+        durability: Some("full".into()),
+        listen: vec!["1883".into(), "tcp://0.0.0.0:1883".into(), "ws://127.0.0.1:80".into()],
+        ..Overrides::default()
+    };
+    let errors = parse("x = 1", &overrides).unwrap_err();
+    assert_eq!(
+        errors.lines().collect::<Vec<_>>(),
+        [
+            "--durability (DORMOUSE_DURABILITY): \"full\" is not known; use \"power\", \"process\" or \"relaxed\"",
+            "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883 or tls://127.0.0.1:8883",
+            "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
+            "--listen (DORMOUSE_LISTEN): \"ws://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883 or tls://127.0.0.1:8883",
+            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, limits, log, shutdown",
+        ]
+    );
+    let alone = Overrides { allow_anonymous: true, ..Overrides::default() };
+    assert_eq!(
+        parse("", &alone).unwrap_err(),
+        "--allow-anonymous (DORMOUSE_ALLOW_ANONYMOUS): is about the listeners of --listen, and there are none"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let errors = Config::load(Some(Path::new("/nonexistent/x.toml")), &Overrides::default()).unwrap_err();
+    assert!(errors.to_string().starts_with("/nonexistent/x.toml: cannot be read: No such file"), "{errors}");
+}

@@ -1,0 +1,189 @@
+//! The binary as a child process: exit codes, and what it says.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use tempfile::TempDir;
+
+fn dormouse(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
+    command.args(args).current_dir(dir).stdin(Stdio::null());
+    // What the person running the tests has set is not theirs.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    outcome(&dormouse(dir, args).output().unwrap())
+}
+
+fn outcome(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn check_says_that_the_built_in_configuration_is_right() {
+    let dir = TempDir::new().unwrap();
+    let (code, out, err) = run(dir.path(), &["check"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "built-in configuration: ok, 2 listeners, data in ./data\n\
+         the first start makes development certificates in ./certs\n"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "check made something");
+}
+
+#[test]
+fn check_accepts_the_files_that_are_shipped() {
+    let dir = TempDir::new().unwrap();
+    for file in ["config/dormouse.toml", "docker/dormouse.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let (code, out, err) = run(dir.path(), &["check", "--config", path.to_str().unwrap()]);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{file}");
+        assert!(out.starts_with(&format!("{}: ok, ", path.display())), "{out}");
+    }
+}
+
+#[test]
+fn mistakes_end_with_78_and_all_of_them() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("bad.toml"), "[store]\npth = \"x\"\n[log]\nlevel = \"loud\"\n").unwrap();
+    let expected = "--durability (DORMOUSE_DURABILITY): \"no\" is not known; use \"power\", \"process\" or \"relaxed\"\n\
+                    bad.toml:2: store.pth: unknown key `pth`; did you mean `path`?\n\
+                    bad.toml:4: log.level: \"loud\" is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"\n";
+    for command in [&["check"][..], &["serve"], &[]] {
+        let args = [command, &["--config", "bad.toml", "--durability", "no"]].concat();
+        assert_eq!(run(dir.path(), &args), (Some(78), String::new(), expected.to_owned()), "{args:?}");
+    }
+    let (code, _, err) = run(dir.path(), &["check", "--config", "none.toml"]);
+    assert_eq!(code, Some(78));
+    assert!(err.starts_with("none.toml: cannot be read: No such file"), "{err}");
+}
+
+#[test]
+fn variables_are_read_and_flags_go_before_them() {
+    let dir = TempDir::new().unwrap();
+    let mut command = dormouse(dir.path(), &["check"]);
+    command
+        .env("DORMOUSE_DATA", "/from/variable")
+        .env("DORMOUSE_LISTEN", "tcp://127.0.0.1:1,tcp://127.0.0.1:2");
+    command.env("DORMOUSE_DURABILITY", "");
+    let (code, out, err) = outcome(&command.output().unwrap());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(out, "built-in configuration: ok, 2 listeners, data in /from/variable\n");
+    let (_, out, _) = outcome(&command.args(["--data", "/from/flag"]).output().unwrap());
+    assert!(out.ends_with("data in /from/flag\n"), "{out}");
+    command.env("DORMOUSE_LISTEN", "tcp://0.0.0.0:1883");
+    assert_eq!(command.output().unwrap().status.code(), Some(78));
+    command.env("DORMOUSE_ALLOW_ANONYMOUS", "true");
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+}
+
+#[test]
+fn certificates_are_made_once_and_checked() {
+    let dir = TempDir::new().unwrap();
+    let (code, out, err) = run(dir.path(), &["certs", "--name", "gateway.example"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with("made ./certs/ca.crt, ./certs/ca.key, ./certs/server.crt"), "{out}");
+    let (code, out, err) = run(dir.path(), &["check"]);
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (Some(0), "built-in configuration: ok, 2 listeners, data in ./data\n", "")
+    );
+    let (code, _, err) = run(dir.path(), &["certs"]);
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("dormouse: ./certs/server.crt exists; --force"), "{err}");
+
+    fs::copy(dir.path().join("certs/client.key"), dir.path().join("certs/server.key")).unwrap();
+    let (code, _, err) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        err,
+        "dormouse: listener tls://127.0.0.1:8883: the key in ./certs/server.key does not belong to the certificate in \
+         ./certs/server.crt\n"
+    );
+    fs::remove_file(dir.path().join("certs/server.key")).unwrap();
+    let (code, _, err) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("are incomplete") && err.contains("server.key missing"), "{err}");
+}
+
+#[test]
+fn unusable_certificate_files_are_told_each() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("empty"), "").unwrap();
+    fs::write(
+        dir.path().join("x.toml"),
+        "[[listeners]]\ntype = \"tls\"\nbind = \"127.0.0.1:8883\"\ncertificate = \"empty\"\nkey = \"none\"\n\
+         client_certificates = \"required\"\nclient_ca = \"empty\"\n",
+    )
+    .unwrap();
+    let (code, _, err) = run(dir.path(), &["check", "--config", "x.toml"]);
+    assert_eq!(code, Some(1));
+    let expected = [
+        "dormouse: listener tls://127.0.0.1:8883: empty has no certificate in it",
+        "dormouse: listener tls://127.0.0.1:8883: none cannot be read: No such file or directory (os error 2)",
+        "dormouse: listener tls://127.0.0.1:8883: empty has no certificate in it",
+    ];
+    assert_eq!(err.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_port_in_use_is_told_with_1() {
+    let dir = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let (code, _, err) = run(dir.path(), &["--listen", &format!("tcp://{address}")]);
+    assert_eq!(code, Some(1));
+    assert!(
+        err.lines().any(|line| line.starts_with("dormouse: ") && line.contains(&address.to_string())),
+        "{err}"
+    );
+}
+
+#[test]
+fn serving_tells_where_and_ends_on_sigterm_with_0() {
+    let dir = TempDir::new().unwrap();
+    let mut child = dormouse(dir.path(), &["--listen", "tcp://127.0.0.1:0", "--listen", "tls://127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    let mut said = Vec::new();
+    for line in out.lines() {
+        said.push(line.unwrap());
+        if said.last().is_some_and(|line| line.contains("mosquitto_pub")) {
+            break;
+        }
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let said = said.join("\n");
+    assert!(said.starts_with("made development certificates in ./certs\ndormouse "), "{said}");
+    assert!(said.contains("  mosquitto_sub --cafile certs/ca.crt -h localhost -p "), "{said}");
+    assert!(!said.contains(":0 "), "the system's choice of a port is not shown: {said}");
+    assert!(dir.path().join("certs/client.key").exists());
+}
+
+#[test]
+fn help_and_version_end_with_0_and_nonsense_with_2() {
+    let dir = TempDir::new().unwrap();
+    let (code, out, _) = run(dir.path(), &["--help"]);
+    assert_eq!(code, Some(0));
+    for word in ["serve", "check", "certs", "--listen", "DORMOUSE_LISTEN", "78"] {
+        assert!(out.contains(word), "{word} is not in\n{out}");
+    }
+    let version = format!("dormouse {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(dir.path(), &["--version"]), (Some(0), version, String::new()));
+    assert_eq!(run(dir.path(), &["--nonsense"]).0, Some(2));
+}
