@@ -10,6 +10,8 @@ mod inbound;
 mod keeper;
 mod link;
 mod outbound;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

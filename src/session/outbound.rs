@@ -147,7 +147,7 @@ impl<K: Keeper> Outbound<K> {
                 }
             } else if let Some(entry) = entries.next() {
                 let sent = self.inflight.len() < self.inflight_max && entry.delivery.qos != QoS::AtMostOnce;
-                if sent && self.queue.is_empty() {
+                if sent {
                     self.inflight
                         .push_back(InFlight { seq: entry.seq, state: awaiting(entry.kept, entry.delivery) });
                 } else {

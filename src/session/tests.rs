@@ -1,0 +1,319 @@
+//! Sessions against a keeper in memory whose commits the test decides.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{Acknowledged, Body, DropReason, Keeper, Link, Outbound, QueueLimits, Session, Terms, Waiting};
+use crate::{
+    codec::{Packet, PacketId, QoS, Version, decode},
+    message::{Delivery, Message, Seq},
+    time::Timestamp,
+    topic::TopicName,
+};
+
+/// A message, and whether its body is in memory.
+type Kept = Rc<(Arc<Message>, Cell<bool>)>;
+
+/// A keeper whose gates are commit numbers: open up to `durable`.
+#[derive(Default)]
+struct Memory {
+    written: Cell<u64>,
+    durable: Cell<u64>,
+    hurried: Cell<u32>,
+    dropped: RefCell<Vec<(u64, DropReason)>>,
+}
+
+impl Memory {
+    fn write(&self) -> u64 {
+        self.written.set(self.written.get() + 1);
+        self.written.get()
+    }
+
+    fn commit(&self) {
+        self.durable.set(self.written.get());
+    }
+}
+
+impl Keeper for Memory {
+    type Kept = Kept;
+    type Gate = u64;
+
+    fn body(&self, kept: &Kept) -> Body {
+        if kept.1.get() { Body::Loaded(Arc::clone(&kept.0)) } else { Body::Unloaded }
+    }
+    fn expires_at(&self, kept: &Kept) -> Timestamp {
+        kept.0.expires_at
+    }
+    fn size_bytes(&self, kept: &Kept) -> usize {
+        kept.0.size_bytes()
+    }
+    fn unload(&self, _: &Kept) {}
+    fn open_gate(&self) -> u64 {
+        0
+    }
+    fn is_open(&self, gate: &u64) -> bool {
+        *gate <= self.durable.get()
+    }
+    fn sent_after(&self, _: &Kept) -> u64 {
+        0
+    }
+    fn confirm(&self, _: Seq, _: &Kept) -> u64 {
+        self.write()
+    }
+    fn received(&self, _: Seq, _: &Kept) -> u64 {
+        self.write()
+    }
+    fn completed(&self, _: Seq) -> u64 {
+        self.write()
+    }
+    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) {
+        self.dropped.borrow_mut().push((seq.0, reason));
+    }
+    fn hurry(&self) {
+        self.hurried.set(self.hurried.get() + 1);
+    }
+}
+
+const NOW: Timestamp = Timestamp(1_000);
+const LIMITS: QueueLimits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
+
+fn terms(receive_maximum: u16) -> Terms {
+    Terms {
+        version: Version::V5,
+        packet_bytes_max: 1_000,
+        receive_maximum,
+        alias_max_out: 0,
+        alias_max_in: 10,
+        problem_information: true,
+        out_bytes_max: 1 << 20,
+    }
+}
+
+fn session(inflight_max: u16) -> Session<Memory> {
+    Session::new(Outbound::new(Seq(0), Seq(u64::MAX), inflight_max, LIMITS))
+}
+
+fn message(payload: &str) -> Kept {
+    let topic = TopicName::parse("cmd/dev1").unwrap();
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    let (qos, expires_at) = (QoS::ExactlyOnce, Timestamp::NEVER);
+    Rc::new((
+        Arc::new(Message { topic, payload, qos, retain: false, expires_at, properties: None }),
+        Cell::new(true),
+    ))
+}
+
+fn delivery(qos: QoS) -> Delivery {
+    Delivery { qos, retain: false, subscription_ids: Vec::new() }
+}
+
+impl Session<Memory> {
+    fn connected(mut self, receive_maximum: u16) -> Self {
+        self.attach(Link::new(terms(receive_maximum), Vec::new(), 0));
+        self
+    }
+
+    fn give(&mut self, keeper: &Memory, qos: QoS, payload: &str) -> Seq {
+        self.outbound.deliver(keeper, message(payload), delivery(qos))
+    }
+
+    /// What leaves now, as a transcript: `PUBLISH id payload`, `PUBLISH! ...` with DUP, `PUBREL id`.
+    fn sent(&mut self, keeper: &Memory) -> Vec<String> {
+        self.transmit(keeper, NOW);
+        let out = self.link.as_mut().map(|l| std::mem::take(&mut l.out)).unwrap_or_default();
+        let (mut rest, mut lines) = (out.as_slice(), Vec::new());
+        while let Some((packet, used)) = decode(rest, Version::V5, 1 << 20).unwrap() {
+            lines.push(match packet {
+                Packet::Publish(p) => {
+                    let (mark, id) = (if p.dup { "!" } else { "" }, p.packet_id.map_or(0, PacketId::get));
+                    format!("PUBLISH{mark} {id} {}", std::str::from_utf8(p.payload).unwrap())
+                }
+                Packet::Pubrel(ack) => format!("PUBREL {}", ack.packet_id.get()),
+                other => format!("{other:?}"),
+            });
+            rest = &rest[used..];
+        }
+        lines
+    }
+
+    fn puback(&mut self, keeper: &Memory, id: u16) -> Acknowledged {
+        self.outbound.handle_puback(keeper, PacketId::new(id).unwrap())
+    }
+
+    fn pubrec(&mut self, keeper: &Memory, id: u16) -> Acknowledged {
+        self.outbound.handle_pubrec(keeper, PacketId::new(id).unwrap(), false)
+    }
+
+    fn pubcomp(&mut self, keeper: &Memory, id: u16) -> Acknowledged {
+        self.outbound.handle_pubcomp(keeper, PacketId::new(id).unwrap())
+    }
+}
+
+#[test]
+fn the_window_is_counted_from_the_oldest_durable_confirmation() {
+    let keeper = Memory::default();
+    let mut s = session(2).connected(10);
+    for payload in ["a", "b", "c", "d"] {
+        s.give(&keeper, QoS::AtLeastOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper), ["PUBLISH 1 a", "PUBLISH 2 b"]);
+    assert_eq!(s.puback(&keeper, 1), Acknowledged::Yes);
+    assert!(
+        s.sent(&keeper).is_empty(),
+        "the confirmation of 1 is not durable: after a crash it would count as in flight"
+    );
+    assert!(keeper.hurried.get() > 0, "a full window asks for a commit");
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 3 c"]);
+}
+
+#[test]
+fn the_receive_maximum_holds_below_the_window() {
+    let keeper = Memory::default();
+    let mut s = session(100).connected(1);
+    s.give(&keeper, QoS::AtLeastOnce, "a");
+    s.give(&keeper, QoS::AtLeastOnce, "b");
+    assert_eq!(s.sent(&keeper), ["PUBLISH 1 a"]);
+    s.puback(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH 2 b"]);
+}
+
+/// [MQTT-4.4.0-1], [MQTT-4.3.3-6]: original ids, original order, DUP, and PUBREL where PUBREC has come.
+#[test]
+fn a_new_connection_gets_everything_unfinished_again_in_order() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.give(&keeper, QoS::AtLeastOnce, "b");
+    s.give(&keeper, QoS::ExactlyOnce, "c");
+    assert_eq!(s.sent(&keeper).len(), 3);
+    assert_eq!(s.pubrec(&keeper, 1), Acknowledged::Yes);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 1"]);
+    s.link = None;
+    s.give(&keeper, QoS::AtLeastOnce, "d");
+    let mut s = s.connected(10);
+    assert_eq!(s.sent(&keeper), ["PUBREL 1", "PUBLISH! 2 b", "PUBLISH! 3 c", "PUBLISH 4 d"]);
+}
+
+#[test]
+fn pubrel_waits_until_pubrec_is_durable() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.sent(&keeper);
+    s.pubrec(&keeper, 1);
+    assert!(matches!(s.transmit(&keeper, NOW).delivery, Waiting::Gate(1)));
+    assert!(s.sent(&keeper).is_empty());
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 1"]);
+    assert_eq!(s.pubrec(&keeper, 1), Acknowledged::Yes);
+    assert_eq!(s.sent(&keeper), ["PUBREL 1"], "a PUBREC that comes again is answered again");
+    assert_eq!(s.pubcomp(&keeper, 1), Acknowledged::Yes);
+    assert_eq!(s.outbound.received(), []);
+}
+
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_is_told_from_an_unknown_one() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.give(&keeper, QoS::AtLeastOnce, "b");
+    s.sent(&keeper);
+    assert_eq!(s.puback(&keeper, 1), Acknowledged::WrongKind);
+    assert_eq!(s.pubrec(&keeper, 2), Acknowledged::WrongKind);
+    assert_eq!(s.pubcomp(&keeper, 1), Acknowledged::WrongKind);
+    assert_eq!(s.puback(&keeper, 77), Acknowledged::UnknownId);
+}
+
+#[test]
+fn a_full_queue_drops_its_oldest_and_says_so() {
+    let keeper = Memory::default();
+    let limits = QueueLimits { messages_max: 2, bytes_max: 1 << 20 };
+    let mut s: Session<Memory> = Session::new(Outbound::new(Seq(0), Seq(u64::MAX), 10, limits));
+    for payload in ["a", "b", "c"] {
+        s.give(&keeper, QoS::AtLeastOnce, payload);
+    }
+    assert_eq!(*keeper.dropped.borrow(), [(0, DropReason::QueueFull)]);
+    assert_eq!(s.connected(10).sent(&keeper), ["PUBLISH 2 b", "PUBLISH 3 c"]);
+}
+
+#[test]
+fn an_unloaded_message_holds_back_what_is_behind_it() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    let sleeping = message("a");
+    sleeping.1.set(false);
+    s.outbound.deliver(&keeper, Rc::clone(&sleeping), delivery(QoS::AtLeastOnce));
+    s.give(&keeper, QoS::AtLeastOnce, "b");
+    let Waiting::Load(wanted) = s.transmit(&keeper, NOW).delivery else { panic!("asks for the body") };
+    assert_eq!(wanted.len(), 1);
+    assert!(s.sent(&keeper).is_empty());
+    sleeping.1.set(true);
+    assert_eq!(s.sent(&keeper), ["PUBLISH 1 a", "PUBLISH 2 b"]);
+}
+
+/// [MQTT-3.1.2-25]
+#[test]
+fn a_message_too_large_for_the_client_is_skipped_for_it_alone() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(1);
+    s.give(&keeper, QoS::AtLeastOnce, &"x".repeat(2_000));
+    s.give(&keeper, QoS::AtLeastOnce, "b");
+    assert_eq!(s.sent(&keeper), ["PUBLISH 2 b"], "and it takes nothing from the receive maximum");
+    assert_eq!(*keeper.dropped.borrow(), [(0, DropReason::TooLarge)]);
+}
+
+#[test]
+fn numbers_beyond_the_reserved_block_wait_for_its_commit() {
+    let keeper = Memory::default();
+    let outbound = Outbound::new(Seq(0), Seq(1), 10, LIMITS);
+    let mut s: Session<Memory> = Session::new(outbound).connected(10);
+    s.give(&keeper, QoS::AtLeastOnce, "a");
+    s.give(&keeper, QoS::AtLeastOnce, "b");
+    let until = s.outbound.wanted_reservation().unwrap();
+    s.outbound.reserving(until, keeper.write());
+    assert_eq!(s.sent(&keeper), ["PUBLISH 1 a"]);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 2 b"]);
+}
+
+#[test]
+fn recovery_takes_the_oldest_window_for_sent() {
+    let keeper = Memory::default();
+    let mut outbound: Outbound<Memory> = Outbound::new(Seq(100), Seq(100), 3, LIMITS);
+    let entry = |seq| super::Entry {
+        seq: Seq(seq),
+        kept: message(&seq.to_string()),
+        delivery: delivery(QoS::ExactlyOnce),
+    };
+    outbound.recover(&keeper, &[Seq(4)], vec![entry(3), entry(7), entry(9), entry(12)]);
+    let mut s = Session::new(outbound).connected(10);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7"]);
+    assert_eq!(s.pubrec(&keeper, 4), Acknowledged::Yes);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 4"]);
+    assert_eq!(s.outbound.next_seq(), Seq(100));
+}
+
+#[test]
+fn packet_ids_repeat_only_when_the_older_message_is_gone() {
+    let keeper = Memory::default();
+    let mut outbound: Outbound<Memory> = Outbound::new(Seq(65_535), Seq(u64::MAX), 10, LIMITS);
+    let old = super::Entry { seq: Seq(0), kept: message("old"), delivery: delivery(QoS::ExactlyOnce) };
+    outbound.recover(&keeper, &[], vec![old]);
+    let mut s = Session::new(outbound).connected(10);
+    s.give(&keeper, QoS::AtLeastOnce, "new");
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 old"], "the new one would have packet id 1 as well");
+    s.pubrec(&keeper, 1);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 1"]);
+    s.pubcomp(&keeper, 1);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 1 new"]);
+}
