@@ -354,7 +354,7 @@ where
 }
 
 fn pick(reasons: &'static [u8]) -> impl Strategy<Value = ReasonCode> {
-    proptest::sample::select(reasons).prop_map(|number| ReasonCode::try_from(number).unwrap())
+    proptest::sample::select(reasons).prop_map(|number| ReasonCode::try_from(number).expect("a reason code"))
 }
 
 fn leak(text: String) -> &'static str {

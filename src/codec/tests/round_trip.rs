@@ -3,42 +3,35 @@
 use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use super::{
-    codec::{Packet, Version, decode},
-    generate,
+    DecodeError,
+    codec::{Version, decode},
+    decode_all, encode, generate,
 };
-
-/// Encodes, with the length checked against the promise.
-fn encode(packet: &Packet<'_>, version: Version) -> Vec<u8> {
-    let mut out = Vec::new();
-    packet.encode(version, &mut out);
-    assert_eq!(packet.encoded_len(version), out.len(), "encoded_len of {packet:?}");
-    out
-}
 
 /// Whatever `bytes` are, decoding does not panic; a packet that decodes, encodes to bytes that decode to it.
 fn check_any_input(bytes: &[u8], version: Version) {
-    let Ok(Some((packet, used))) = decode(bytes, version, u32::MAX) else { return };
+    let Ok(Some((packet, used))) = decode_all(bytes, version) else { return };
     assert!(used <= bytes.len());
     let again = encode(&packet, version);
-    assert_eq!(decode(&again, version, u32::MAX), Ok(Some((packet, again.len()))));
+    assert_eq!(decode_all(&again, version), Ok(Some((packet, again.len()))));
 }
 
 proptest! {
     #[test]
     fn a_packet_survives_encode_and_decode((version, packet) in generate::packet()) {
         let bytes = encode(&packet, version);
-        prop_assert_eq!(decode(&bytes, version, u32::MAX), Ok(Some((packet, bytes.len()))));
+        prop_assert_eq!(decode_all(&bytes, version), Ok(Some((packet, bytes.len()))));
     }
 
     /// The maximum packet size counts every byte, and is checked without the body.
     #[test]
     fn the_size_limit_is_exact((version, packet) in generate::packet()) {
         let bytes = encode(&packet, version);
-        let size = u32::try_from(bytes.len()).unwrap();
+        let size = u32::try_from(bytes.len()).expect("small");
         prop_assert!(matches!(decode(&bytes, version, size), Ok(Some(_))));
-        let too_large = Err(super::codec::DecodeError::PacketTooLarge);
+        let too_large = Err(DecodeError::PacketTooLarge);
         prop_assert_eq!(decode(&bytes, version, size - 1), too_large.clone());
-        let header_only = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).unwrap() + 2;
+        let header_only = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).expect("a length") + 2;
         prop_assert_eq!(decode(&bytes[..header_only], version, size - 1), too_large.clone());
     }
 
@@ -55,7 +48,7 @@ proptest! {
         }
         let mut rest = stream.as_slice();
         for packet in packets {
-            let (decoded, used) = decode(rest, version, u32::MAX).unwrap().unwrap();
+            let (decoded, used) = decode_all(rest, version).expect("valid").expect("whole");
             prop_assert_eq!(decoded, packet);
             rest = &rest[used..];
         }
@@ -90,9 +83,9 @@ proptest! {
         if let Some(body_bytes) = bytes.len().checked_sub(2).filter(|&len| len > 0 && len < 0x80) {
             let body_bytes = cut.index(body_bytes);
             let mut short = bytes[..2 + body_bytes].to_vec();
-            short[1] = u8::try_from(body_bytes).unwrap();
+            short[1] = u8::try_from(body_bytes).expect("below 128");
             check_any_input(&short, version);
-            prop_assert!(decode(&short, version, u32::MAX) != Ok(None));
+            prop_assert!(decode_all(&short, version) != Ok(None));
         }
     }
 
