@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
 
 mod cli;
+mod packaging;
