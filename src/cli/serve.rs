@@ -26,6 +26,12 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
             say(&format!("made development certificates in {}\n", dir.display()));
         }
     }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data = %config.store.path.display(),
+        durability = promise(config.store.durability),
+        "starting"
+    );
     let shown = config.clone();
     server::run(config, |started| say(&greeting(&shown, started)))
         .map_err(|error| Failure::Runtime(error.to_string()))
@@ -53,12 +59,7 @@ fn greeting(config: &Config, started: &Started) -> String {
         let _ = writeln!(text, "  listening   {}://{address}  ({security})", listener.scheme());
     }
     let _ = writeln!(text, "  data        {}", config.store.path.display());
-    let promise = match config.store.durability {
-        Durability::Power => "power: what is acknowledged survives a power cut",
-        Durability::Process => "process: what is acknowledged survives a crash, but not a power cut",
-        Durability::Relaxed => "relaxed: what is acknowledged may be lost in a crash",
-    };
-    let _ = writeln!(text, "  durability  {promise}");
+    let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
     if let Some(client) = client_options(config, started) {
         let _ = writeln!(
             text,
@@ -68,6 +69,15 @@ fn greeting(config: &Config, started: &Started) -> String {
         );
     }
     text
+}
+
+/// What holds in this mode, with the word that sets it in front.
+fn promise(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Power => "power: what is acknowledged survives a power cut",
+        Durability::Process => "process: what is acknowledged survives a crash, but not a power cut",
+        Durability::Relaxed => "relaxed: what is acknowledged may be lost in a crash",
+    }
 }
 
 /// How the mosquitto clients get in: over TLS with the development certificates if that is offered, else over plain

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::{prop_assert, proptest};
+
 use super::{
     ClientCertificates, Config, ListenerConfig, LogFormat, LogLevel, Overrides, TlsVersion, Transport,
 };
@@ -308,6 +310,33 @@ fn any_bytes_are_answered() {
         "[[log]]\n",
     ] {
         assert!(!complaints(text).is_empty(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_torn_reference_file_is_answered_wherever_it_is_torn() {
+    for (end, _) in REFERENCE.char_indices().step_by(7) {
+        let torn = REFERENCE.get(..end).unwrap();
+        for complaint in complaints(torn) {
+            assert!(complaint.starts_with("x.toml:"), "{complaint}");
+        }
+    }
+}
+
+proptest! {
+    /// Nothing that can be written into the file makes the reader panic, and what it takes keeps the ranges.
+    #[test]
+    fn a_mangled_reference_file_is_answered(at in 0..REFERENCE.len(), len in 0..40_usize, with in "[\\[\\]\"'=.,{}a-z0-9\n é-]{0,12}") {
+        let mut bytes = REFERENCE.as_bytes().to_vec();
+        let end = bytes.len().min(at + len);
+        bytes.splice(at..end, with.bytes());
+        let text = String::from_utf8_lossy(&bytes);
+        if let Ok(config) = parse(&text, &Overrides::default()) {
+            prop_assert!(config.sessions.inflight_max >= 1);
+            prop_assert!((1 << 10..=256 << 20).contains(&config.limits.packet_bytes_max));
+            prop_assert!(config.store.elision_wait_max <= Duration::from_secs(1));
+            prop_assert!(config.listeners.iter().all(|listener| listener.allow_anonymous || listener.bind.ip().is_loopback()));
+        }
     }
 }
 

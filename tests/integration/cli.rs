@@ -175,6 +175,31 @@ fn serving_tells_where_and_ends_on_sigterm_with_0() {
     assert!(dir.path().join("certs/client.key").exists());
 }
 
+/// What it logs until it fails on a port that is taken.
+fn logged(args: &[&str]) -> Vec<String> {
+    let dir = TempDir::new().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", taken.local_addr().unwrap());
+    let (code, _, err) = run(dir.path(), &[&["--listen", &url], args].concat());
+    assert_eq!(code, Some(1));
+    err.lines().filter(|line| !line.starts_with("dormouse: ")).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_log_is_json_when_nobody_watches_and_follows_its_flags() {
+    for args in [&[][..], &["--log-format", "json"]] {
+        let log = logged(args);
+        assert!(log.iter().all(|line| line.starts_with('{') && line.ends_with('}')), "{log:?}");
+        let log = log.concat();
+        assert!(log.contains("\"durability\":\"power: what is acknowledged survives a power cut\""), "{log}");
+    }
+    let human = logged(&["--log-format", "human", "--durability", "relaxed"]).concat();
+    assert!(human.contains(" INFO starting") && human.contains("relaxed: "), "{human}");
+    assert!(!human.contains(['{', '\u{1b}']), "neither JSON nor colours belong in a pipe: {human}");
+    let quiet = logged(&["--log-level", "warn"]).concat();
+    assert!(!quiet.contains("starting"), "{quiet}");
+}
+
 #[test]
 fn help_and_version_end_with_0_and_nonsense_with_2() {
     let dir = TempDir::new().unwrap();

@@ -1,4 +1,6 @@
 //! Integration tests: one binary.
+#![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
 
 mod cli;
 mod floors;
+mod packaging;

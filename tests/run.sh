@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Runs every test. What it needs and does not find, it installs on Debian and Ubuntu: a C compiler (ring is partly C and
+# assembly) and the mosquitto clients, which some tests run as real devices.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\n== %s\n' "$*"; }
+
+packages=()
+command -v cc >/dev/null || packages+=(gcc libc6-dev)
+command -v mosquitto_sub >/dev/null || packages+=(mosquitto-clients)
+if ((${#packages[@]})); then
+    if ! command -v apt-get >/dev/null; then
+        echo "tests/run.sh: please install: ${packages[*]} (Debian's names)" >&2
+        exit 1
+    fi
+    say "installing ${packages[*]}"
+    as_root=()
+    if ((EUID != 0)); then as_root=(sudo); fi
+    "${as_root[@]}" apt-get update -q
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
+fi
+if ! command -v cargo >/dev/null; then
+    echo "tests/run.sh: Rust is missing; install it with rustup (https://rustup.rs) or Debian's rustup package" >&2
+    exit 1
+fi
+
+say "tests"
+# nextest runs each test in a process of its own and is faster, but building it takes longer than it saves: it is used
+# where it is there already. cargo test runs the same tests.
+if cargo nextest --version >/dev/null 2>&1; then
+    cargo nextest run --locked --all-targets --no-fail-fast "$@"
+else
+    cargo test --locked --all-targets --no-fail-fast "$@"
+fi
+say "documentation tests"
+cargo test --locked --doc
