@@ -41,7 +41,7 @@ pub enum Greeting {
 /// A CONNECT that passed all checks.
 struct Client<'a> {
     packet: &'a Connect<'a>,
-    client_id: Arc<str>,
+    id: Arc<str>,
     assigned: bool,
     expiry: Duration,
     will: Option<WillRecord>,
@@ -53,7 +53,7 @@ struct Joined {
     slot: Arc<Slot>,
     epoch: u64,
     present: bool,
-    farewell: Arc<std::sync::Mutex<Option<Farewell>>>,
+    farewell: Arc<Farewell>,
 }
 
 impl Broker {
@@ -97,44 +97,15 @@ impl Broker {
         {
             return Err((ReasonCode::ClientIdentifierNotValid, "empty client identifier"));
         }
-        let client_id = if assigned { self.assign_client_id(now) } else { packet.client_id.into() };
+        let id = if assigned { self.assign_client_id(now) } else { packet.client_id.into() };
         let asked = match packet.version {
             Version::V5 => packet.properties.session_expiry.unwrap_or(0),
             _ if packet.clean_start => 0,
             Version::V31 | Version::V311 => u32::MAX,
         };
         let expiry = Duration::from_secs(u64::from(asked)).min(self.config.session_expiry_max);
-        let will = self.will(packet, now)?;
-        Ok(Client { packet, client_id, assigned, expiry, will, terms: self.terms(packet) })
-    }
-
-    fn will(
-        &self,
-        packet: &Connect<'_>,
-        now: Timestamp,
-    ) -> Result<Option<WillRecord>, (ReasonCode, &'static str)> {
-        let Some(will) = &packet.will else { return Ok(None) };
-        let topic =
-            TopicName::parse(will.topic).map_err(|_| (ReasonCode::TopicNameInvalid, "invalid will topic"))?;
-        let publish = crate::codec::Publish {
-            dup: false,
-            qos: will.qos,
-            retain: will.retain,
-            topic: will.topic,
-            packet_id: None,
-            properties: will.properties.clone(),
-            payload: will.payload,
-        };
-        let mut message = Message::from_packet(topic, &publish, now);
-        // Its expiry interval counts from publication.
-        message.expires_at = Timestamp::NEVER;
-        let delay = Duration::from_secs(u64::from(will.delay.unwrap_or(0)));
-        Ok(Some(WillRecord {
-            message,
-            delay,
-            due_at: Timestamp::NEVER,
-            expiry: will.properties.message_expiry,
-        }))
+        let will = will(packet, now)?;
+        Ok(Client { packet, id, assigned, expiry, will, terms: self.terms(packet) })
     }
 
     fn terms(&self, packet: &Connect<'_>) -> Terms {
@@ -165,11 +136,11 @@ impl Broker {
             let why = "the maximum number of sessions is reached";
             let reply =
                 connack(client.terms.version, false, ReasonCode::QuotaExceeded, ConnackProperties::default());
-            return refuse(peer, &client.client_id, why, reply);
+            return refuse(peer, &client.id, why, reply);
         };
         let keep_alive = self.keep_alive(client.packet);
         info!(
-            client_id = &*client.client_id,
+            client_id = &*client.id,
             address = %peer.address,
             listener = &*peer.listener,
             version = ?client.terms.version,
@@ -196,7 +167,7 @@ impl Broker {
     fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
         let mut after = Gate::Open;
         loop {
-            let existing = lock(&self.registry).by_client_id(&client.client_id);
+            let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
                 match self.create(client, &after) {
                     Created::Joined(joined) => return Some(joined),
@@ -229,7 +200,7 @@ impl Broker {
     fn create(&self, client: &Client<'_>, after: &Gate) -> Created {
         let persistent = !client.expiry.is_zero();
         let mut registry = lock(&self.registry);
-        if registry.by_client_id(&client.client_id).is_some() {
+        if registry.by_client_id(&client.id).is_some() {
             return Created::Exists;
         }
         if registry.len() >= self.config.sessions_max {
@@ -239,7 +210,7 @@ impl Broker {
         let reserved = if persistent { Seq(SEQ_BLOCK) } else { Seq(u64::MAX) };
         let record = SessionRecord {
             session: no,
-            client_id: Arc::clone(&client.client_id),
+            client_id: Arc::clone(&client.id),
             expiry: client.expiry,
             expires_at: Timestamp::NEVER,
             inflight_max: self.config.inflight_max,
@@ -257,8 +228,8 @@ impl Broker {
             ended: false,
         };
         let (epoch, farewell) = self.attach(&mut state, client, false, gate);
-        let keep = self.keep(no, &client.client_id, persistent);
-        let slot = Arc::new(Slot::new(no, Arc::clone(&client.client_id), keep, state));
+        let keep = self.keep(no, &client.id, persistent);
+        let slot = Arc::new(Slot::new(no, Arc::clone(&client.id), keep, state));
         slot.set_online(true);
         registry.insert(&slot);
         Created::Joined(Joined { slot, epoch, present: false, farewell })
@@ -308,7 +279,7 @@ impl Broker {
         client: &Client<'_>,
         present: bool,
         gate: Gate,
-    ) -> (u64, Arc<std::sync::Mutex<Option<Farewell>>>) {
+    ) -> (u64, Arc<Farewell>) {
         let bytes = self.connack(client, present);
         state.session.attach(Link::new(client.terms, bytes, gate));
         let epoch = self.next_epoch();
@@ -335,7 +306,7 @@ impl Broker {
             session_expiry: (granted != asked).then_some(granted),
             receive_maximum: NonZeroU16::new(self.config.receive_maximum),
             packet_bytes_max: Some(self.config.packet_bytes_max),
-            assigned_client_id: client.assigned.then_some(&*client.client_id),
+            assigned_client_id: client.assigned.then_some(&*client.id),
             topic_alias_maximum: Some(self.config.topic_alias_max),
             server_keep_alive: (keep_alive != packet.keep_alive).then_some(keep_alive),
             ..ConnackProperties::default()
@@ -381,6 +352,27 @@ pub(super) fn wake_urgency(expiry: Duration) -> Urgency {
 fn first_record(record: &SessionRecord) -> Record {
     let (subscriptions, inbound_qos2, received) = (Vec::new(), Vec::new(), Vec::new());
     Record::Snapshot(Box::new(Snapshot { record: record.clone(), subscriptions, inbound_qos2, received }))
+}
+
+/// The will of a CONNECT.
+fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, (ReasonCode, &'static str)> {
+    let Some(will) = &packet.will else { return Ok(None) };
+    let topic =
+        TopicName::parse(will.topic).map_err(|_| (ReasonCode::TopicNameInvalid, "invalid will topic"))?;
+    let publish = crate::codec::Publish {
+        dup: false,
+        qos: will.qos,
+        retain: will.retain,
+        topic: will.topic,
+        packet_id: None,
+        properties: will.properties.clone(),
+        payload: will.payload,
+    };
+    let mut message = Message::from_packet(topic, &publish, now);
+    // Its expiry interval counts from publication.
+    message.expires_at = Timestamp::NEVER;
+    let delay = Duration::from_secs(u64::from(will.delay.unwrap_or(0)));
+    Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
 }
 
 fn connack(

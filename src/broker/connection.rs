@@ -1,10 +1,6 @@
 //! One connection, from its CONNACK to its end: packets in, bytes out.
 
-use std::{
-    sync::{Arc, Mutex},
-    task::Waker,
-    time::Duration,
-};
+use std::{sync::Arc, task::Waker, time::Duration};
 
 use tracing::info;
 
@@ -29,7 +25,7 @@ pub struct Connection {
     pub(super) epoch: u64,
     pub(super) version: Version,
     pub(super) routes: RouteCache,
-    farewell: Arc<Mutex<Option<Farewell>>>,
+    farewell: Arc<Farewell>,
     keep_alive_limit: Option<Duration>,
     peer: Peer,
     /// How it ends, once that is clear.
@@ -95,7 +91,7 @@ impl Connection {
         broker: Arc<Broker>,
         slot: Arc<Slot>,
         epoch: u64,
-        farewell: Arc<Mutex<Option<Farewell>>>,
+        farewell: Arc<Farewell>,
         version: Version,
         keep_alive_limit: Option<Duration>,
         peer: Peer,
@@ -310,8 +306,7 @@ impl Connection {
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {
-        let farewell = lock(&self.farewell).take();
-        if let Some(Farewell { bytes, reason }) = farewell {
+        if let Some((bytes, reason)) = self.farewell.take() {
             out.extend_from_slice(&bytes);
             let why = match reason {
                 ReasonCode::SessionTakenOver => "another connection with this client identifier",

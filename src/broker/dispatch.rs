@@ -44,7 +44,13 @@ pub(super) struct Route {
     generation: u64,
     pub(super) topic: TopicName,
     direct: Vec<(Arc<Slot>, Match<SessionNo>)>,
-    groups: Vec<(GroupMatch<SessionNo>, HashMap<SessionNo, Arc<Slot>>)>,
+    groups: Vec<Group>,
+}
+
+/// A shared subscription's members.
+struct Group {
+    matched: GroupMatch<SessionNo>,
+    slots: HashMap<SessionNo, Arc<Slot>>,
 }
 
 /// The routes of the topics a client publishes to. Devices publish to the same few for ever.
@@ -108,6 +114,17 @@ struct Share<'a> {
     delivery: Delivery,
 }
 
+impl Group {
+    /// One member in turn: an online one first, else a persistent one that sleeps.
+    fn choose(&self) -> Option<(&Arc<Slot>, Subscription)> {
+        let online = |no: SessionNo| self.slots.get(&no).is_some_and(|s| s.is_online());
+        let sleeping = |no: SessionNo| self.slots.get(&no).is_some_and(|s| s.keep.persistent);
+        let next = self.matched.next_where(online).or_else(|| self.matched.next_where(sleeping));
+        let (no, subscription) = next?;
+        Some((self.slots.get(&no)?, subscription))
+    }
+}
+
 impl Broker {
     pub(super) fn route(&self, topic: TopicName) -> Route {
         let (generation, matches) = {
@@ -118,9 +135,9 @@ impl Broker {
         let slot = |no: SessionNo| registry.by_no(no);
         let direct = matches.direct.into_iter().filter_map(|m| Some((slot(m.subscriber)?, m))).collect();
         let groups = matches.groups.into_iter();
-        let groups = groups.map(|g| {
-            let slots = g.members.iter().filter_map(|(no, _)| Some((*no, slot(*no)?))).collect();
-            (g, slots)
+        let groups = groups.map(|matched| {
+            let slots = matched.members.iter().filter_map(|(no, _)| Some((*no, slot(*no)?))).collect();
+            Group { matched, slots }
         });
         Route { generation, topic, direct, groups: groups.collect() }
     }
@@ -324,8 +341,8 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
         };
         shares.push(Share { slot, delivery });
     }
-    for (group, slots) in &route.groups {
-        if let Some((slot, subscription)) = choose(group, slots) {
+    for group in &route.groups {
+        if let Some((slot, subscription)) = group.choose() {
             let delivery = Delivery {
                 qos: publish.qos.min(subscription.options.qos),
                 retain: publish.retain && subscription.options.retain_as_published,
@@ -335,17 +352,6 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
         }
     }
     shares
-}
-
-/// One member of a shared subscription in turn: an online one first, else a persistent one that sleeps.
-fn choose<'a>(
-    group: &GroupMatch<SessionNo>,
-    slots: &'a HashMap<SessionNo, Arc<Slot>>,
-) -> Option<(&'a Arc<Slot>, Subscription)> {
-    let online = |no: SessionNo| slots.get(&no).is_some_and(|s| s.is_online());
-    let sleeping = |no: SessionNo| slots.get(&no).is_some_and(|s| s.keep.persistent);
-    let (no, subscription) = group.next_where(online).or_else(|| group.next_where(sleeping))?;
-    Some((slots.get(&no)?, subscription))
 }
 
 /// The PUBLISH for one QoS 0 subscriber, from the publisher's own packet.

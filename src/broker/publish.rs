@@ -25,17 +25,15 @@ impl Connection {
             self.count_publish()?;
         }
         let aliased;
-        let topic = match publish.properties.topic_alias {
-            None => publish.topic,
-            Some(_) => {
-                aliased = self.resolve_alias(publish)?;
-                aliased.as_str()
-            }
+        let topic = if publish.properties.topic_alias.is_some() {
+            aliased = self.resolve_alias(publish)?;
+            aliased.as_str()
+        } else {
+            publish.topic
         };
-        let route = match self.routes.resolve(&self.broker, topic) {
-            Ok(route) => route,
-            // [MQTT-3.3.2-2]
-            Err(_) => return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name")),
+        // [MQTT-3.3.2-2]
+        let Ok(route) = self.routes.resolve(&self.broker, topic) else {
+            return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
         };
         let inbound_qos2 = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
         if let Some(id) = inbound_qos2

@@ -48,13 +48,22 @@ pub(super) struct Attached {
     pub(super) waker: Option<Waker>,
     /// The waker has been called, or is about to be, since the connection last looked.
     pub(super) notified: bool,
-    pub(super) farewell: Arc<Mutex<Option<Farewell>>>,
+    pub(super) farewell: Arc<Farewell>,
 }
 
-/// The last bytes of a connection that another part of the broker ends.
-pub(super) struct Farewell {
-    pub(super) bytes: Vec<u8>,
-    pub(super) reason: ReasonCode,
+/// The last bytes of a connection that another part of the broker ends, and why; left here for the connection's own
+/// driver to fetch.
+#[derive(Default)]
+pub(super) struct Farewell(Mutex<Option<(Vec<u8>, ReasonCode)>>);
+
+impl Farewell {
+    fn leave(&self, bytes: Vec<u8>, reason: ReasonCode) {
+        *lock(&self.0) = Some((bytes, reason));
+    }
+
+    pub(super) fn take(&self) -> Option<(Vec<u8>, ReasonCode)> {
+        lock(&self.0).take()
+    }
 }
 
 impl Slot {
@@ -116,7 +125,7 @@ impl State {
                 goodbye(reason).encode(Version::V5, &mut bytes);
             }
         }
-        *lock(&connection.farewell) = Some(Farewell { bytes, reason });
+        connection.farewell.leave(bytes, reason);
         if let Some(waker) = connection.waker {
             waker.wake();
         }

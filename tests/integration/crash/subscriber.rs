@@ -1,0 +1,134 @@
+//! A subscriber that judges exactly-once: it keeps the packet ids it has received and not seen released across
+//! connections, as the standard asks of a receiver, and a ledger beside them.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use dormouse::codec::{
+    Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, RetainHandling,
+    Subscribe, SubscribeFilter, SubscribeOptions, Version,
+};
+
+use super::{client, ledger::Ledger, wire::Wire};
+
+pub(super) struct Subscriber {
+    pub(super) name: &'static str,
+    pub(super) version: Version,
+    pub(super) qos: QoS,
+    pub(super) filter: &'static str,
+    /// Messages after which it goes to sleep for a moment; 0: it stays.
+    pub(super) nap_every: usize,
+    pub(super) address: Arc<Mutex<SocketAddr>>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) stop: Arc<AtomicBool>,
+    /// Its first subscription has been acknowledged.
+    pub(super) ready: Arc<AtomicBool>,
+}
+
+/// What outlives a connection.
+#[derive(Default)]
+struct Memory {
+    subscribed: bool,
+    unreleased: HashSet<PacketId>,
+    since_nap: usize,
+}
+
+impl Subscriber {
+    pub(super) fn run(self) {
+        let mut memory = Memory::default();
+        while !self.stop.load(Ordering::Relaxed) {
+            // A broken connection is what this test is about.
+            let _ = self.session(&mut memory);
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn session(&self, memory: &mut Memory) -> io::Result<()> {
+        let address = *self.address.lock().unwrap();
+        let mut wire = Wire::connect(address, self.version)?;
+        let present = client::connect(&mut wire, self.name, self.version)?;
+        if memory.subscribed && !present {
+            self.ledger.broken(format!("{}: the session is gone", self.name));
+            memory.unreleased.clear();
+        }
+        if !memory.subscribed {
+            wire.send(&[self.subscribe()])?;
+        }
+        while !self.stop.load(Ordering::Relaxed) {
+            let mut answers = Vec::new();
+            wire.receive(|packet| {
+                answers.extend(self.handle(&packet, memory));
+                ControlFlow::Continue(())
+            })?;
+            wire.send(&answers)?;
+            if self.nap_every > 0 && memory.since_nap >= self.nap_every {
+                memory.since_nap = 0;
+                let goodbye = Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
+                wire.send(&[Packet::Disconnect(goodbye)])?;
+                std::thread::park_timeout(Duration::from_millis(60));
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(&self) -> Packet<'static> {
+        let options = SubscribeOptions {
+            qos: self.qos,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::Send,
+        };
+        Packet::Subscribe(Subscribe {
+            packet_id: PacketId::new(1).unwrap(),
+            subscription_id: None,
+            user: Vec::new(),
+            filters: vec![SubscribeFilter { filter: self.filter, options }],
+        })
+    }
+
+    fn handle(&self, packet: &Packet<'_>, memory: &mut Memory) -> Option<Packet<'static>> {
+        let ack = |packet_id| Ack { packet_id, reason: ReasonCode::Success, properties: ReasonProperties::default() };
+        match packet {
+            Packet::Suback(_) => {
+                memory.subscribed = true;
+                self.ready.store(true, Ordering::SeqCst);
+                None
+            }
+            Packet::Publish(publish) => {
+                let id = publish.packet_id.expect("QoS 1 or 2");
+                if publish.qos == QoS::AtLeastOnce {
+                    self.deliver(publish, memory);
+                    return Some(Packet::Puback(ack(id)));
+                }
+                if memory.unreleased.insert(id) {
+                    self.deliver(publish, memory);
+                } else if !publish.dup {
+                    self.ledger.broken(format!("{}: packet id {} used again without DUP", self.name, id.get()));
+                }
+                Some(Packet::Pubrec(ack(id)))
+            }
+            Packet::Pubrel(rel) => {
+                memory.unreleased.remove(&rel.packet_id);
+                Some(Packet::Pubcomp(ack(rel.packet_id)))
+            }
+            other => panic!("{}: did not expect {other:?}", self.name),
+        }
+    }
+
+    fn deliver(&self, publish: &Publish<'_>, memory: &mut Memory) {
+        let text = std::str::from_utf8(publish.payload).unwrap();
+        let (publisher, number) = text.split_once(' ').unwrap();
+        self.ledger.deliver(self.name, (publisher.to_owned(), number.parse().unwrap()));
+        memory.since_nap += 1;
+    }
+}
