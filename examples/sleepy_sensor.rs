@@ -54,7 +54,11 @@ async fn awake(device: &str, wake: u32) -> Result<(), Box<dyn Error>> {
 }
 
 /// Takes what waited. A new session has to subscribe first.
-async fn take_commands(client: &AsyncClient, events: &mut EventLoop, device: &str) -> Result<u32, Box<dyn Error>> {
+async fn take_commands(
+    client: &AsyncClient,
+    events: &mut EventLoop,
+    device: &str,
+) -> Result<u32, Box<dyn Error>> {
     let mut commands = 0;
     loop {
         match timeout(QUIET, events.poll()).await {

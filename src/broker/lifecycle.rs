@@ -151,11 +151,11 @@ impl Broker {
             self.publish_will(slot, will, now, &mut touched);
         }
         let mut state = slot.state();
-        for kept in state.session.outbound.drain() {
-            slot.keep.forget(&kept);
-        }
         if slot.keep.persistent {
             state.settled = self.journal.append(Record::Gone(slot.no), Urgency::Now);
+        }
+        for kept in state.session.outbound.drain() {
+            slot.keep.forget(&kept);
         }
         let gate = state.settled.clone();
         drop(state);

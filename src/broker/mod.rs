@@ -26,11 +26,12 @@ mod slot;
 mod subscribe;
 
 use std::{
+    io,
     net::SocketAddr,
     num::NonZeroU64,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -74,6 +75,8 @@ pub struct Broker {
     refused: Counter,
     next_epoch: AtomicU64,
     shutting_down: AtomicBool,
+    clock: OnceLock<store::Clock>,
+    opened_at: Timestamp,
 }
 
 impl Broker {
@@ -102,6 +105,8 @@ impl Broker {
             refused: Counter::default(),
             next_epoch: AtomicU64::new(1),
             shutting_down: AtomicBool::new(false),
+            clock: OnceLock::new(),
+            opened_at: now,
         });
         for session in recovered.sessions {
             broker.recover_session(session, now);
@@ -111,9 +116,16 @@ impl Broker {
         Ok((broker, now))
     }
 
-    /// Starts the journal's threads. `clock` reads the time line and the wall clock.
-    pub fn start(&self, clock: Arc<dyn Fn() -> (Timestamp, WallClock) + Send + Sync>) {
-        self.journal.start(clock);
+    /// Gives the broker its clock, which reads the time line and the wall clock, and starts the journal's threads.
+    pub fn start(&self, clock: store::Clock) -> io::Result<()> {
+        // A second start would be a second clock: the first stays.
+        let clock = self.clock.get_or_init(|| clock);
+        self.journal.start(Arc::clone(clock))
+    }
+
+    /// The time now, by the clock given to [`Broker::start`]; before that, the time at which the broker was opened.
+    pub fn now(&self) -> Timestamp {
+        self.clock.get().map_or(self.opened_at, |clock| clock().0)
     }
 
     /// Asks every connection to close, v5 clients with DISCONNECT 0x8B, and refuses new ones.

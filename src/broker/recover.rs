@@ -1,9 +1,10 @@
 //! Between the journal and memory: sessions brought back at start, and snapshots given when the journal asks.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     Broker,
+    connect::wake_urgency,
     keep::Kept,
     slot::{Slot, State, lock},
     subscribe,
@@ -11,12 +12,9 @@ use super::{
 use crate::{
     message::SessionNo,
     session::{Entry, Outbound, Session, SubscriptionTerms},
-    store::{Gate, QueuedRecord, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
+    store::{Gate, LAZY_INTERVAL, QueuedRecord, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
     time::Timestamp,
 };
-
-/// The journal learns within this time that a long-lived session woke or went to sleep.
-const WAKE_SLACK: Duration = Duration::from_secs(3_600);
 
 impl Broker {
     /// Puts a session back to where the journal had it. One that was connected counts as disconnected now, by the
@@ -26,8 +24,9 @@ impl Broker {
         let Snapshot { mut record, subscriptions, inbound_qos2, received } = snapshot;
         if record.expires_at == Timestamp::NEVER {
             record.expires_at = now.after(record.expiry);
-        } else if record.expiry > Duration::from_secs(86_400) {
-            record.expires_at = record.expires_at.after(WAKE_SLACK);
+        } else if wake_urgency(record.expiry) == Urgency::Lazy {
+            // It may have woken since, and the journal not been told.
+            record.expires_at = record.expires_at.after(LAZY_INTERVAL);
         }
         if let Some(will) = record.will.as_mut().filter(|w| w.due_at == Timestamp::NEVER) {
             will.due_at = now.after(will.delay);

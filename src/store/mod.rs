@@ -1,215 +1,67 @@
-//! The journal. (API contract.)
-#![allow(missing_docs, unused)]
-use crate::{
-    codec::{PacketId, QoS, SubscribeOptions},
-    message::{Delivery, Message, Seq, SessionNo},
-    time::{Timestamp, WallClock},
-    topic::{TopicFilter, TopicName},
+//! The journal: what the broker must not lose.
+//!
+//! Everything goes into an open batch of records. A commit thread takes the batch, writes it as one *commit*, syncs,
+//! raises the durable mark and wakes whoever waits; meanwhile the next batch grows. An answer to a client waits behind
+//! a `Gate` that opens when the commit it depends on is durable.
+//!
+//! **Never does:** promise what is not synced; hold a lock while it reads or writes the disk; delete a single record.
+//!
+//! # Generations, and why deleting the oldest is safe
+//!
+//! Commits stand in *generations*, which are deleted whole, oldest first. Say a record *overrides* another when it
+//! takes back part of what the other says: `Done`, `Received` and `Gone` override a message's targets; a newer retained
+//! value or `RetainedCleared` an older value; a session's snapshot all of that session's records before it.
+//!
+//! *Invariant: a record that overrides another stands after it.* Both are appended under the journal's lock, in the
+//! order things happened; a compaction copy of a message is taken under the same lock and holds only the claims that
+//! are left at that moment, so whatever overrides them later stands after the copy too.
+//!
+//! Therefore: when a generation is the oldest, everything the records in it override stands in it as well, and goes
+//! with it. `Done`, `Received`, `Released`, `Subscribed`, `Gone`, `RetainedCleared` need no copying. What is still
+//! wanted of the oldest generation is (a) messages with claims left, which are copied, and (b) sessions whose latest
+//! snapshot it holds, which are asked for a new one; records of such a session that are neither in that new snapshot
+//! nor after it do not exist, because the snapshot is taken under the session's lock. Before the deletion every record
+//! appended until then is durable: a claim that was dropped in memory was dropped by a record that survives.
+//!
+//! # Locks
+//!
+//! A session's lock (the broker's), then the journal's (`state`), then a message's. The commit thread holds `committer`
+//! before all of them, and asks for snapshots holding no other. Nothing is woken under a lock.
+
+mod batch;
+mod commit;
+mod compact;
+mod config;
+mod error;
+mod format;
+mod frame;
+mod gate;
+mod hold;
+mod journal;
+mod ledger;
+mod lock;
+pub mod medium;
+mod read;
+mod record;
+mod recover;
+mod replay;
+mod state;
+mod stats;
+mod stored;
+#[cfg(test)]
+mod tests;
+mod wire;
+
+pub use self::{
+    commit::Step,
+    compact::SnapshotSource,
+    config::{Config, Durability},
+    error::OpenError,
+    gate::{CommitNo, Gate},
+    journal::{Clock, Journal},
+    record::{Completion, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
+    recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
+    state::{LAZY_INTERVAL, Urgency},
+    stats::Stats,
+    stored::Stored,
 };
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    task::Waker,
-    time::Duration,
-};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct CommitNo(pub u64);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    Power,
-    Process,
-    Relaxed,
-}
-
-#[derive(Clone, Debug)]
-pub struct Config {
-    pub durability: Durability,
-    pub elision_wait_max: Duration,
-    pub done_interval: Duration,
-    pub backlog_bytes_max: usize,
-}
-
-/// What an answer waits for.
-#[derive(Clone)]
-pub enum Gate {
-    Open,
-    Commit(CommitNo),
-    Message(Arc<Stored>),
-}
-
-/// One kept message: on its way to the disk, held back (elision), on the disk, or done with.
-pub struct Stored {
-    body: Option<Arc<Message>>,
-}
-impl Stored {
-    pub fn body(&self) -> Option<Arc<Message>> {
-        self.body.clone()
-    }
-    pub fn size_bytes(&self) -> usize {
-        0
-    }
-    pub fn expires_at(&self) -> Timestamp {
-        Timestamp::NEVER
-    }
-    /// Drops the copy in memory once it can be read back.
-    pub fn unload(&self) {}
-    pub fn is_lost(&self) -> bool {
-        false
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Target {
-    pub session: SessionNo,
-    pub seq: Seq,
-    pub delivery: Delivery,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct Completion {
-    /// The publisher's session, when persistent: its held messages are written before this one is.
-    pub publisher: Option<SessionNo>,
-    /// QoS 2: goes into the same commit.
-    pub inbound_qos2: Option<PacketId>,
-    /// It is the topic's retained message, with this version.
-    pub retained: Option<u64>,
-    /// Every target is online and was sent it: hold it back for `elision_wait`.
-    pub may_elide: bool,
-    /// An online session is about to send it: keep the body in memory after the commit, until `unload`.
-    pub keep_body: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct SessionRecord {
-    pub session: SessionNo,
-    pub client_id: Arc<str>,
-    pub expiry: Duration,
-    /// When the session expires if nobody connects: NEVER while connected.
-    pub expires_at: Timestamp,
-    pub inflight_max: u16,
-    /// Sequence numbers below this may have been given out.
-    pub seq_reserved: Seq,
-    pub will: Option<WillRecord>,
-}
-#[derive(Clone, Debug, PartialEq)]
-pub struct WillRecord {
-    pub message: Message,
-    pub delay: Duration,
-    /** When it is due; NEVER while connected. */
-    pub due_at: Timestamp,
-    pub expiry: Option<u32>,
-}
-#[derive(Clone, Debug, PartialEq)]
-pub struct SubscriptionRecord {
-    pub filter: TopicFilter,
-    pub options: SubscribeOptions,
-    pub subscription_id: Option<u32>,
-}
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    pub record: SessionRecord,
-    pub subscriptions: Vec<SubscriptionRecord>,
-    pub inbound_qos2: Vec<PacketId>,
-    pub received: Vec<Seq>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Record {
-    Snapshot(Box<Snapshot>),
-    Session(Box<SessionRecord>),
-    Gone(SessionNo),
-    Subscribed(SessionNo, SubscriptionRecord),
-    Unsubscribed(SessionNo, TopicFilter),
-    InboundQos2(SessionNo, PacketId),
-    Released(SessionNo, PacketId),
-    Received(SessionNo, Seq),
-    Done(SessionNo, Seq),
-    RetainedCleared(TopicName, u64),
-}
-
-pub struct QueuedRecord {
-    pub seq: Seq,
-    pub message: Arc<Stored>,
-    pub target: u32,
-    pub delivery: Delivery,
-}
-pub struct RecoveredSession {
-    pub snapshot: Snapshot,
-    pub queue: Vec<QueuedRecord>,
-}
-pub struct RecoveredRetained {
-    pub version: u64,
-    pub stored: Arc<Stored>,
-    pub message: Arc<Message>,
-}
-pub struct Recovered {
-    pub now: Timestamp,
-    pub sessions: Vec<RecoveredSession>,
-    pub retained: Vec<RecoveredRetained>,
-    pub next_session: u64,
-    pub next_retained_version: u64,
-}
-
-pub trait SnapshotSource: Send + Sync {
-    fn snapshot(&self, session: SessionNo);
-}
-
-pub enum Urgency {
-    Now,
-    Rides,
-    Lazy,
-}
-
-#[derive(Clone)]
-pub struct Journal;
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    #[error("locked")]
-    Locked(PathBuf),
-}
-
-impl Journal {
-    pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
-        unimplemented!()
-    }
-    pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        unimplemented!()
-    }
-    pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {}
-    pub fn confirm(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
-        Gate::Open
-    }
-    pub fn received(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
-        Gate::Open
-    }
-    pub fn forget(&self, stored: &Arc<Stored>, target: u32) {}
-    pub fn unretain(&self, stored: &Arc<Stored>, cleared: Option<(TopicName, u64)>) -> Gate {
-        Gate::Open
-    }
-    pub fn append(&self, record: Record, urgency: Urgency) -> Gate {
-        Gate::Open
-    }
-    pub fn is_open(&self, gate: &Gate) -> bool {
-        true
-    }
-    pub fn poll_gate(&self, gate: &Gate, waker: &Waker) -> bool {
-        true
-    }
-    pub fn load(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {}
-    pub fn write_now(&self, stored: &Arc<Stored>) {}
-    pub fn hurry(&self) {}
-    pub fn poll_backlog(&self, waker: &Waker) -> bool {
-        true
-    }
-    pub fn start(&self, clock: Arc<dyn Fn() -> (Timestamp, WallClock) + Send + Sync>) {}
-    pub fn backlogged(&self) -> bool {
-        false
-    }
-    pub fn poisoned(&self) -> bool {
-        false
-    }
-    pub fn set_snapshot_source(&self, source: std::sync::Weak<dyn SnapshotSource>) {}
-    pub fn close(&self) {}
-}

@@ -1,0 +1,240 @@
+//! The commit loop: takes the open batch, writes it, syncs, raises the durable mark, wakes.
+//!
+//! It is a `step` that a thread drives in production and a simulation drives directly.
+
+use std::sync::Arc;
+
+use super::{
+    batch::{Batch, Encoded, place},
+    compact::Compaction,
+    config::Durability,
+    frame,
+    gate::{CommitNo, wake_all},
+    journal::Shared,
+    ledger::GenerationBooks,
+    medium::MediumError,
+    record::Marks,
+    state::{Health, State},
+    stats::count,
+    stored::{Phase, Place, Stored},
+};
+use crate::time::{Timeline, Timestamp};
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something; there may be more to do.
+    Worked,
+    /// Nothing: there is nothing to do until then, unless something is appended.
+    Idle(Option<Timestamp>),
+}
+
+/// What only the commit thread knows.
+#[derive(Debug)]
+pub(super) struct Committer {
+    /// This start of the broker.
+    pub(super) run: u32,
+    pub(super) next_frame: u64,
+    /// The next commit begins with the marks.
+    pub(super) marks_due: bool,
+    pub(super) compaction: Compaction,
+}
+
+/// A batch on its way to the disk.
+struct Taken {
+    batch: Batch,
+    no: CommitNo,
+    marks: Marks,
+    generation: Option<u32>,
+    generation_is_full: bool,
+}
+
+impl Shared {
+    /// The commit thread.
+    pub(super) fn run_commits(&self) {
+        while self.wait_for_work() {
+            while self.step() == Step::Worked {
+                if self.state().stopping {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Commits if something is due, then gives compaction its turn.
+    pub(super) fn step(&self) -> Step {
+        let mut committer = self.committer();
+        let worked = committer.commit_if_due(self).and_then(|committed| {
+            let compacted = committer.compact(self)?;
+            Ok(committed || compacted)
+        });
+        match worked {
+            Ok(true) => Step::Worked,
+            Ok(false) => Step::Idle(self.state().next_deadline()),
+            Err(error) => {
+                self.poison(&error);
+                Step::Idle(None)
+            }
+        }
+    }
+
+    /// The first commit of this run: the marks. It makes the run's number known, and shows that the disk takes writes.
+    pub(super) fn first_commit(&self) -> Result<(), MediumError> {
+        let mut committer = self.committer();
+        committer.marks_due = true;
+        let taken = self.state().take();
+        committer.commit(self, taken)
+    }
+
+    /// Commits all that is left, held messages included, and closes.
+    pub(super) fn commit_the_rest(&self) {
+        let mut committer = self.committer();
+        let now = self.now().0;
+        let taken = {
+            let mut state = self.state();
+            state.release_all(now);
+            (state.health == Health::Running && !state.open.is_empty()).then(|| state.take())
+        };
+        if let Some(taken) = taken
+            && let Err(error) = committer.commit(self, taken)
+        {
+            self.poison(&error);
+        }
+        let wakers = {
+            let mut state = self.state();
+            if state.health == Health::Running { state.stop(Health::Closed, now) } else { Vec::new() }
+        };
+        wake_all(wakers);
+    }
+}
+
+impl State {
+    /// Takes the open batch and opens the next.
+    fn take(&mut self) -> Taken {
+        let no = self.open_no;
+        self.open_no = CommitNo(no.0 + 1);
+        let batch = std::mem::take(&mut self.open);
+        self.writing_bytes = batch.bytes();
+        let full_at = self.generation_bytes();
+        let generation = self.ledger.active().map(|books| (books.no, books.frame_bytes >= full_at));
+        Taken {
+            batch,
+            no,
+            marks: self.marks,
+            generation: generation.map(|(no, _)| no),
+            generation_is_full: generation.is_none_or(|(_, full)| full),
+        }
+    }
+}
+
+impl Committer {
+    pub(super) fn new(run: u32, next_frame: u64) -> Self {
+        Self { run, next_frame, marks_due: true, compaction: Compaction::default() }
+    }
+
+    fn commit_if_due(&mut self, shared: &Shared) -> Result<bool, MediumError> {
+        let now = shared.now().0;
+        let taken = {
+            let mut state = shared.state();
+            if !state.is_due(now) {
+                return Ok(false);
+            }
+            state.release_due(now);
+            if state.open.is_empty() {
+                return Ok(false);
+            }
+            state.take()
+        };
+        self.commit(shared, taken)?;
+        Ok(true)
+    }
+
+    fn commit(&mut self, shared: &Shared, taken: Taken) -> Result<(), MediumError> {
+        let generation = match taken.generation {
+            Some(no) if !taken.generation_is_full => no,
+            before => self.next_generation(shared, before)?,
+        };
+        let (at, wall) = shared.now();
+        let marks = Marks { run: self.run, ..taken.marks };
+        let encoded = taken.batch.encode(Timeline { at, wall }, self.marks_due.then_some(marks));
+        let first_frame = self.next_frame;
+        let frames = frame::cut(self.run, taken.no.0, first_frame, &encoded.stream);
+        let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
+        self.next_frame += frames.len() as u64;
+        shared.medium.apply(frames)?;
+        match shared.config.durability {
+            Durability::Power => {
+                shared.medium.sync()?;
+                count(&shared.counters.syncs, 1);
+            }
+            Durability::Process | Durability::Relaxed => shared.medium.hand_over()?,
+        }
+        self.marks_due = false;
+        self.compaction.committed(bytes);
+        let counters = &shared.counters;
+        count(&counters.commits, 1);
+        count(&counters.bytes_frames, bytes);
+        count(&counters.bytes_payload, encoded.payload_bytes);
+        count(&counters.messages_written, encoded.first_written);
+        count(&counters.records, encoded.records);
+        let wakers = shared.state().committed(taken.no, generation, first_frame, bytes, encoded);
+        wake_all(wakers);
+        Ok(())
+    }
+
+    fn next_generation(&mut self, shared: &Shared, before: Option<u32>) -> Result<u32, MediumError> {
+        let no = before.map_or(1, |no| no + 1);
+        shared.medium.new_generation(no)?;
+        self.marks_due = true;
+        shared.state().ledger.generations.push_back(GenerationBooks::new(no));
+        Ok(no)
+    }
+}
+
+impl State {
+    /// A commit is durable: keeps the books and takes out who waited for it.
+    fn committed(
+        &mut self,
+        no: CommitNo,
+        generation: u32,
+        first_frame: u64,
+        bytes: u64,
+        encoded: Encoded,
+    ) -> Vec<std::task::Waker> {
+        self.durable = no;
+        self.writing_bytes = 0;
+        if let Some(books) = self.ledger.active() {
+            books.frame_bytes += bytes;
+        }
+        for (stored, offset, len) in encoded.messages {
+            self.placed(&stored, place(generation, first_frame, offset, len));
+        }
+        for (session, len) in encoded.snapshots {
+            self.ledger.snapshot_placed(session, generation, len);
+        }
+        let mut wakers = self.waiters.take_until(no);
+        if !self.is_backlogged() {
+            wakers.extend(self.backlog_waiters.take());
+        }
+        wakers
+    }
+
+    /// A message stands here now, for the first time or as a copy.
+    fn placed(&mut self, stored: &Arc<Stored>, place: Place) {
+        let mut state = stored.lock();
+        let before = state.place();
+        let is_dead = state.is_dead();
+        state.phase = Phase::Written(place);
+        if is_dead || !state.keep_body {
+            state.body = None;
+        }
+        drop(state);
+        if is_dead {
+            return;
+        }
+        if let Some(before) = before {
+            self.ledger.message_left(before);
+        }
+        self.ledger.message_placed(stored, place);
+    }
+}

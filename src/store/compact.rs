@@ -1,0 +1,220 @@
+//! Compaction: empties the oldest generation of what is still wanted, and deletes it.
+//!
+//! Runs when the frames on disk take more than twice what is live, a little after each commit, so it never holds up
+//! more than it must. Why deleting is safe stands in the module's doc.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
+
+use super::{
+    batch::Item,
+    commit::Committer,
+    format::split_message,
+    gate::CommitNo,
+    journal::{Shared, lock},
+    ledger::GenerationBooks,
+    medium::MediumError,
+    read::EntryReader,
+    state::Health,
+    stats::count,
+    stored::{Place, Stored},
+};
+use crate::message::SessionNo;
+
+/// What is copied per commit at least. More only when commits are larger than that: then as much as the last one had,
+/// so compaction keeps up with whatever comes.
+const COPY_BYTES_MIN: u64 = 256 << 10;
+/// A generation that is not empty after so many passes is left alone until the next one is begun.
+const PASSES_MAX: u32 = 3;
+
+/// Gives a session's state back to the journal.
+pub trait SnapshotSource: Send + Sync {
+    /// Takes the session's lock and appends a `Record::Snapshot` with `Urgency::Rides`. Does nothing if the session is
+    /// gone and its `Record::Gone` appended. Called by the commit thread with no lock of the journal's state held; it
+    /// must not wait for a commit.
+    fn snapshot(&self, session: SessionNo);
+}
+
+/// Where compaction stands.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    stage: Stage,
+    /// The open batch that has had its share.
+    fed: CommitNo,
+    last_commit_bytes: u64,
+    /// The active generation in which compaction was given up; tried again in the next.
+    given_up_in: Option<u32>,
+}
+
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Feeding {
+        victim: u32,
+        pass: u32,
+        messages: VecDeque<(Place, Arc<Stored>)>,
+        sessions: VecDeque<SessionNo>,
+    },
+    /// Everything is copied; when this commit is durable the generation goes.
+    Waiting { victim: u32, pass: u32, commit: CommitNo },
+}
+
+impl Compaction {
+    /// Takes note of a commit's size.
+    pub(super) fn committed(&mut self, bytes: u64) {
+        self.last_commit_bytes = bytes;
+    }
+}
+
+impl Committer {
+    /// Does a piece of compaction if any is wanted; true if it did something that leaves more to do at once.
+    pub(super) fn compact(&mut self, shared: &Shared) -> Result<bool, MediumError> {
+        match std::mem::take(&mut self.compaction.stage) {
+            Stage::Idle => {
+                self.compaction.stage = self.begin(shared);
+                Ok(!matches!(self.compaction.stage, Stage::Idle))
+            }
+            Stage::Feeding { victim, pass, messages, sessions } => {
+                let open_no = shared.state().open_no;
+                if self.compaction.fed == open_no {
+                    self.compaction.stage = Stage::Feeding { victim, pass, messages, sessions };
+                    return Ok(false);
+                }
+                self.compaction.fed = open_no;
+                self.compaction.stage = self.feed(shared, victim, pass, messages, sessions)?;
+                Ok(!matches!(self.compaction.stage, Stage::Feeding { .. }))
+            }
+            Stage::Waiting { victim, pass, commit } => {
+                if !shared.state().is_durable(commit) {
+                    self.compaction.stage = Stage::Waiting { victim, pass, commit };
+                    return Ok(false);
+                }
+                self.compaction.stage = self.finish(shared, victim, pass)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Chooses the oldest generation, if compaction is wanted.
+    fn begin(&self, shared: &Shared) -> Stage {
+        let mut state = shared.state();
+        let floor = 2 * state.generation_bytes();
+        let ledger = &mut state.ledger;
+        let wanted = ledger.frame_bytes() > floor.max(2 * ledger.live_bytes());
+        let active = ledger.active().map(|books| books.no);
+        if !wanted || active == self.compaction.given_up_in {
+            return Stage::Idle;
+        }
+        let victim = ledger.generations.front().map(|books| books.no).filter(|no| Some(*no) != active);
+        drop(state);
+        victim.map_or(Stage::Idle, |victim| pass(shared, victim, 1))
+    }
+
+    /// Copies a bounded number of bytes.
+    fn feed(
+        &mut self,
+        shared: &Shared,
+        victim: u32,
+        pass: u32,
+        mut messages: VecDeque<(Place, Arc<Stored>)>,
+        mut sessions: VecDeque<SessionNo>,
+    ) -> Result<Stage, MediumError> {
+        let budget = COPY_BYTES_MIN.max(self.compaction.last_commit_bytes);
+        let mut copied = 0;
+        let mut reader = EntryReader::new(&*shared.medium);
+        while copied < budget
+            && let Some((place, stored)) = messages.pop_front()
+        {
+            copied += copy(shared, &mut reader, place, &stored)?;
+        }
+        if messages.is_empty() && !sessions.is_empty() {
+            let source = lock(&shared.source).as_ref().and_then(Weak::upgrade);
+            let Some(source) = source else { return Ok(self.compaction.give_up(shared)) };
+            while copied < budget
+                && let Some(session) = sessions.pop_front()
+            {
+                let before = shared.state().open.bytes();
+                source.snapshot(session);
+                copied += shared.state().open.bytes().saturating_sub(before).max(1) as u64;
+            }
+        }
+        if !messages.is_empty() || !sessions.is_empty() {
+            return Ok(Stage::Feeding { victim, pass, messages, sessions });
+        }
+        let state = shared.state();
+        let commit = if state.open.is_empty() { state.durable } else { state.open_no };
+        Ok(Stage::Waiting { victim, pass, commit })
+    }
+
+    /// Deletes the generation if nothing in it is wanted, else goes over it again.
+    fn finish(&mut self, shared: &Shared, victim: u32, passes: u32) -> Result<Stage, MediumError> {
+        if !is_empty(shared, victim) {
+            if passes < PASSES_MAX {
+                return Ok(pass(shared, victim, passes + 1));
+            }
+            tracing::warn!(generation = victim, "a part of the journal cannot be emptied yet");
+            return Ok(self.compaction.give_up(shared));
+        }
+        shared.medium.delete_generation(victim)?;
+        shared.state().ledger.generations.pop_front();
+        Ok(Stage::Idle)
+    }
+}
+
+impl Compaction {
+    /// Leaves the rest for the time after the next generation is begun.
+    fn give_up(&mut self, shared: &Shared) -> Stage {
+        self.given_up_in = shared.state().ledger.active().map(|books| books.no);
+        Stage::Idle
+    }
+}
+
+/// Lists what is wanted of a generation.
+fn pass(shared: &Shared, victim: u32, pass: u32) -> Stage {
+    let state = shared.state();
+    let live = state.ledger.generations.iter().find(|books| books.no == victim).map(GenerationBooks::live);
+    let sessions = state.ledger.sessions_in(victim);
+    Stage::Feeding { victim, pass, messages: live.unwrap_or_default().into(), sessions: sessions.into() }
+}
+
+fn is_empty(shared: &Shared, victim: u32) -> bool {
+    let state = shared.state();
+    state.ledger.sessions_in(victim).is_empty()
+        && state.ledger.generations.iter().all(|books| books.no != victim || books.live().is_empty())
+}
+
+/// Copies a message with the claims it has left. Returns the bytes it takes.
+fn copy(
+    shared: &Shared,
+    reader: &mut EntryReader<'_>,
+    place: Place,
+    stored: &Arc<Stored>,
+) -> Result<u64, MediumError> {
+    if stored.lock().is_dead() {
+        return Ok(0);
+    }
+    let entry = reader.entry(place)?;
+    let split = entry.as_deref().and_then(split_message).filter(|(head, _, _)| head.id == stored.id());
+    let Some((_, part, mut claims)) = split else {
+        tracing::error!(message = stored.id(), "a stored message cannot be read back: it is lost");
+        count(&shared.counters.messages_lost, 1);
+        stored.lock().lost = true;
+        return Ok(0);
+    };
+    let part = part.to_vec();
+    let bytes = part.len() as u64;
+    let now = shared.now().0;
+    let mut state = shared.state();
+    let message = stored.lock();
+    if message.is_dead() || message.place() != Some(place) || state.health != Health::Running {
+        return Ok(0);
+    }
+    claims.targets.retain(|(index, _)| message.left.contains(*index));
+    claims.retained = claims.retained.filter(|_| message.retained);
+    drop(message);
+    state.open.push(Item::Copy { stored: Arc::clone(stored), part, claims }, now);
+    Ok(bytes)
+}

@@ -1,0 +1,44 @@
+//! How the journal is to behave.
+
+use std::time::Duration;
+
+/// What an acknowledgement is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It survives a power cut: every commit is synced to the disk.
+    Power,
+    /// It survives a crash of the broker, not of the machine: commits are handed to the operating system.
+    Process,
+    /// It is given at once; commits happen every `done_interval`.
+    Relaxed,
+}
+
+/// The journal's settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What an acknowledgement is worth; `Power`.
+    pub durability: Durability,
+    /// The longest a message is held back in the hope that it need not be written; 100 ms. Zero: none is.
+    pub elision_wait_max: Duration,
+    /// How long a record that nobody waits for may wait for a commit; 1 s. A record lost so costs a duplicate.
+    pub done_interval: Duration,
+    /// The bytes that may wait for the disk before readers are told to pause (`Journal::backlogged`); 16 MiB.
+    pub backlog_bytes_max: usize,
+    /// The bytes of messages held back at one time; 8 MiB. Beyond it messages are written at once.
+    pub held_bytes_max: usize,
+    /// A generation is closed when it holds this many bytes; 16 MiB. Space is given back in such pieces.
+    pub generation_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Power,
+            elision_wait_max: Duration::from_millis(100),
+            done_interval: Duration::from_secs(1),
+            backlog_bytes_max: 16 << 20,
+            held_bytes_max: 8 << 20,
+            generation_bytes: 16 << 20,
+        }
+    }
+}

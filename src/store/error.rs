@@ -1,0 +1,48 @@
+//! Why a journal cannot be opened. Each message is one sentence with the path and what to do.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+/// Why a journal cannot be opened. Damaged data is no reason: it is set aside.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process has the data folder.
+    #[error("the data folder {} is in use by another process: stop it, or choose another folder", .path.display())]
+    Locked {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// The data folder is not there and cannot be made.
+    #[error("the data folder {} cannot be created ({source}): create it for the user the broker runs as", .path.display())]
+    CannotCreate {
+        /// The data folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data folder cannot be written to.
+    #[error("the data folder {} cannot be written to ({source}): check its owner, its mount and the space left", .path.display())]
+    NotWritable {
+        /// The data folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refuses to let the journal be read.
+    #[error("the journal in {} cannot be opened ({source}): check the permissions and the limit on open files", .path.display())]
+    Unreadable {
+        /// The data folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A newer Dormouse has written the journal.
+    #[error("the journal in {} has format {version}, which this version cannot read: run the newer Dormouse that wrote it", .path.display())]
+    NewerFormat {
+        /// The data folder.
+        path: PathBuf,
+        /// The format's version.
+        version: u8,
+    },
+}

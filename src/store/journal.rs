@@ -1,0 +1,423 @@
+//! The handle the broker holds.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::Waker,
+    thread::{Builder, JoinHandle},
+};
+
+use super::{
+    commit::{Committer, Step},
+    compact::SnapshotSource,
+    config::{Config, Durability},
+    error::OpenError,
+    gate::{Gate, wake_all},
+    lock::DataLock,
+    medium::{Medium, MediumError, sled::SledMedium},
+    read::ReadQueue,
+    record::{Completion, Record, Target},
+    recover::{self, Recovered},
+    state::{Health, State, Urgency},
+    stats::{Counters, Stats, read},
+    stored::{Phase, Stored},
+};
+use crate::{
+    message::{Message, Seq, SessionNo},
+    time::{Timestamp, WallClock},
+    topic::TopicName,
+};
+
+/// Tells the time: the broker's and the wall's.
+pub type Clock = Arc<dyn Fn() -> (Timestamp, WallClock) + Send + Sync>;
+
+/// The journal. Cheap to clone; all clones are one journal. `close` it: when the last handle goes without, its threads
+/// end and what was not committed is lost, as in a crash.
+#[derive(Clone)]
+pub struct Journal {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// What the handles and the two threads share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) medium: Box<dyn Medium>,
+    pub(super) counters: Counters,
+    pub(super) reads: ReadQueue,
+    pub(super) source: Mutex<Option<Weak<dyn SnapshotSource>>>,
+    state: Mutex<State>,
+    /// Tells the commit thread of work.
+    work: Condvar,
+    committer: Mutex<Committer>,
+    clock: OnceLock<Clock>,
+    /// The time until there is a clock.
+    started: (Timestamp, WallClock),
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: Option<DataLock>,
+}
+
+impl Journal {
+    /// Opens the journal in the data folder `dir`, making it if need be, and recovers what is in it. `wall` is the wall
+    /// clock now; `Recovered::now` is where the broker's clock goes on. Nothing is committed before `start`.
+    pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
+        let lock = DataLock::take(dir)?;
+        let medium = SledMedium::open(&dir.join("journal"), &dir.join("damaged"))
+            .map_err(|error| recover::open_error(error, dir))?;
+        Self::open_with(Box::new(medium), config, wall, Some(lock)).map_err(|error| error.at(dir))
+    }
+
+    /// The same on any medium, for simulations: `set_clock` and `step` take the place of `start`.
+    pub fn open_on(
+        medium: Box<dyn Medium>,
+        config: Config,
+        wall: WallClock,
+    ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_with(medium, config, wall, None).map_err(|error| error.at(Path::new("(simulated)")))
+    }
+
+    fn open_with(
+        medium: Box<dyn Medium>,
+        config: Config,
+        wall: WallClock,
+        lock: Option<DataLock>,
+    ) -> Result<(Self, Recovered), recover::Failure> {
+        let (state, committer, recovered) = recover::recover(&*medium, &config, wall)?;
+        let shared = Shared {
+            config,
+            medium,
+            counters: Counters::default(),
+            reads: ReadQueue::default(),
+            source: Mutex::new(None),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            committer: Mutex::new(committer),
+            clock: OnceLock::new(),
+            started: (recovered.now, wall),
+            threads: Mutex::default(),
+            _lock: lock,
+        };
+        super::stats::count(&shared.counters.damaged, recovered.damaged);
+        super::stats::count(&shared.counters.messages_lost, recovered.messages_lost);
+        shared.first_commit()?;
+        Ok((Self { handle: Arc::new(Handle { shared: Arc::new(shared) }) }, recovered))
+    }
+
+    /// Gives the journal its clock and starts its two threads.
+    pub fn start(&self, clock: Clock) -> io::Result<()> {
+        self.set_clock(clock);
+        let mut threads = lock(&self.shared().threads);
+        let shared = Arc::clone(self.shared());
+        threads.push(Builder::new().name("journal-commit".to_owned()).spawn(move || shared.run_commits())?);
+        let shared = Arc::clone(self.shared());
+        threads.push(Builder::new().name("journal-read".to_owned()).spawn(move || shared.run_reads())?);
+        Ok(())
+    }
+
+    /// Gives the journal its clock; the first one stays.
+    pub fn set_clock(&self, clock: Clock) {
+        drop(self.shared().clock.set(clock));
+    }
+
+    /// Does the commit thread's next piece of work. For simulations, which have no threads.
+    pub fn step(&self) -> Step {
+        self.shared().step()
+    }
+
+    /// Does the read thread's next piece of work; false if there is none. For simulations.
+    pub fn read_step(&self) -> bool {
+        self.shared().read_step()
+    }
+
+    /// Who is asked for snapshots when a session's last one is in the way of compaction. Without one nothing that
+    /// holds a snapshot is compacted.
+    pub fn set_snapshot_source(&self, source: Weak<dyn SnapshotSource>) {
+        *lock(&self.shared().source) = Some(source);
+    }
+
+    /// Registers a message before the first session is given it. `complete` must follow.
+    pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
+        let mut state = self.shared().state();
+        state.marks.message += 1;
+        Arc::new(Stored::new(state.marks.message, message))
+    }
+
+    /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
+    /// now, or do so while it is held back.
+    pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {
+        let now = self.shared().now().0;
+        let wakers = self.shared().change(|state| state.complete(stored, targets, completion, now));
+        wake_all(wakers);
+    }
+
+    /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
+    /// nothing needs to wait for it but the packet id window.
+    pub fn confirm(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
+        let now = self.shared().now().0;
+        let (gate, wakers) = self.shared().change(|state| {
+            let (was_stored, wakers) = state.take_off(stored, target, now);
+            let gate = if was_stored {
+                state.append(Record::Done(session, seq), Urgency::Rides, now)
+            } else {
+                Gate::Open
+            };
+            (gate, wakers)
+        });
+        wake_all(wakers);
+        gate
+    }
+
+    /// A target has received a QoS 2 message (PUBREC). The payload is wanted no more; that PUBCOMP is awaited is
+    /// remembered until `append(Record::Done)`. PUBREL waits for the gate.
+    pub fn received(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
+        let now = self.shared().now().0;
+        let (gate, wakers) = self.shared().change(|state| {
+            let (_, wakers) = state.take_off(stored, target, now);
+            (state.append(Record::Received(session, seq), Urgency::Now, now), wakers)
+        });
+        wake_all(wakers);
+        gate
+    }
+
+    /// A target is gone with its session, whose `Record::Gone` was appended before.
+    pub fn forget(&self, stored: &Arc<Stored>, target: u32) {
+        let now = self.shared().now().0;
+        let (_, wakers) = self.shared().change(|state| state.take_off(stored, target, now));
+        wake_all(wakers);
+    }
+
+    /// A message is its topic's retained value no more: because a newer one has taken its place and is `complete`, or,
+    /// with `cleared`, because the topic has none from this version on.
+    pub fn unretain(&self, stored: &Arc<Stored>, cleared: Option<(TopicName, u64)>) -> Gate {
+        let now = self.shared().now().0;
+        self.shared().change(|state| {
+            state.unretain(stored);
+            match cleared {
+                Some((topic, version)) => {
+                    state.append(Record::RetainedCleared(topic, version), Urgency::Now, now)
+                }
+                None => Gate::Open,
+            }
+        })
+    }
+
+    /// Appends a record, under the lock of the session it is about.
+    pub fn append(&self, record: Record, urgency: Urgency) -> Gate {
+        let now = self.shared().now().0;
+        self.shared().change(|state| state.append(record, urgency, now))
+    }
+
+    /// Asks for what has been appended to be committed now: somebody has come to need it.
+    pub fn hurry(&self) {
+        self.shared().change(|state| state.hurry());
+    }
+
+    /// Whether what waits for this gate may go on.
+    pub fn is_open(&self, gate: &Gate) -> bool {
+        self.poll(gate, None)
+    }
+
+    /// The same; if not, the task is woken when it may be.
+    pub fn poll_gate(&self, gate: &Gate, waker: &Waker) -> bool {
+        self.poll(gate, Some(waker))
+    }
+
+    fn poll(&self, gate: &Gate, waker: Option<&Waker>) -> bool {
+        let commit = match gate {
+            Gate::Open => return true,
+            Gate::Commit(commit) => *commit,
+            Gate::Message(stored) => {
+                // The journal's lock keeps the message's phase from changing meanwhile.
+                let state = self.shared().state();
+                let relaxed = self.shared().config.durability == Durability::Relaxed;
+                match &mut stored.lock().phase {
+                    Phase::Written(_) | Phase::Settled => return true,
+                    _ if relaxed && state.health == Health::Running => return true,
+                    Phase::Queued(commit) => *commit,
+                    Phase::Early(early) => {
+                        if let Some(waker) =
+                            waker.filter(|waker| !early.wakers.iter().any(|w| w.will_wake(waker)))
+                        {
+                            early.wakers.push(waker.clone());
+                        }
+                        return false;
+                    }
+                }
+            }
+        };
+        let mut state = self.shared().state();
+        if state.is_durable(commit) {
+            return true;
+        }
+        if let Some(waker) = waker {
+            state.waiters.add(commit, waker.clone());
+        }
+        false
+    }
+
+    /// Reads the bodies of messages back and then wakes. A message that cannot be read is marked lost. When too much
+    /// is asked for at once the task is woken with nothing done, and asks again.
+    pub fn load(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {
+        if let Some(refused) = self.shared().reads.push(wanted, waker) {
+            refused.wake();
+        }
+    }
+
+    /// Writes a message at once if it is held back: its target is gone offline.
+    pub fn write_now(&self, stored: &Arc<Stored>) {
+        let now = self.shared().now().0;
+        self.shared().change(|state| state.write_now(stored, now));
+    }
+
+    /// Whether too much waits for the disk: connections should stop reading.
+    pub fn backlogged(&self) -> bool {
+        self.shared().state().is_backlogged()
+    }
+
+    /// True when connections may read; if not, the task is woken when they may.
+    pub fn poll_backlog(&self, waker: &Waker) -> bool {
+        let mut state = self.shared().state();
+        let backlogged = state.is_backlogged();
+        if backlogged {
+            state.backlog_waiters.add(waker.clone());
+        }
+        !backlogged
+    }
+
+    /// Whether a write has failed: no gate opens any more.
+    pub fn poisoned(&self) -> bool {
+        self.shared().state().health == Health::Poisoned
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.shared().counters;
+        let state = self.shared().state();
+        Stats {
+            bytes_payload: read(&counters.bytes_payload),
+            bytes_frames: read(&counters.bytes_frames),
+            commits: read(&counters.commits),
+            syncs: read(&counters.syncs),
+            messages_written: read(&counters.messages_written),
+            messages_elided: state.elided,
+            records: read(&counters.records),
+            messages_lost: read(&counters.messages_lost),
+            held_bytes: state.hold.bytes() as u64,
+            live_bytes: state.ledger.live_bytes(),
+            frame_bytes: state.ledger.frame_bytes(),
+            generations: state.ledger.generations.len() as u64,
+            damaged: read(&counters.damaged),
+        }
+    }
+
+    /// Commits what is open, held messages included, and ends the threads. Nothing is taken afterwards.
+    pub fn close(&self) {
+        let shared = self.shared();
+        shared.stop_threads();
+        for thread in lock(&shared.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the journal has panicked");
+            }
+        }
+        shared.commit_the_rest();
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("stats", &self.stats()).finish()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop_threads();
+    }
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn committer(&self) -> MutexGuard<'_, Committer> {
+        lock(&self.committer)
+    }
+
+    /// The time now.
+    pub(super) fn now(&self) -> (Timestamp, WallClock) {
+        self.clock.get().map_or(self.started, |clock| clock())
+    }
+
+    /// Changes the state and tells the commit thread if there is work for it now.
+    fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state();
+        let before = state.next_deadline();
+        let result = f(&mut state);
+        if state.sleeping {
+            let sooner = match (before, state.next_deadline()) {
+                (_, None) => false,
+                (None, Some(_)) => true,
+                (Some(before), Some(after)) => after < before,
+            };
+            if sooner || state.is_due(self.now().0) {
+                state.sleeping = false;
+                self.work.notify_one();
+            }
+        }
+        result
+    }
+
+    /// Sleeps until there is work for the commit thread; false when it is to end.
+    pub(super) fn wait_for_work(&self) -> bool {
+        let mut state = self.state();
+        loop {
+            let now = self.now().0;
+            if state.stopping {
+                return false;
+            }
+            if state.is_due(now) {
+                return true;
+            }
+            state.sleeping = true;
+            state = match state.next_deadline() {
+                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    self.work.wait_timeout(state, at.since(now)).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            state.sleeping = false;
+        }
+    }
+
+    fn stop_threads(&self) {
+        self.state().stopping = true;
+        self.work.notify_all();
+        self.reads.stop();
+    }
+
+    /// A write failed: says so, once, and promises nothing more.
+    pub(super) fn poison(&self, error: &MediumError) {
+        let now = self.now().0;
+        let mut state = self.state();
+        if state.health != Health::Running {
+            return;
+        }
+        let wakers = state.stop(Health::Poisoned, now);
+        drop(state);
+        tracing::error!(%error, "writing the journal failed: nothing is acknowledged any more until a restart");
+        wake_all(wakers);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

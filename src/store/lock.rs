@@ -1,0 +1,33 @@
+//! One process per data folder.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    path::Path,
+};
+
+use super::error::OpenError;
+
+/// Holds the data folder until it is dropped. The lock is the operating system's, so a killed process leaves none.
+#[derive(Debug)]
+pub(super) struct DataLock {
+    _file: File,
+}
+
+impl DataLock {
+    /// Makes the folder if need be and locks it.
+    pub(super) fn take(data: &Path) -> Result<Self, OpenError> {
+        let path = || data.to_owned();
+        fs::create_dir_all(data).map_err(|source| OpenError::CannotCreate { path: path(), source })?;
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(data.join("LOCK"))
+            .map_err(|source| OpenError::NotWritable { path: path(), source })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path() }),
+            Err(TryLockError::Error(source)) => Err(OpenError::NotWritable { path: path(), source }),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The seam under the journal: something that keeps frames.
+//!
+//! A medium holds *generations*, numbered in order, and in each of them frames by number. Frames are only added to the
+//! newest generation, and a generation is only deleted whole. What `apply` took may be lost, wholly or in part, until
+//! `sync` has returned; what was synced stays. Making and deleting a generation is durable when the call returns.
+
+pub mod sim;
+pub mod sled;
+
+use std::io;
+
+use thiserror::Error;
+
+/// Why a medium did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum MediumError {
+    /// The operating system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The store below has found itself in a state that cannot be.
+    #[error("the store below broke: {0}")]
+    Broken(String),
+}
+
+/// A frame and its number.
+pub type NumberedFrame = (u64, Vec<u8>);
+
+/// Keeps frames. Shared by the commit thread, which alone writes, and the read thread.
+pub trait Medium: Send + Sync {
+    /// The generations there are, ascending.
+    fn generations(&self) -> Vec<u32>;
+
+    /// How many generations were found damaged when the medium was opened, and set aside.
+    fn damaged(&self) -> u64 {
+        0
+    }
+
+    /// Shows every frame of a generation in the order of the numbers.
+    fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError>;
+
+    /// Makes a generation, newer than all others; frames go there from now on.
+    fn new_generation(&self, generation: u32) -> Result<(), MediumError>;
+
+    /// Adds frames to the newest generation, not yet durably.
+    fn apply(&self, frames: Vec<NumberedFrame>) -> Result<(), MediumError>;
+
+    /// Makes what was applied durable.
+    fn sync(&self) -> Result<(), MediumError>;
+
+    /// Hands what was applied to the operating system: it survives this process, not the machine.
+    fn hand_over(&self) -> Result<(), MediumError>;
+
+    /// Reads a frame back; `None` if it is not there.
+    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError>;
+
+    /// Deletes a generation with all in it.
+    fn delete_generation(&self, generation: u32) -> Result<(), MediumError>;
+}

@@ -1,0 +1,386 @@
+//! Frames in sled 0.34: a database a generation, in `<dir>/NNNNNN/`.
+//!
+//! What was learned the hard way, and holds here:
+//! - `Db::flush` ends in `sync_file_range` and is not durable; `sync_data` on sled's `db` file afterwards is.
+//! - A tree page over a quarter of a segment goes to a file in `blobs/` that sled never syncs. Frames are small enough
+//!   that none does (`frame::FRAME_BYTES_MAX`), and `sync` looks.
+//! - sled frees a segment when what replaces it is *written*; so no more than `PIECE_BYTES_MAX` are ever written
+//!   without a sync in between, less than the tail of segments it does not reuse.
+//! - It panics on damage. Every call goes through `guarded`, which turns a panic into an error.
+//!
+//! A generation is made under another name and renamed when it is durable, so a power cut leaves a whole one or none.
+//! Deleting one renames it first.
+
+mod salvage;
+
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{Medium, MediumError, NumberedFrame};
+
+/// sled's page cache in bytes for the generation being written.
+const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
+/// The same for one that is only read.
+const OLD_CACHE_BYTES: u64 = 1 << 20;
+/// How many old generations are kept open for reading.
+const OLD_OPEN_MAX: usize = 4;
+/// How much is written between two syncs at most.
+const PIECE_BYTES_MAX: usize = 256 << 10;
+
+const MAKING: &str = "new";
+const REBUILT: &str = "rebuilt";
+const DELETED: &str = "deleted";
+
+/// The journal's folder.
+#[derive(Debug)]
+pub struct SledMedium {
+    dir: PathBuf,
+    damaged: u64,
+    state: Mutex<Generations>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    /// All there are, ascending.
+    all: Vec<u32>,
+    active: Option<Arc<Generation>>,
+    /// Old ones open for reading, the least recently used first.
+    old: Vec<Arc<Generation>>,
+}
+
+#[derive(Debug)]
+struct Generation {
+    no: u32,
+    /// `None` only while it is dropped.
+    db: Option<sled::Db>,
+    /// sled's data file, to make it durable.
+    file: File,
+    blobs: PathBuf,
+}
+
+impl SledMedium {
+    /// Opens the journal in `dir`, making the folder if need be. Generations that sled cannot read are moved to
+    /// `damaged_dir`, and what of them can be saved takes their place.
+    pub fn open(dir: &Path, damaged_dir: &Path) -> Result<Self, MediumError> {
+        fs::create_dir_all(dir)?;
+        if let Some(parent) = dir.parent() {
+            sync_dir(parent)?;
+        }
+        let all = tidy(dir)?;
+        let mut medium = Self { dir: dir.to_owned(), damaged: 0, state: Mutex::default() };
+        for no in all {
+            if medium.check(no)? {
+                medium.lock().all.push(no);
+                continue;
+            }
+            medium.damaged += 1;
+            if salvage::set_aside(dir, damaged_dir, no)? {
+                medium.lock().all.push(no);
+            }
+        }
+        let newest = medium.lock().all.last().copied();
+        if let Some(no) = newest {
+            let generation = Generation::open(&path_of(dir, no), no, ACTIVE_CACHE_BYTES)?;
+            medium.lock().active = Some(Arc::new(generation));
+        }
+        Ok(medium)
+    }
+
+    /// Whether sled can open and read all of a generation. An error is the machine's fault, not the generation's.
+    fn check(&self, no: u32) -> Result<bool, MediumError> {
+        let result = Generation::open(&path_of(&self.dir, no), no, OLD_CACHE_BYTES)
+            .and_then(|generation| generation.scan(&mut |_, _| {}));
+        match result {
+            Ok(()) => Ok(true),
+            Err(MediumError::Io(error)) if is_environment(&error) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(generation = no, %error, "a part of the journal is damaged");
+                Ok(false)
+            }
+        }
+    }
+
+    fn active(&self) -> Result<Arc<Generation>, MediumError> {
+        self.lock().active.clone().ok_or_else(|| MediumError::Broken("no generation to write to".to_owned()))
+    }
+
+    /// A generation, opened if it is not; `None` if it was deleted.
+    fn generation(&self, no: u32) -> Result<Option<Arc<Generation>>, MediumError> {
+        let mut state = self.lock();
+        if let Some(active) = state.active.as_ref().filter(|active| active.no == no) {
+            return Ok(Some(Arc::clone(active)));
+        }
+        if let Some(at) = state.old.iter().position(|old| old.no == no) {
+            let generation = state.old.remove(at);
+            state.old.push(Arc::clone(&generation));
+            return Ok(Some(generation));
+        }
+        if !state.all.contains(&no) {
+            return Ok(None);
+        }
+        // One in use cannot be opened a second time, so only an idle one makes room.
+        if state.old.len() >= OLD_OPEN_MAX
+            && let Some(at) = state.old.iter().position(|old| Arc::strong_count(old) == 1)
+        {
+            state.old.remove(at);
+        }
+        let generation = Arc::new(Generation::open(&path_of(&self.dir, no), no, OLD_CACHE_BYTES)?);
+        state.old.push(Arc::clone(&generation));
+        Ok(Some(generation))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Medium for SledMedium {
+    fn generations(&self) -> Vec<u32> {
+        self.lock().all.clone()
+    }
+
+    fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
+        match self.generation(generation)? {
+            Some(generation) => generation.scan(each),
+            None => Ok(()),
+        }
+    }
+
+    fn new_generation(&self, generation: u32) -> Result<(), MediumError> {
+        make(&self.dir, generation, MAKING, &mut std::iter::empty())?;
+        rename_durably(&suffixed(&self.dir, generation, MAKING), &path_of(&self.dir, generation))?;
+        let opened = Generation::open(&path_of(&self.dir, generation), generation, ACTIVE_CACHE_BYTES)?;
+        let mut state = self.lock();
+        state.all.push(generation);
+        if let Some(before) = state.active.replace(Arc::new(opened)) {
+            state.old.push(before);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, frames: Vec<NumberedFrame>) -> Result<(), MediumError> {
+        let active = self.active()?;
+        let mut batch = sled::Batch::default();
+        let mut bytes = 0;
+        for (no, frame) in frames {
+            if bytes + frame.len() > PIECE_BYTES_MAX {
+                active.apply(std::mem::take(&mut batch))?;
+                active.sync()?;
+                bytes = 0;
+            }
+            bytes += frame.len();
+            batch.insert(&no.to_be_bytes(), frame);
+        }
+        active.apply(batch)
+    }
+
+    fn sync(&self) -> Result<(), MediumError> {
+        self.active()?.sync()
+    }
+
+    fn hand_over(&self) -> Result<(), MediumError> {
+        self.active()?.flush()
+    }
+
+    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
+        match self.generation(generation)? {
+            Some(generation) => generation.read(frame),
+            None => Ok(None),
+        }
+    }
+
+    fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {
+        let mut state = self.lock();
+        state.all.retain(|no| *no != generation);
+        state.old.retain(|old| old.no != generation);
+        drop(state);
+        let deleted = suffixed(&self.dir, generation, DELETED);
+        rename_durably(&path_of(&self.dir, generation), &deleted)?;
+        fs::remove_dir_all(&deleted)?;
+        Ok(())
+    }
+}
+
+impl Generation {
+    fn open(path: &Path, no: u32, cache_bytes: u64) -> Result<Self, MediumError> {
+        let db = guarded(|| sled_config(path, cache_bytes).open())?;
+        let file = File::open(path.join("db"))?;
+        // sled has renamed a snapshot file into place when it opened.
+        sync_dir(path)?;
+        Ok(Self { no, db: Some(db), file, blobs: path.join("blobs") })
+    }
+
+    fn db(&self) -> &sled::Db {
+        self.db.as_ref().expect("a generation has its database until it is dropped")
+    }
+
+    fn apply(&self, batch: sled::Batch) -> Result<(), MediumError> {
+        guarded(|| self.db().apply_batch(batch))
+    }
+
+    fn flush(&self) -> Result<(), MediumError> {
+        guarded(|| self.db().flush()).map(drop)
+    }
+
+    fn sync(&self) -> Result<(), MediumError> {
+        self.flush()?;
+        self.file.sync_data()?;
+        if fs::read_dir(&self.blobs)?.next().is_some() {
+            tracing::error!(
+                generation = self.no,
+                "sled has put a page into a file it does not sync; it may not survive a power cut"
+            );
+        }
+        Ok(())
+    }
+
+    fn read(&self, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
+        guarded(|| self.db().get(frame.to_be_bytes())).map(|found| found.map(|bytes| bytes.to_vec()))
+    }
+
+    fn scan(&self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
+        let mut pairs = self.db().iter();
+        while let Some((key, value)) = guarded(|| pairs.next().transpose())? {
+            match <[u8; 8]>::try_from(&*key) {
+                Ok(no) => each(u64::from_be_bytes(no), &value),
+                Err(_) => return Err(MediumError::Broken(format!("a key of {} bytes", key.len()))),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Generation {
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if let Err(error) = guarded(|| {
+            drop(db);
+            Ok(())
+        }) {
+            tracing::error!(generation = self.no, %error, "closing a part of the journal failed");
+        }
+    }
+}
+
+/// Makes a generation under `NNNNNN.<suffix>` with these frames in it, durably.
+fn make(
+    dir: &Path,
+    no: u32,
+    suffix: &str,
+    frames: &mut dyn Iterator<Item = NumberedFrame>,
+) -> Result<(), MediumError> {
+    let path = suffixed(dir, no, suffix);
+    remove_if_there(&path)?;
+    let generation = Generation::open(&path, no, OLD_CACHE_BYTES)?;
+    for (frame, bytes) in frames {
+        guarded(|| generation.db().insert(frame.to_be_bytes(), bytes))?;
+    }
+    generation.sync()?;
+    drop(generation);
+    for entry in fs::read_dir(&path)? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    sync_dir(&path)?;
+    Ok(())
+}
+
+/// Removes what a cut left half done, and lists the generations, ascending.
+fn tidy(dir: &Path) -> Result<Vec<u32>, MediumError> {
+    let mut all = Vec::new();
+    let mut rebuilt = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        match name.split_once('.') {
+            None => all.extend(parse(name)),
+            Some((no, REBUILT)) => rebuilt.extend(parse(no)),
+            Some((no, MAKING | DELETED)) if parse(no).is_some() => remove_if_there(&path)?,
+            Some(_) => {}
+        }
+    }
+    for no in rebuilt {
+        // The damaged one is moved away only when this one is complete.
+        let path = suffixed(dir, no, REBUILT);
+        if all.contains(&no) {
+            remove_if_there(&path)?;
+        } else {
+            rename_durably(&path, &path_of(dir, no))?;
+            all.push(no);
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+/// Runs sled behind an unwinding boundary.
+fn guarded<T>(f: impl FnOnce() -> sled::Result<T>) -> Result<T, MediumError> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) => Err(MediumError::Io(error)),
+        Ok(Err(error)) => Err(MediumError::Broken(error.to_string())),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+            Err(MediumError::Broken(text.to_owned()))
+        }
+    }
+}
+
+/// Whether an error comes from the machine's state and not from what the files hold.
+fn is_environment(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WouldBlock,
+    };
+    let too_many_files = matches!(error.raw_os_error(), Some(23 | 24));
+    let kind = error.kind();
+    too_many_files
+        || matches!(
+            kind,
+            OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WouldBlock
+        )
+        || error.to_string().contains("could not acquire lock")
+}
+
+fn sled_config(path: &Path, cache_bytes: u64) -> sled::Config {
+    sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None)
+}
+
+fn path_of(dir: &Path, no: u32) -> PathBuf {
+    dir.join(format!("{no:06}"))
+}
+
+fn suffixed(dir: &Path, no: u32, suffix: &str) -> PathBuf {
+    dir.join(format!("{no:06}.{suffix}"))
+}
+
+fn parse(name: &str) -> Option<u32> {
+    (name.len() >= 6 && name.bytes().all(|b| b.is_ascii_digit())).then(|| name.parse().ok()).flatten()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    for parent in [from.parent(), to.parent()].into_iter().flatten() {
+        sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,190 @@
+//! Reading bodies back from disk, on a thread of its own: a sleeper's backlog must not hold up commits.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use super::{
+    format::{Entry, read_entry},
+    frame,
+    journal::Shared,
+    medium::{Medium, MediumError},
+    stats::count,
+    stored::{Place, Stored},
+};
+use crate::message::Message;
+
+/// How many requests wait at most. A session has one at a time, so this many may wake together before one is told to
+/// ask again.
+const REQUESTS_MAX: usize = 4_096;
+/// A message moves while it is read only if compaction has just copied it, once.
+const TRIES: usize = 3;
+
+/// What is to be read.
+#[derive(Debug, Default)]
+pub(super) struct ReadQueue {
+    state: Mutex<Requests>,
+    work: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Requests {
+    waiting: VecDeque<(Vec<Arc<Stored>>, Waker)>,
+    stopping: bool,
+}
+
+impl ReadQueue {
+    /// Queues a request; gives the waker back if there is no room.
+    pub(super) fn push(&self, wanted: Vec<Arc<Stored>>, waker: Waker) -> Option<Waker> {
+        let mut requests = self.lock();
+        if requests.waiting.len() >= REQUESTS_MAX || requests.stopping {
+            return Some(waker);
+        }
+        requests.waiting.push_back((wanted, waker));
+        self.work.notify_one();
+        None
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop(&self) {
+        self.lock().stopping = true;
+        self.work.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// The read thread.
+    pub(super) fn run_reads(&self) {
+        loop {
+            let mut requests = self.reads.lock();
+            while requests.waiting.is_empty() && !requests.stopping {
+                requests = self.reads.work.wait(requests).unwrap_or_else(PoisonError::into_inner);
+            }
+            if requests.stopping {
+                return;
+            }
+            drop(requests);
+            self.read_step();
+        }
+    }
+
+    /// Serves one request.
+    pub(super) fn read_step(&self) -> bool {
+        let Some((mut wanted, waker)) = self.reads.lock().waiting.pop_front() else { return false };
+        wanted.sort_by_cached_key(|stored| stored.lock().place());
+        let mut reader = EntryReader::new(&*self.medium);
+        for stored in wanted {
+            if self.read_body(&mut reader, &stored) == Outcome::Lost {
+                tracing::error!(message = stored.id(), "a stored message cannot be read back: it is lost");
+                count(&self.counters.messages_lost, 1);
+            }
+        }
+        waker.wake();
+        true
+    }
+
+    fn read_body(&self, reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
+        for attempt in 1..=TRIES {
+            let place = {
+                let state = stored.lock();
+                match state.place() {
+                    Some(place) if state.body.is_none() && !state.lost && !state.is_dead() => place,
+                    _ => return Outcome::Served,
+                }
+            };
+            let found = reader.message(place, stored.id());
+            let mut state = stored.lock();
+            match found {
+                Ok(Some(message)) => {
+                    if !state.is_dead() {
+                        state.body = Some(Arc::new(message));
+                    }
+                    return Outcome::Served;
+                }
+                _ if state.place() != Some(place) && attempt < TRIES => {}
+                _ if state.is_dead() => return Outcome::Served,
+                Ok(None) => {
+                    state.lost = true;
+                    return Outcome::Lost;
+                }
+                Err(error) => {
+                    tracing::error!(message = stored.id(), %error, "reading the journal failed");
+                    state.lost = true;
+                    return Outcome::Lost;
+                }
+            }
+        }
+        Outcome::Served
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Served,
+    Lost,
+}
+
+/// Reads entries by place. Keeps the last frame: messages of one frame are read one after the other.
+pub(super) struct EntryReader<'a> {
+    medium: &'a dyn Medium,
+    last: Option<(u32, u64, Vec<u8>)>,
+}
+
+impl<'a> EntryReader<'a> {
+    pub(super) fn new(medium: &'a dyn Medium) -> Self {
+        Self { medium, last: None }
+    }
+
+    /// The message at a place; `None` if what stands there is not it.
+    pub(super) fn message(&mut self, place: Place, id: u64) -> Result<Option<Message>, MediumError> {
+        let Some(bytes) = self.entry(place)? else { return Ok(None) };
+        Ok(match read_entry(&bytes) {
+            Some((Entry::Message(found), _)) if found.id == id => Some(found.message),
+            _ => None,
+        })
+    }
+
+    /// The bytes of the entry at a place; `None` if a frame is missing or damaged.
+    pub(super) fn entry(&mut self, place: Place) -> Result<Option<Vec<u8>>, MediumError> {
+        let len = place.len as usize;
+        let mut bytes = Vec::with_capacity(len);
+        let mut offset = usize::from(place.offset);
+        let mut belongs_to = None;
+        for no in place.frame.. {
+            if !self.fetch(place.generation, no)? {
+                return Ok(None);
+            }
+            let Some((_, _, raw)) = &self.last else { return Ok(None) };
+            let Ok(frame) = frame::decode(raw) else { return Ok(None) };
+            let commit = (frame.header.run, frame.header.commit);
+            if frame.header.frame != no || *belongs_to.get_or_insert(commit) != commit {
+                return Ok(None);
+            }
+            let Some(rest) = frame.body.get(offset..) else { return Ok(None) };
+            let take = rest.len().min(len - bytes.len());
+            bytes.extend_from_slice(rest.get(..take).unwrap_or_default());
+            if bytes.len() == len {
+                return Ok(Some(bytes));
+            }
+            offset = 0;
+        }
+        Ok(None)
+    }
+
+    /// Makes a frame the last one read; false if it is not there.
+    fn fetch(&mut self, generation: u32, no: u64) -> Result<bool, MediumError> {
+        if self.last.as_ref().is_some_and(|(g, n, _)| (*g, *n) == (generation, no)) {
+            return Ok(true);
+        }
+        let found = self.medium.read(generation, no)?;
+        let there = found.is_some();
+        self.last = found.map(|bytes| (generation, no, bytes));
+        Ok(there)
+    }
+}

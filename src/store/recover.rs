@@ -1,0 +1,257 @@
+//! Opening: what the journal says becomes what the broker starts with.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use super::{
+    commit::Committer,
+    config::Config,
+    error::OpenError,
+    gate::CommitNo,
+    ledger::{GenerationBooks, Ledger},
+    medium::{Medium, MediumError},
+    read::EntryReader,
+    record::Snapshot,
+    replay::{FoundSession, QueuedTarget, Replay},
+    state::State,
+    stored::Stored,
+};
+use crate::{
+    message::{Delivery, Message, Seq, SessionNo},
+    time::{Timestamp, WallClock},
+};
+
+/// A message in a session's queue.
+#[derive(Clone, Debug)]
+pub struct QueuedRecord {
+    /// Its number in that session.
+    pub seq: Seq,
+    /// The message; its body is on disk.
+    pub message: Arc<Stored>,
+    /// The target's index in the message.
+    pub target: u32,
+    /// How it is delivered.
+    pub delivery: Delivery,
+}
+
+/// A session as it was when the power went.
+#[derive(Clone, Debug)]
+pub struct RecoveredSession {
+    /// All but the queue.
+    pub snapshot: Snapshot,
+    /// What it must still get, by `seq`. Messages in `snapshot.received` are not in it.
+    pub queue: Vec<QueuedRecord>,
+}
+
+/// A topic's retained message.
+#[derive(Clone, Debug)]
+pub struct RecoveredRetained {
+    /// The version it was stored with.
+    pub version: u64,
+    /// Its claim in the journal.
+    pub stored: Arc<Stored>,
+    /// The message.
+    pub message: Arc<Message>,
+}
+
+/// What was in the journal.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Where the broker's time goes on.
+    pub now: Timestamp,
+    /// Every session, by number.
+    pub sessions: Vec<RecoveredSession>,
+    /// Every retained message, by topic.
+    pub retained: Vec<RecoveredRetained>,
+    /// Session numbers from here on were never given.
+    pub next_session: u64,
+    /// Retained versions from here on were never given.
+    pub next_retained_version: u64,
+    /// Damaged parts that were set aside or left out; the log says which.
+    pub damaged: u64,
+    /// Messages that could not be read back.
+    pub messages_lost: u64,
+}
+
+/// Why recovery failed, before it is said of which folder.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Medium(MediumError),
+    Newer(u8),
+}
+
+impl From<MediumError> for Failure {
+    fn from(error: MediumError) -> Self {
+        Self::Medium(error)
+    }
+}
+
+impl Failure {
+    pub(super) fn at(self, dir: &Path) -> OpenError {
+        match self {
+            Self::Medium(error) => open_error(error, dir),
+            Self::Newer(version) => OpenError::NewerFormat { path: dir.to_owned(), version },
+        }
+    }
+}
+
+/// A medium's error as the user sees it.
+pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let path = dir.to_owned();
+    match error {
+        MediumError::Io(source)
+            if matches!(
+                source.kind(),
+                PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull
+            ) =>
+        {
+            OpenError::NotWritable { path, source }
+        }
+        MediumError::Io(source) => OpenError::Unreadable { path, source },
+        MediumError::Broken(text) => OpenError::Unreadable { path, source: io::Error::other(text) },
+    }
+}
+
+/// Reads the journal.
+pub(super) fn recover(
+    medium: &dyn Medium,
+    config: &Config,
+    wall: WallClock,
+) -> Result<(State, Committer, Recovered), Failure> {
+    let mut replay = Replay::default();
+    replay.damaged = medium.damaged();
+    let mut ledger = Ledger::default();
+    for generation in medium.generations() {
+        let mut books = GenerationBooks::new(generation);
+        replay.begin_generation(generation);
+        medium.scan(generation, &mut |no, bytes| {
+            books.frame_bytes += bytes.len() as u64;
+            replay.frame(no, bytes);
+        })?;
+        ledger.generations.push_back(books);
+        if let Some(version) = replay.newer {
+            return Err(Failure::Newer(version));
+        }
+    }
+    replay.end();
+    drop_unwanted(&mut replay);
+
+    let mut builder = Builder { medium, ledger, stored: HashMap::new(), messages_lost: 0 };
+    builder.place_messages(&replay);
+    let retained = builder.retained(&replay);
+    let sessions = builder.sessions(&mut replay);
+    let recovered = Recovered {
+        now: replay.timeline.resume(wall),
+        sessions,
+        retained,
+        next_session: replay.marks.session + 1,
+        next_retained_version: replay.marks.retained_version + 1,
+        damaged: replay.damaged,
+        messages_lost: builder.messages_lost,
+    };
+    let committer = Committer::new(replay.marks.run + 1, replay.last_frame + 1);
+    let durable = CommitNo(replay.last_commit);
+    Ok((State::new(config.clone(), replay.marks, durable, builder.ledger), committer, recovered))
+}
+
+/// Leaves out what nobody is there for any more.
+fn drop_unwanted(replay: &mut Replay) {
+    let nobodys: Vec<SessionNo> =
+        replay.queues.keys().filter(|no| !replay.sessions.contains_key(no)).copied().collect();
+    nobodys.into_iter().for_each(|no| replay.drop_queue(no));
+    let received: Vec<(SessionNo, Seq)> = replay
+        .sessions
+        .iter()
+        .flat_map(|(no, session)| session.snapshot.received.iter().map(|seq| (*no, *seq)))
+        .collect();
+    received.into_iter().for_each(|(no, seq)| replay.drop_target(no, seq));
+}
+
+struct Builder<'a> {
+    medium: &'a dyn Medium,
+    ledger: Ledger,
+    stored: HashMap<u64, Arc<Stored>>,
+    messages_lost: u64,
+}
+
+impl Builder<'_> {
+    /// Makes the messages that somebody wants.
+    fn place_messages(&mut self, replay: &Replay) {
+        let retained: HashSet<u64> = replay.retained.values().filter_map(|(_, message)| *message).collect();
+        for (id, found) in &replay.messages {
+            let is_retained = retained.contains(id);
+            if found.left.is_empty() && !is_retained {
+                continue;
+            }
+            let stored = Arc::new(Stored::recovered(
+                *id,
+                found.size_bytes,
+                found.expires_at,
+                found.place,
+                found.left.clone(),
+                is_retained,
+            ));
+            self.ledger.message_placed(&stored, found.place);
+            self.stored.insert(*id, stored);
+        }
+    }
+
+    /// Reads the retained messages back.
+    fn retained(&mut self, replay: &Replay) -> Vec<RecoveredRetained> {
+        let mut wanted: Vec<_> = replay
+            .retained
+            .values()
+            .filter_map(|(version, message)| Some((*version, self.stored.get(&(*message)?)?)))
+            .filter_map(|(version, stored)| Some((stored.lock().place()?, version, Arc::clone(stored))))
+            .collect();
+        wanted.sort_unstable_by_key(|(place, _, _)| *place);
+        let mut reader = EntryReader::new(self.medium);
+        let mut retained = Vec::with_capacity(wanted.len());
+        for (place, version, stored) in wanted {
+            match reader.message(place, stored.id()) {
+                Ok(Some(message)) => {
+                    retained.push(RecoveredRetained { version, stored, message: Arc::new(message) });
+                }
+                _ => {
+                    tracing::error!(
+                        message = stored.id(),
+                        "a retained message cannot be read back: it is lost"
+                    );
+                    self.messages_lost += 1;
+                    stored.lock().lost = true;
+                }
+            }
+        }
+        retained.sort_unstable_by(|a, b| a.message.topic.cmp(&b.message.topic));
+        retained
+    }
+
+    fn sessions(&mut self, replay: &mut Replay) -> Vec<RecoveredSession> {
+        let mut sessions: Vec<_> = std::mem::take(&mut replay.sessions).into_iter().collect();
+        sessions.sort_unstable_by_key(|(no, _)| *no);
+        let mut recovered = Vec::with_capacity(sessions.len());
+        for (no, found) in sessions {
+            let FoundSession { mut snapshot, subscriptions, generation, len } = found;
+            self.ledger.session_known(no);
+            self.ledger.snapshot_placed(no, generation, len);
+            snapshot.subscriptions = subscriptions.into_values().collect();
+            let queue = replay.queues.remove(&no).unwrap_or_default();
+            recovered.push(RecoveredSession { snapshot, queue: self.queue(queue) });
+        }
+        recovered
+    }
+
+    fn queue(&self, targets: BTreeMap<Seq, QueuedTarget>) -> Vec<QueuedRecord> {
+        let one = |(seq, target): (Seq, QueuedTarget)| {
+            let QueuedTarget { message, index, delivery } = target;
+            let message = Arc::clone(self.stored.get(&message)?);
+            Some(QueuedRecord { seq, message, target: index, delivery })
+        };
+        targets.into_iter().filter_map(one).collect()
+    }
+}

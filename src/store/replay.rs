@@ -1,0 +1,303 @@
+//! Frames back into commits, and commits back into the broker's state.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    batch::{TIMELINE_BYTES, place},
+    format::{Entry, StoredMessage, read_entry},
+    frame::{self, FrameError},
+    record::{Marks, Record, Snapshot, SubscriptionRecord},
+    stored::{Bits, Place},
+};
+use crate::{
+    message::{Delivery, Seq, SessionNo},
+    time::{Timeline, Timestamp, WallClock},
+    topic::{TopicFilter, TopicName},
+};
+
+/// What the journal says, frame by frame, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pub(super) messages: HashMap<u64, FoundMessage>,
+    /// What each session must still get, whether or not it is known yet: its snapshot may stand later.
+    pub(super) queues: HashMap<SessionNo, BTreeMap<Seq, QueuedTarget>>,
+    pub(super) sessions: HashMap<SessionNo, FoundSession>,
+    /// The highest version of each topic, and the message if it is not a deletion.
+    pub(super) retained: HashMap<TopicName, (u64, Option<u64>)>,
+    pub(super) marks: Marks,
+    pub(super) timeline: Timeline,
+    pub(super) last_commit: u64,
+    pub(super) last_frame: u64,
+    /// Things that did not survive though they should have.
+    pub(super) damaged: u64,
+    /// The version of a frame that a newer build wrote.
+    pub(super) newer: Option<u8>,
+    generation: u32,
+    partial: Option<Partial>,
+    /// The last commit that was begun and not completed: a torn tail, unless its run went on.
+    torn: Option<(u32, u64)>,
+}
+
+/// A message found in the journal.
+#[derive(Debug)]
+pub(super) struct FoundMessage {
+    pub(super) place: Place,
+    pub(super) size_bytes: u32,
+    pub(super) expires_at: Timestamp,
+    pub(super) left: Bits,
+}
+
+/// One target of a message.
+#[derive(Debug)]
+pub(super) struct QueuedTarget {
+    pub(super) message: u64,
+    pub(super) index: u32,
+    pub(super) delivery: Delivery,
+}
+
+/// A session found in the journal.
+#[derive(Debug)]
+pub(super) struct FoundSession {
+    /// As of the last record; `subscriptions` stand in the map meanwhile.
+    pub(super) snapshot: Snapshot,
+    pub(super) subscriptions: BTreeMap<TopicFilter, SubscriptionRecord>,
+    pub(super) generation: u32,
+    pub(super) len: usize,
+}
+
+/// A commit of which not all frames have been seen.
+#[derive(Debug)]
+struct Partial {
+    run: u32,
+    commit: u64,
+    first_frame: u64,
+    seen: u32,
+    count: u32,
+    stream: Vec<u8>,
+}
+
+impl Replay {
+    /// Frames of this generation follow.
+    pub(super) fn begin_generation(&mut self, generation: u32) {
+        self.tear();
+        self.generation = generation;
+    }
+
+    /// The last generation has ended.
+    pub(super) fn end(&mut self) {
+        self.tear();
+    }
+
+    /// Takes the next frame. A commit is applied when its last frame has come.
+    pub(super) fn frame(&mut self, no: u64, bytes: &[u8]) {
+        self.last_frame = self.last_frame.max(no);
+        let frame = match frame::decode(bytes) {
+            Ok(frame) if frame.header.frame == no => frame,
+            Err(FrameError::Newer(version)) => {
+                self.newer = Some(version);
+                return;
+            }
+            other => {
+                let error = other.err().unwrap_or(FrameError::Shape);
+                tracing::error!(generation = self.generation, frame = no, %error, "a damaged frame is left out");
+                self.damaged += 1;
+                return;
+            }
+        };
+        let header = frame.header;
+        self.last_commit = self.last_commit.max(header.commit);
+        self.marks.run = self.marks.run.max(header.run);
+        let goes_on = self.partial.as_ref().is_some_and(|p| {
+            (p.run, p.commit, p.count) == (header.run, header.commit, header.count)
+                && p.seen == header.index
+                && p.first_frame + u64::from(p.seen) == no
+        });
+        if !goes_on {
+            self.tear();
+            if header.index != 0 {
+                self.torn = Some((header.run, header.commit));
+                return;
+            }
+            self.partial = Some(Partial {
+                run: header.run,
+                commit: header.commit,
+                first_frame: no,
+                seen: 0,
+                count: header.count,
+                stream: Vec::new(),
+            });
+        }
+        let Some(partial) = &mut self.partial else { return };
+        partial.seen += 1;
+        partial.stream.extend_from_slice(frame.body);
+        if partial.seen >= partial.count
+            && let Some(whole) = self.partial.take()
+        {
+            self.commit(&whole);
+        }
+    }
+
+    /// Gives up a commit that is not whole.
+    fn tear(&mut self) {
+        if let Some(partial) = self.partial.take() {
+            tracing::info!(
+                commit = partial.commit,
+                run = partial.run,
+                "a commit that is not whole is left out"
+            );
+            self.torn = Some((partial.run, partial.commit));
+        }
+    }
+
+    fn commit(&mut self, commit: &Partial) {
+        if let Some((run, torn)) = self.torn.take()
+            && run == commit.run
+            && torn < commit.commit
+        {
+            tracing::error!(commit = torn, "a commit is missing frames though later ones are there: damage");
+            self.damaged += 1;
+        }
+        let mut offset = TIMELINE_BYTES;
+        let Some(timeline) = commit.stream.get(..offset).and_then(read_timeline) else {
+            self.damaged += 1;
+            return;
+        };
+        self.timeline = timeline;
+        while let Some(rest) = commit.stream.get(offset..).filter(|rest| !rest.is_empty()) {
+            let Some((entry, len)) = read_entry(rest) else {
+                tracing::error!(
+                    commit = commit.commit,
+                    "a record cannot be read; the rest of its commit is left out"
+                );
+                self.damaged += 1;
+                return;
+            };
+            self.entry(entry, place(self.generation, commit.first_frame, offset, len));
+            offset += len;
+        }
+    }
+
+    fn entry(&mut self, entry: Entry, place: Place) {
+        match entry {
+            Entry::Message(message) => self.message(*message, place),
+            Entry::Marks(marks) => self.marks.join(&marks),
+            Entry::Record(record) => {
+                self.marks.see(&record);
+                self.record(record, place);
+            }
+        }
+    }
+
+    fn message(&mut self, found: StoredMessage, place: Place) {
+        let StoredMessage { id, message, claims } = found;
+        self.marks.message = self.marks.message.max(id);
+        if let Some(known) = self.messages.get_mut(&id) {
+            // A copy: it moves, and what was confirmed meanwhile is known already.
+            known.place = place;
+            return;
+        }
+        let left = Bits::of(claims.targets.iter().map(|(index, _)| *index));
+        let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
+        self.messages.insert(id, FoundMessage { place, size_bytes, expires_at: message.expires_at, left });
+        for (index, target) in claims.targets {
+            self.marks.see_session(target.session);
+            let queued = QueuedTarget { message: id, index, delivery: target.delivery };
+            self.queues.entry(target.session).or_default().insert(target.seq, queued);
+        }
+        if let Some(version) = claims.retained {
+            self.retain(message.topic, version, Some(id));
+        }
+    }
+
+    fn retain(&mut self, topic: TopicName, version: u64, message: Option<u64>) {
+        self.marks.see_retained(version);
+        let value = self.retained.entry(topic).or_insert((version, message));
+        if value.0 <= version {
+            *value = (version, message);
+        }
+    }
+
+    fn record(&mut self, record: Record, place: Place) {
+        match record {
+            Record::Snapshot(mut snapshot) => {
+                let subscriptions = std::mem::take(&mut snapshot.subscriptions);
+                let subscriptions = subscriptions.into_iter().map(|s| (s.filter.clone(), s)).collect();
+                let session = snapshot.record.session;
+                let (generation, len) = (place.generation, place.len as usize);
+                let found = FoundSession { snapshot: *snapshot, subscriptions, generation, len };
+                self.sessions.insert(session, found);
+            }
+            Record::Session(record) => {
+                if let Some(session) = self.sessions.get_mut(&record.session) {
+                    session.snapshot.record = *record;
+                }
+            }
+            Record::Gone(no) => {
+                self.sessions.remove(&no);
+                self.drop_queue(no);
+            }
+            Record::Subscribed(no, subscription) => self.with(no, |session| {
+                session.subscriptions.insert(subscription.filter.clone(), subscription);
+            }),
+            Record::Unsubscribed(no, filter) => self.with(no, |session| {
+                session.subscriptions.remove(&filter);
+            }),
+            Record::InboundQos2(no, id) => self.with(no, |session| {
+                let ids = &mut session.snapshot.inbound_qos2;
+                if !ids.contains(&id) {
+                    ids.push(id);
+                }
+            }),
+            Record::Released(no, id) => self.with(no, |session| {
+                session.snapshot.inbound_qos2.retain(|other| *other != id);
+            }),
+            Record::Received(no, seq) => {
+                self.drop_target(no, seq);
+                self.with(no, |session| {
+                    let received = &mut session.snapshot.received;
+                    if !received.contains(&seq) {
+                        received.push(seq);
+                    }
+                });
+            }
+            Record::Done(no, seq) => {
+                self.drop_target(no, seq);
+                self.with(no, |session| session.snapshot.received.retain(|other| *other != seq));
+            }
+            Record::RetainedCleared(topic, version) => self.retain(topic, version, None),
+        }
+    }
+
+    /// Changes a session if its snapshot has been seen: if not, a later one holds the change.
+    fn with(&mut self, no: SessionNo, change: impl FnOnce(&mut FoundSession)) {
+        if let Some(session) = self.sessions.get_mut(&no) {
+            change(session);
+        }
+    }
+
+    /// Takes a message out of a session's queue.
+    pub(super) fn drop_target(&mut self, session: SessionNo, seq: Seq) {
+        if let Some(target) = self.queues.get_mut(&session).and_then(|queue| queue.remove(&seq)) {
+            self.clear(&target);
+        }
+    }
+
+    /// Takes all messages out of a session's queue.
+    pub(super) fn drop_queue(&mut self, session: SessionNo) {
+        for target in self.queues.remove(&session).into_iter().flat_map(BTreeMap::into_values) {
+            self.clear(&target);
+        }
+    }
+
+    fn clear(&mut self, target: &QueuedTarget) {
+        if let Some(message) = self.messages.get_mut(&target.message) {
+            message.left.remove(target.index);
+        }
+    }
+}
+
+fn read_timeline(bytes: &[u8]) -> Option<Timeline> {
+    let (at, rest) = bytes.split_first_chunk()?;
+    let (wall, _) = rest.split_first_chunk()?;
+    Some(Timeline { at: Timestamp(u64::from_le_bytes(*at)), wall: WallClock(u64::from_le_bytes(*wall)) })
+}

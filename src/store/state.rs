@@ -1,0 +1,361 @@
+//! What the journal's one lock guards: the open batch, the messages held back, the books.
+//!
+//! Every change to a message and the record that tells of it happen in one hold of this lock; hence a message stands
+//! in the journal before its confirmations do.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use super::{
+    batch::{Batch, Item},
+    config::{Config, Durability},
+    format::Claims,
+    gate::{CommitNo, Gate, Waiters, Wakers},
+    hold::{Hold, Left},
+    ledger::Ledger,
+    record::{Completion, Marks, Record, Target},
+    stored::{Bits, Held, Phase, Stored, StoredState},
+};
+use crate::time::Timestamp;
+
+/// A batch is taken when it has grown to this, even if nobody waits for it.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// The longest a `Lazy` record waits for a commit of its own.
+pub const LAZY_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// Whether a record may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits for its gate: it starts a commit.
+    Now,
+    /// It rides the next commit, or the one after `done_interval`.
+    Rides,
+    /// It rides the next commit, or the one after `LAZY_INTERVAL`.
+    Lazy,
+}
+
+/// Whether the journal takes anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    Running,
+    /// A write failed. What is on disk stays; nothing more is promised.
+    Poisoned,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    config: Config,
+    pub(super) health: Health,
+    pub(super) open: Batch,
+    /// The number the open batch will be committed under.
+    pub(super) open_no: CommitNo,
+    /// Bytes of the batch that is being written.
+    pub(super) writing_bytes: usize,
+    /// All commits up to this one are durable.
+    pub(super) durable: CommitNo,
+    pub(super) hold: Hold,
+    pub(super) ledger: Ledger,
+    pub(super) marks: Marks,
+    pub(super) waiters: Waiters,
+    pub(super) backlog_waiters: Wakers,
+    pub(super) elided: u64,
+    /// The commit thread sleeps and must be told of work.
+    pub(super) sleeping: bool,
+    pub(super) stopping: bool,
+}
+
+impl State {
+    pub(super) fn new(config: Config, marks: Marks, durable: CommitNo, ledger: Ledger) -> Self {
+        let hold = Hold::new(config.elision_wait_max, config.held_bytes_max);
+        Self {
+            config,
+            health: Health::Running,
+            open: Batch::default(),
+            open_no: CommitNo(durable.0 + 1),
+            writing_bytes: 0,
+            durable,
+            hold,
+            ledger,
+            marks,
+            waiters: Waiters::default(),
+            backlog_waiters: Wakers::default(),
+            elided: 0,
+            sleeping: false,
+            stopping: false,
+        }
+    }
+
+    /// Appends a record to the open batch.
+    pub(super) fn append(&mut self, record: Record, urgency: Urgency, now: Timestamp) -> Gate {
+        if self.health == Health::Running {
+            self.marks.see(&record);
+            match &record {
+                Record::Snapshot(snapshot) => self.ledger.session_known(snapshot.record.session),
+                Record::Gone(session) => self.ledger.session_gone(*session),
+                _ => {}
+            }
+            let extra = match urgency {
+                Urgency::Now | Urgency::Rides => Duration::ZERO,
+                Urgency::Lazy => LAZY_INTERVAL.saturating_sub(self.config.done_interval),
+            };
+            self.open.push(Item::Record(record), now.after(extra));
+            if urgency == Urgency::Now {
+                self.open.mark_urgent();
+            }
+            if self.config.durability == Durability::Relaxed {
+                return Gate::Open;
+            }
+        }
+        Gate::Commit(self.open_no)
+    }
+
+    /// Starts a commit, if there is anything to commit.
+    pub(super) fn hurry(&mut self) {
+        if !self.open.is_empty() {
+            self.open.mark_urgent();
+        }
+    }
+
+    /// All targets of a message are known. Returns who waited and need wait no more.
+    pub(super) fn complete(
+        &mut self,
+        stored: &Arc<Stored>,
+        targets: Vec<Target>,
+        completion: Completion,
+        now: Timestamp,
+    ) -> Vec<Waker> {
+        let mut state = stored.lock();
+        let Phase::Early(early) = &mut state.phase else {
+            debug_assert!(false, "a message is completed once");
+            return Vec::new();
+        };
+        let retained = completion.retained.filter(|_| !early.unretained);
+        let confirmed = std::mem::take(&mut early.confirmed);
+        let mut left = Bits::of(0..u32::try_from(targets.len()).expect("targets fit 32 bits"));
+        for index in confirmed {
+            left.remove(index);
+        }
+        let is_target_left = !left.is_empty();
+        state.left = left;
+        state.retained = retained.is_some();
+        state.keep_body |= completion.keep_body;
+        let inbound = completion.publisher.zip(completion.inbound_qos2);
+        if let Some(version) = retained {
+            self.marks.see_retained(version);
+        }
+        if !is_target_left && retained.is_none() && inbound.is_none() {
+            return settle(&mut state);
+        }
+        let may_hold = completion.may_elide && retained.is_none() && inbound.is_none();
+        if may_hold && self.health == Health::Running && self.hold.admits(stored.size_bytes()) {
+            let publisher = completion.publisher;
+            if let Phase::Early(early) = &mut state.phase {
+                early.held = Some(Held { targets, publisher, since: now });
+            }
+            drop(state);
+            self.hold.add(stored, publisher, now);
+            return Vec::new();
+        }
+        drop(state);
+        if let Some(publisher) = completion.publisher {
+            self.release_of(publisher, u64::MAX, now);
+        }
+        if let Some((session, id)) = inbound {
+            self.append(Record::InboundQos2(session, id), Urgency::Now, now);
+        }
+        self.enqueue(stored, targets, retained, now);
+        Vec::new()
+    }
+
+    /// Puts a complete message into the open batch.
+    fn enqueue(&mut self, stored: &Arc<Stored>, targets: Vec<Target>, retained: Option<u64>, now: Timestamp) {
+        let mut state = stored.lock();
+        if let Phase::Early(early) = &mut state.phase {
+            for waker in early.wakers.drain(..) {
+                self.waiters.add(self.open_no, waker);
+            }
+        }
+        state.phase = Phase::Queued(self.open_no);
+        if self.health != Health::Running {
+            return;
+        }
+        let targets = (0..).zip(targets).filter(|(index, _)| state.left.contains(*index)).collect::<Vec<_>>();
+        targets.iter().for_each(|(_, target)| self.marks.see_session(target.session));
+        if (!targets.is_empty() || retained.is_some())
+            && let Some(message) = state.body.clone()
+        {
+            let claims = Claims { retained, targets };
+            self.open.push(Item::Message { stored: Arc::clone(stored), message, claims }, now);
+        }
+        self.open.mark_urgent();
+    }
+
+    /// Writes the messages of a publisher that are held, up to this id.
+    fn release_of(&mut self, publisher: crate::message::SessionNo, up_to: u64, now: Timestamp) {
+        let mut held = self.hold.take_of(publisher);
+        while let Some(stored) = held.pop_front() {
+            if stored.id() > up_to {
+                held.push_front(stored);
+                break;
+            }
+            self.release(&stored, Left::Forced, now);
+        }
+        self.hold.give_back(publisher, held);
+    }
+
+    /// Writes a message if it is held.
+    fn release(&mut self, stored: &Arc<Stored>, why: Left, now: Timestamp) {
+        let held = match &mut stored.lock().phase {
+            Phase::Early(early) => early.held.take(),
+            _ => None,
+        };
+        if let Some(held) = held {
+            self.enqueue(stored, held.targets, None, now);
+            self.hold.left(stored, held.publisher, why);
+        }
+    }
+
+    /// Writes a message at once if it is held, and those of its publisher before it.
+    pub(super) fn write_now(&mut self, stored: &Arc<Stored>, now: Timestamp) {
+        let publisher = match &stored.lock().phase {
+            Phase::Early(early) => early.held.as_ref().and_then(|held| held.publisher),
+            _ => None,
+        };
+        if let Some(publisher) = publisher {
+            self.release_of(publisher, stored.id(), now);
+        }
+        self.release(stored, Left::Forced, now);
+    }
+
+    /// Writes the messages that have been held long enough.
+    pub(super) fn release_due(&mut self, now: Timestamp) {
+        while let Some(stored) = self.hold.pop_due(now) {
+            self.release(&stored, Left::TimedOut, now);
+        }
+    }
+
+    /// Writes all messages that are held.
+    pub(super) fn release_all(&mut self, now: Timestamp) {
+        while let Some(stored) = self.hold.pop_due(Timestamp::NEVER) {
+            self.release(&stored, Left::Forced, now);
+        }
+    }
+
+    /// How large a generation may grow.
+    pub(super) fn generation_bytes(&self) -> u64 {
+        self.config.generation_bytes
+    }
+
+    /// Takes one target off a message. Returns whether a record is needed to tell of it, and who waited for the
+    /// message and need wait no more.
+    pub(super) fn take_off(&mut self, stored: &Stored, target: u32, now: Timestamp) -> (bool, Vec<Waker>) {
+        let mut state = stored.lock();
+        match &mut state.phase {
+            Phase::Early(early) => match &early.held {
+                None => {
+                    if !early.confirmed.contains(&target) {
+                        early.confirmed.push(target);
+                    }
+                    (false, Vec::new())
+                }
+                Some(held) => {
+                    let (publisher, since) = (held.publisher, held.since);
+                    if !state.left.remove(target) || !state.left.is_empty() {
+                        return (false, Vec::new());
+                    }
+                    let wakers = settle(&mut state);
+                    drop(state);
+                    self.elided += 1;
+                    self.hold.left(stored, publisher, Left::Confirmed(now.since(since)));
+                    (false, wakers)
+                }
+            },
+            Phase::Queued(_) | Phase::Written(_) => {
+                let was_left = state.left.remove(target);
+                if was_left {
+                    self.bury(state);
+                }
+                (was_left, Vec::new())
+            }
+            Phase::Settled => (false, Vec::new()),
+        }
+    }
+
+    /// Drops a message's claim to be its topic's retained value.
+    pub(super) fn unretain(&mut self, stored: &Stored) {
+        let mut state = stored.lock();
+        if let Phase::Early(early) = &mut state.phase {
+            early.unretained = true;
+        } else if state.retained {
+            state.retained = false;
+            self.bury(state);
+        }
+    }
+
+    /// Keeps the books when a message on disk has lost a claim, perhaps its last.
+    fn bury(&mut self, mut state: std::sync::MutexGuard<'_, StoredState>) {
+        if state.is_dead()
+            && let Some(place) = state.place()
+        {
+            state.body = None;
+            drop(state);
+            self.ledger.message_left(place);
+        }
+    }
+
+    /// Whether the open batch should be committed now.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.health == Health::Running
+            && (self.open.bytes() >= BATCH_BYTES_MAX
+                || (self.open.is_urgent() && self.config.durability != Durability::Relaxed)
+                || self.open_deadline().is_some_and(|at| at <= now)
+                || self.hold.next_deadline().is_some_and(|at| at <= now))
+    }
+
+    /// When something will be due if nothing comes.
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        if self.health != Health::Running {
+            return None;
+        }
+        [self.open_deadline(), self.hold.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn open_deadline(&self) -> Option<Timestamp> {
+        self.open.opened_at().map(|at| at.after(self.config.done_interval))
+    }
+
+    /// Bytes that wait for the disk.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.open.bytes() + self.writing_bytes
+    }
+
+    pub(super) fn is_backlogged(&self) -> bool {
+        self.backlog_bytes() > self.config.backlog_bytes_max
+    }
+
+    /// Whether a commit counts as done.
+    pub(super) fn is_durable(&self, commit: CommitNo) -> bool {
+        commit <= self.durable
+    }
+
+    /// Stops promising. Returns who is to look again.
+    pub(super) fn stop(&mut self, health: Health, now: Timestamp) -> Vec<Waker> {
+        // Held messages become queued ones of a commit that never comes: their gates stay shut.
+        self.health = health;
+        self.release_all(now);
+        self.open = Batch::default();
+        self.writing_bytes = 0;
+        let mut wakers = self.waiters.take_all();
+        wakers.extend(self.backlog_waiters.take());
+        wakers
+    }
+}
+
+/// A message that nobody needs any more and that is not on disk.
+fn settle(state: &mut StoredState) -> Vec<Waker> {
+    match std::mem::replace(&mut state.phase, Phase::Settled) {
+        Phase::Early(early) => early.wakers,
+        _ => Vec::new(),
+    }
+}

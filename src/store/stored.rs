@@ -1,0 +1,270 @@
+//! One kept message: on its way to the disk, held back, on the disk, or done with.
+//!
+//! ```text
+//!                complete             commit durable
+//!   Early ─────────────────► Queued ───────────────► Written
+//!     │  complete, may elide   ▲
+//!     ├────────► (held) ───────┘ deadline, write_now
+//!     │             │ confirmed by all
+//!     └─────────────┴─────────► Settled
+//! ```
+//!
+//! Its lock is taken under the journal's lock or alone, and nothing is locked under it.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Waker,
+};
+
+use super::{gate::CommitNo, record::Target};
+use crate::{
+    message::{Message, SessionNo},
+    time::Timestamp,
+};
+
+/// A kept message. In memory it is its state and one bit per target; the body only while somebody needs it.
+///
+/// A holder that is not a target (a connection that sends it once, the retained store) keeps the `Arc<Message>`, not
+/// this: the body leaves memory when the last target has confirmed.
+#[derive(Debug)]
+pub struct Stored {
+    id: u64,
+    size_bytes: u32,
+    expires_at: Timestamp,
+    state: Mutex<StoredState>,
+}
+
+#[derive(Debug)]
+pub(super) struct StoredState {
+    pub(super) body: Option<Arc<Message>>,
+    /// Somebody is about to send it: do not drop the body when it is on disk.
+    pub(super) keep_body: bool,
+    /// It cannot be read back any more.
+    pub(super) lost: bool,
+    /// It is its topic's retained value.
+    pub(super) retained: bool,
+    /// Targets that have not confirmed.
+    pub(super) left: Bits,
+    pub(super) phase: Phase,
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Not in a batch yet: incomplete, or held back.
+    Early(Box<Early>),
+    /// In this commit.
+    Queued(CommitNo),
+    /// On disk, durably.
+    Written(Place),
+    /// Never written, and nobody needs it.
+    Settled,
+}
+
+/// What is known of a message that is in no batch yet.
+#[derive(Debug, Default)]
+pub(super) struct Early {
+    /// Targets that confirmed before they were all known.
+    pub(super) confirmed: Vec<u32>,
+    /// It lost its claim to be the retained value before it was complete.
+    pub(super) unretained: bool,
+    /// Who waits for it to be durable or settled.
+    pub(super) wakers: Vec<Waker>,
+    /// Complete, and held back.
+    pub(super) held: Option<Held>,
+}
+
+/// A message held back in the hope that it need never be written.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) targets: Vec<Target>,
+    pub(super) publisher: Option<SessionNo>,
+    pub(super) since: Timestamp,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) generation: u32,
+    /// Where in the first frame's body it begins.
+    pub(super) offset: u16,
+    /// The frame it begins in; it goes on in the frames after it.
+    pub(super) frame: u64,
+    /// Bytes of the whole entry.
+    pub(super) len: u32,
+}
+
+impl Stored {
+    pub(super) fn new(id: u64, message: Arc<Message>) -> Self {
+        Self {
+            id,
+            size_bytes: u32::try_from(message.size_bytes()).unwrap_or(u32::MAX),
+            expires_at: message.expires_at,
+            state: Mutex::new(StoredState {
+                body: Some(message),
+                keep_body: false,
+                lost: false,
+                retained: false,
+                left: Bits::default(),
+                phase: Phase::Early(Box::default()),
+            }),
+        }
+    }
+
+    /// A message found on disk.
+    pub(super) fn recovered(
+        id: u64,
+        size_bytes: u32,
+        expires_at: Timestamp,
+        place: Place,
+        left: Bits,
+        retained: bool,
+    ) -> Self {
+        let phase = Phase::Written(place);
+        Self {
+            id,
+            size_bytes,
+            expires_at,
+            state: Mutex::new(StoredState {
+                body: None,
+                keep_body: false,
+                lost: false,
+                retained,
+                left,
+                phase,
+            }),
+        }
+    }
+
+    /// The message, if it is in memory; else `Journal::load` reads it back.
+    pub fn body(&self) -> Option<Arc<Message>> {
+        self.lock().body.clone()
+    }
+
+    /// Bytes of topic and payload, in memory or not: what quotas count.
+    pub fn size_bytes(&self) -> usize {
+        self.size_bytes as usize
+    }
+
+    /// When it is of no more use; NEVER without a message expiry interval.
+    pub fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
+    /// Drops the copy in memory, at once or as soon as it can be read back.
+    pub fn unload(&self) {
+        let mut state = self.lock();
+        state.keep_body = false;
+        if matches!(state.phase, Phase::Written(_)) {
+            state.body = None;
+        }
+    }
+
+    /// Whether it was on disk and cannot be read back: the disk is damaged. Its targets should drop it.
+    pub fn is_lost(&self) -> bool {
+        self.lock().lost
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, StoredState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StoredState {
+    /// Nobody needs it.
+    pub(super) fn is_dead(&self) -> bool {
+        !self.retained && self.left.is_empty()
+    }
+
+    /// Where it stands on disk.
+    pub(super) fn place(&self) -> Option<Place> {
+        match self.phase {
+            Phase::Written(place) => Some(place),
+            _ => None,
+        }
+    }
+}
+
+/// A set of target indices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Bits {
+    Few(u64),
+    Many(Box<[u64]>),
+}
+
+impl Default for Bits {
+    fn default() -> Self {
+        Self::Few(0)
+    }
+}
+
+impl Bits {
+    /// These indices.
+    pub(super) fn of(indices: impl Iterator<Item = u32> + Clone) -> Self {
+        let words = indices.clone().max().map_or(0, |max| max as usize / 64 + 1);
+        let mut bits = if words > 1 { Self::Many(vec![0; words].into()) } else { Self::Few(0) };
+        for index in indices {
+            if let Some(word) = bits.word(index) {
+                *word |= 1 << (index % 64);
+            }
+        }
+        bits
+    }
+
+    pub(super) fn contains(&self, index: u32) -> bool {
+        let word = match self {
+            Self::Few(word) => (index < 64).then_some(*word),
+            Self::Many(words) => words.get(index as usize / 64).copied(),
+        };
+        word.is_some_and(|word| word & (1 << (index % 64)) != 0)
+    }
+
+    /// Takes an index out; false if it was not in.
+    pub(super) fn remove(&mut self, index: u32) -> bool {
+        let there = self.contains(index);
+        if let Some(word) = self.word(index) {
+            *word &= !(1 << (index % 64));
+        }
+        there
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(word) => *word == 0,
+            Self::Many(words) => words.iter().all(|word| *word == 0),
+        }
+    }
+
+    fn word(&mut self, index: u32) -> Option<&mut u64> {
+        match self {
+            Self::Few(word) => (index < 64).then_some(word),
+            Self::Many(words) => words.get_mut(index as usize / 64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Bits;
+
+    #[test]
+    fn bits_hold_what_was_put_in() {
+        for width in [1_u32, 63, 64, 65, 1_000] {
+            let odd = (0..width).filter(|i| i % 2 == 1 || *i + 1 == width);
+            let mut bits = Bits::of(odd.clone());
+            for i in 0..width + 70 {
+                assert_eq!(bits.contains(i), odd.clone().any(|x| x == i), "{i} of {width}");
+            }
+            for i in odd {
+                assert!(!bits.is_empty());
+                assert!(bits.remove(i));
+                assert!(!bits.remove(i));
+            }
+            assert!(bits.is_empty());
+            assert!(!bits.remove(width + 100));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The journal as a whole.
+
+mod basic;
+
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{Clock, Config, Journal, Recovered, SessionRecord, Snapshot, SubscriptionRecord, Target};
+use crate::{
+    codec::{QoS, RetainHandling, SubscribeOptions},
+    message::{Delivery, Message, Seq, SessionNo},
+    store::medium::sim::SimDisk,
+    time::{Timestamp, WallClock},
+    topic::{TopicFilter, TopicName},
+};
+
+/// A QoS 1 message.
+pub(in crate::store) fn message(topic: &str, payload: &[u8]) -> Message {
+    Message {
+        topic: TopicName::parse(topic).unwrap(),
+        payload: Bytes::copy_from_slice(payload),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        expires_at: Timestamp::NEVER,
+        properties: None,
+    }
+}
+
+pub(in crate::store) fn session(no: u64) -> SessionNo {
+    SessionNo(NonZeroU64::new(no).unwrap())
+}
+
+pub(in crate::store) fn snapshot(no: u64) -> Snapshot {
+    Snapshot {
+        record: SessionRecord {
+            session: session(no),
+            client_id: format!("client-{no}").into(),
+            expiry: Duration::from_secs(3_600),
+            expires_at: Timestamp::NEVER,
+            inflight_max: 100,
+            seq_reserved: Seq(1_000),
+            will: None,
+        },
+        subscriptions: Vec::new(),
+        inbound_qos2: Vec::new(),
+        received: Vec::new(),
+    }
+}
+
+pub(in crate::store) fn subscription(filter: &str) -> SubscriptionRecord {
+    SubscriptionRecord {
+        filter: TopicFilter::parse(filter).unwrap(),
+        options: SubscribeOptions {
+            qos: QoS::AtLeastOnce,
+            no_local: false,
+            retain_as_published: true,
+            retain_handling: RetainHandling::SendIfNew,
+        },
+        subscription_id: Some(7),
+    }
+}
+
+pub(in crate::store) fn target(no: u64, seq: u64) -> Target {
+    let delivery = Delivery { qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() };
+    Target { session: session(no), seq: Seq(seq), delivery }
+}
+
+/// Virtual time.
+#[derive(Clone, Default)]
+pub(in crate::store) struct Time {
+    ms: Arc<AtomicU64>,
+}
+
+/// A wall clock to be believed.
+pub(in crate::store) const WALL: u64 = 1_800_000_000_000;
+
+impl Time {
+    pub(in crate::store) fn advance(&self, ms: u64) {
+        self.ms.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn set(&self, at: Timestamp) {
+        self.ms.store(at.0, Ordering::Relaxed);
+    }
+
+    pub(in crate::store) fn clock(&self) -> Clock {
+        let ms = Arc::clone(&self.ms);
+        Arc::new(move || {
+            let at = ms.load(Ordering::Relaxed);
+            (Timestamp(at), WallClock(WALL + at))
+        })
+    }
+}
+
+/// A journal on a simulated disk, in virtual time.
+pub(in crate::store) fn open_sim(disk: &SimDisk, config: &Config, time: &Time) -> (Journal, Recovered) {
+    let (journal, recovered) =
+        Journal::open_on(Box::new(disk.medium()), config.clone(), WallClock::UNKNOWN).unwrap();
+    time.set(recovered.now);
+    journal.set_clock(time.clock());
+    (journal, recovered)
+}
+
+/// Steps until nothing is due now.
+pub(in crate::store) fn settle(journal: &Journal) {
+    while journal.step() == super::Step::Worked {}
+}
