@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - No input panics, and whatever decodes, encodes to something that decodes to the same packet.
-//! - Memory taken by a decoded packet is at most 16 times its bytes (user properties of zero length, the worst case,
-//!   take 32 bytes for 5, and a growing list may have twice that reserved), so the maximum packet size bounds it.
+//! - Memory taken by a decoded packet is at most 16 times its bytes, so the maximum packet size bounds it. (The worst
+//!   case is an UNSUBSCRIBE of empty topic filters: 16 bytes for 2, and a growing list may have twice that reserved.)
 //! - Section numbers and statement ids are those of MQTT 5.0, unless 3.1.1 is named.
 
 mod error;

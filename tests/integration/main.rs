@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
 
 mod cli;
+mod codec_oracle;
 mod floors;
 mod packaging;

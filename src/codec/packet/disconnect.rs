@@ -92,11 +92,10 @@ impl Body for Disconnect<'_> {
         if !version.is_v5() {
             return;
         }
-        let has_properties = !self.properties.is_empty();
-        if self.reason != ReasonCode::Success || has_properties {
+        // A reason alone could do without a property length (section 3.14.2.1), but there are clients that take that
+        // for a malformed packet, rumqttc among them, and would not learn the reason.
+        if self.reason != ReasonCode::Success || !self.properties.is_empty() {
             out.u8(self.reason.into());
-        }
-        if has_properties {
             write_properties(&self.properties, out);
         }
     }

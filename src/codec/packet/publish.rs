@@ -178,9 +178,10 @@ impl PropertySource for PublishProperties<'_> {
         if let Some(value) = self.topic_alias {
             visit(Property::TopicAlias(value));
         }
+        self.visit_message(visit);
+        // Last, because rumqttc miscounts behind them and loses what follows.
         for &value in &self.subscription_ids {
             visit(Property::SubscriptionId(value));
         }
-        self.visit_message(visit);
     }
 }

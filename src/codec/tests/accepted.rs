@@ -202,8 +202,8 @@ fn publishes() -> Vec<Accepted> {
             V5,
             0x30,
             b"\x00\x03a/b\x23\
-              \x23\x00\x07\x0B\x01\x0B\xFF\xFF\xFF\x7F\x01\x00\x02\x00\x00\x00\x08\x03\x00\x01t\x08\x00\x01r\x09\x00\x00\
-              \x26\x00\x01n\x00\x01v\x00\xFF",
+              \x23\x00\x07\x01\x00\x02\x00\x00\x00\x08\x03\x00\x01t\x08\x00\x01r\x09\x00\x00\
+              \x26\x00\x01n\x00\x01v\x0B\x01\x0B\xFF\xFF\xFF\x7F\x00\xFF",
             Publish { properties: all_publish_properties(), ..plain },
         ),
     ]
@@ -348,7 +348,8 @@ fn rest() -> Vec<Accepted> {
     rows.extend([
         taken("success said", V5, 0xE0, b"\x00", normal.clone()),
         taken("no properties said", V5, 0xE0, b"\x00\x00", normal),
-        row("a reason", V5, 0xE0, b"\x04", Disconnect::new(ReasonCode::DisconnectWithWill)),
+        taken("a reason alone", V5, 0xE0, b"\x04", Disconnect::new(ReasonCode::DisconnectWithWill)),
+        row("a reason", V5, 0xE0, b"\x04\x00", Disconnect::new(ReasonCode::DisconnectWithWill)),
         row(
             "every property of DISCONNECT",
             V5,

@@ -200,7 +200,7 @@ fn publish_properties() -> impl Strategy<Value = PublishProperties<'static>> {
         option::of(topic()),
         option::of(bytes()),
         option::of(text()),
-        vec(1..=268_435_455_u32, 0..3),
+        vec(prop_oneof![1..200_u32, 1..=268_435_455_u32], 0..4),
         users(),
     );
     fields.prop_map(|(numbers, response_topic, correlation_data, content_type, subscription_ids, user)| {

@@ -4,7 +4,7 @@ use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use super::{
     DecodeError,
-    codec::{Version, decode},
+    codec::{Packet, PacketId, Publish, PublishProperties, QoS, Version, decode},
     decode_all, encode, generate,
 };
 
@@ -96,4 +96,33 @@ proptest! {
     ) {
         check_any_input(&bytes, version);
     }
+}
+
+/// The way of every delivery: nothing is allocated when the out-buffer has room, and once when it has not.
+#[test]
+fn a_publish_is_appended_without_allocating() {
+    let publish = Publish {
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        topic: "sensors/1/temperature",
+        packet_id: PacketId::new(1),
+        properties: PublishProperties {
+            message_expiry: Some(60),
+            user: vec![("n", "v")],
+            ..Default::default()
+        },
+        payload: &[7; 1000],
+    };
+    let mut out = Vec::with_capacity(2 * publish.encoded_len(Version::V5));
+    let (start, room) = (out.as_ptr(), out.capacity());
+    publish.encode(Version::V5, &mut out);
+    publish.encode(Version::V5, &mut out);
+    assert_eq!((out.as_ptr(), out.capacity(), out.len()), (start, room, room), "nothing moved");
+
+    let mut fresh = Vec::new();
+    publish.encode(Version::V5, &mut fresh);
+    assert_eq!(fresh.capacity(), fresh.len(), "one reservation, of just what is needed");
+    assert_eq!(out, [fresh.as_slice(), &fresh].concat());
+    assert_eq!(encode(&Packet::from(publish), Version::V5), fresh, "the same as by Packet::encode");
 }
