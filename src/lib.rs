@@ -8,6 +8,7 @@ pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod message;
+pub mod net;
 pub mod routing;
 pub mod server;
 pub mod session;

@@ -1,16 +1,69 @@
-//! The running broker: opens what the configuration names, tells when it is ready, and ends on a signal.
+//! A serving broker: the broker, its network and its clock work, started and ended in the right order.
+//!
+//! ```text
+//! start:    read certificates, bind all addresses -> accept
+//! shutdown: stop accepting -> ask every client to leave -> wait up to the grace period -> end the rest -> close the journal
+//! ```
+//!
+//! A program that embeds the broker uses `Server` and leaves the signals to itself; the `dormouse` binary uses `run`.
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+};
+use tracing::{error, info};
+
+use crate::{
+    broker::{self, Broker},
+    config::{self, Config},
+    net::{
+        limits::{CounterReading, Limits},
+        listener::{ListenError, ListenerConfig, Listening, Transport},
+        network::Network,
+        tls,
+    },
+    session::QueueLimits,
+    store::{self, OpenError},
+    time::{Timestamp, WallClock},
 };
 
-use crate::config::Config;
+/// The grace period by default: with the second that ending the rest and closing the journal may take, the broker is
+/// gone in 5 s, before service managers lose patience.
+pub const GRACE: Duration = Duration::from_secs(4);
+/// The broker's clock work is looked after at least this often.
+const TIMEOUTS_MAX: Duration = Duration::from_secs(1);
+/// And at most this often, whatever it asks for.
+const TIMEOUTS_MIN: Duration = Duration::from_millis(20);
+
+/// A broker that is being served to the network. Dropping it cuts everything off and leaves the journal to recovery;
+/// `shutdown` is the way to end it.
+pub struct Server {
+    broker: Arc<Broker>,
+    network: Network,
+    timeouts: JoinHandle<()>,
+}
+
+/// Why a server cannot start, or had to end. One sentence each.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener cannot be set up.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The data folder cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The system refused a thread, a timer or a signal handler.
+    #[error("cannot start: {0}")]
+    Runtime(#[from] io::Error),
+}
 
 /// What was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,39 +72,206 @@ pub struct Started {
     pub listeners: Vec<SocketAddr>,
 }
 
-/// Why the broker could not start, or had to end.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// An address cannot be listened to.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// The system refused a thread, a timer or a signal handler.
-    #[error("cannot start: {0}")]
-    Runtime(#[from] io::Error),
-}
-
-/// Opens everything, calls `ready`, and returns when SIGTERM or SIGINT told the broker to end. From `ready` on, neither
+/// Opens everything, calls `ready`, and returns when SIGTERM or SIGINT has ended the broker. From `ready` on, neither
 /// signal kills it.
-pub fn run(config: Config, ready: impl FnOnce(&Started)) -> Result<(), ServeError> {
-    let mut open = Vec::with_capacity(config.listeners.len());
-    let mut listeners = Vec::with_capacity(config.listeners.len());
-    for listener in config.listeners {
-        let address = listener.bind;
-        let bound = TcpListener::bind(address).and_then(|bound| Ok((bound.local_addr()?, bound)));
-        let (actual, bound) = bound.map_err(|source| ServeError::Listen { address, source })?;
-        listeners.push(actual);
-        open.push(bound);
-    }
-    runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let (mut terminate, mut interrupt) =
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+pub fn run(config: &Config, ready: impl FnOnce(&Started)) -> Result<(), StartError> {
+    runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let signals = Signals::install()?;
+        let server = Server::open(config)?;
+        let listeners = server.local_addresses().iter().map(|l| l.address).collect();
         ready(&Started { listeners });
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        serve_until(server, signals, config.shutdown.grace).await;
         Ok(())
     })
+}
+
+impl Server {
+    /// Opens what the configuration names and serves it: the data folder first, then the listeners.
+    ///
+    /// Has to be called within a tokio runtime with time and I/O enabled.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let (broker, from) =
+            Broker::open(broker_config(config), &config.store.path, store_config(config), wall_clock())?;
+        broker.start(clock(from))?;
+        let listeners: Vec<ListenerConfig> =
+            config.listeners.iter().map(|l| listener_config(config, l)).collect();
+        let limits = Limits { connections_max: config.limits.connections_max, ..Limits::default() };
+        match Self::start(Arc::clone(&broker), &listeners, limits) {
+            Ok(server) => Ok(server),
+            Err(error) => {
+                broker.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts serving `broker`. All certificates are read and all addresses bound before the first connection is
+    /// accepted, so an error means that nobody has been served. No listeners is allowed.
+    ///
+    /// Has to be called within a tokio runtime with time and I/O enabled.
+    pub fn start(
+        broker: Arc<Broker>,
+        listeners: &[ListenerConfig],
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        let network = Network::start(Arc::clone(&broker), listeners, limits)?;
+        let timeouts = tokio::spawn(handle_timeouts(Arc::clone(&broker)));
+        Ok(Self { broker, network, timeouts })
+    }
+
+    /// The broker being served.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// The listeners in the order of their configuration, with the ports the system chose.
+    pub fn local_addresses(&self) -> &[Listening] {
+        self.network.listening()
+    }
+
+    /// What the network has counted so far.
+    pub fn counters(&self) -> CounterReading {
+        self.network.counters()
+    }
+
+    /// Stops accepting, asks every client to leave (DISCONNECT 0x8B to v5 clients), waits up to `grace` for them, ends
+    /// the rest, and closes the journal. When it returns, no task and no thread of the server is left.
+    pub async fn shutdown(self, grace: Duration) {
+        self.shutdown_when(tokio::time::sleep(grace)).await;
+    }
+
+    /// The same with a grace period that ends when `grace` resolves.
+    pub async fn shutdown_when(mut self, grace: impl Future<Output = ()>) {
+        info!("shutting down");
+        self.network.stop_accepting();
+        self.broker.begin_shutdown(self.broker.now());
+        self.network.close(grace).await;
+        self.timeouts.abort();
+        // Cancelled: that is what it was asked for.
+        let _ = (&mut self.timeouts).await;
+        let broker = self.broker;
+        // It waits for the disk and joins threads.
+        let closed = tokio::task::spawn_blocking(move || broker.close()).await;
+        match closed {
+            Ok(()) => info!("shut down"),
+            Err(failure) => {
+                error!(%failure, "closing the journal panicked; it will be recovered at the next start")
+            }
+        }
+    }
+}
+
+/// Runs the broker's clock work when it is due.
+async fn handle_timeouts(broker: Arc<Broker>) {
+    loop {
+        let now = broker.now();
+        let next = broker.handle_timeout(now);
+        tokio::time::sleep(next.since(now).clamp(TIMEOUTS_MIN, TIMEOUTS_MAX)).await;
+    }
+}
+
+/// The signals that ask the process to end. Installed before anybody can be told that the server is up, or a signal
+/// in between would kill the process without a shutdown.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// Takes over SIGINT and SIGTERM for the life of the process.
+    pub fn install() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next of them and returns its name.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+/// Serves until a signal, then shuts down. A second signal ends the grace period.
+async fn serve_until(server: Server, mut signals: Signals, grace: Duration) {
+    info!(signal = signals.next().await, "asked to end");
+    let cut_short = async {
+        tokio::select! {
+            () = tokio::time::sleep(grace) => {}
+            signal = signals.next() => info!(signal, "asked again: not waiting any longer"),
+        }
+    };
+    server.shutdown_when(cut_short).await;
+}
+
+/// The broker's clock: its time line goes on from `from` with the monotonic clock.
+fn clock(from: Timestamp) -> store::Clock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one clock of the process: everything below is handed the time"
+    )]
+    let started = Instant::now();
+    Arc::new(move || (from.after(started.elapsed()), wall_clock()))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one clock of the process: everything below is handed the time"
+)]
+fn wall_clock() -> WallClock {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    WallClock::believed(u64::try_from(since_1970.as_millis()).unwrap_or(0))
+}
+
+fn broker_config(config: &Config) -> broker::Config {
+    let (sessions, limits) = (&config.sessions, &config.limits);
+    broker::Config {
+        sessions_max: sessions.max,
+        session_expiry_max: sessions.session_expiry_max,
+        inflight_max: sessions.inflight_max,
+        queue: QueueLimits { messages_max: sessions.queue_messages_max, bytes_max: sessions.queue_bytes_max },
+        queue_qos0: sessions.queue_qos0,
+        retained_messages_max: config.retained.messages_max,
+        retained_bytes_max: config.retained.bytes_max,
+        packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
+        keep_alive_max: limits.keep_alive_max.map(|d| u16::try_from(d.as_secs()).unwrap_or(u16::MAX)),
+        topic_alias_max: limits.topic_alias_max,
+        receive_maximum: limits.receive_maximum,
+        out_bytes_max: limits.out_buffer_bytes_max,
+        subscriptions_max: limits.subscriptions_per_session_max,
+    }
+}
+
+fn store_config(config: &Config) -> store::Config {
+    let s = &config.store;
+    store::Config {
+        durability: s.durability,
+        elision_wait_max: s.elision_wait_max,
+        done_interval: s.done_interval,
+        backlog_bytes_max: s.backlog_bytes_max,
+        generation_bytes: s.generation_bytes as u64,
+        ..store::Config::default()
+    }
+}
+
+fn listener_config(config: &Config, listener: &config::ListenerConfig) -> ListenerConfig {
+    let transport = match &listener.transport {
+        config::Transport::Tcp => Transport::Tcp,
+        config::Transport::Tls(tls) => Transport::Tls(tls::TlsConfig {
+            certificate: tls.certificate.clone(),
+            key: tls.key.clone(),
+            client_certificates: match &tls.client_certificates {
+                config::ClientCertificates::None => tls::ClientCertificates::None,
+                config::ClientCertificates::Optional { ca } => tls::ClientCertificates::Optional(ca.clone()),
+                config::ClientCertificates::Required { ca } => tls::ClientCertificates::Required(ca.clone()),
+            },
+            version_min: match tls.min_version {
+                config::TlsVersion::V12 => tls::TlsVersion::V12,
+                config::TlsVersion::V13 => tls::TlsVersion::V13,
+            },
+            handshake_timeout: tls.handshake_timeout,
+        }),
+    };
+    let plain = ListenerConfig::tcp(listener.name.as_str(), listener.bind);
+    ListenerConfig { transport, connect_timeout: config.limits.connect_timeout, ..plain }
 }

@@ -59,6 +59,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The name of the listener it came in by.
     pub listener: Arc<str>,
+    /// The subject common name of its client certificate, if it showed a good one.
+    pub certificate_name: Option<Arc<str>>,
 }
 
 /// A broker, shared by all its connections.

@@ -32,8 +32,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
         durability = promise(config.store.durability),
         "starting"
     );
-    let shown = config.clone();
-    server::run(config, |started| say(&greeting(&shown, started)))
+    server::run(&config, |started| say(&greeting(&config, started)))
         .map_err(|error| Failure::Runtime(error.to_string()))
 }
 

@@ -1,0 +1,376 @@
+//! The accept loop of one listener, and the tasks it owns.
+//!
+//! A full machine does not end the loop: it waits, tells once, and goes on. Every accepted socket has a seat
+//! (`Limits::connections_max`), which its task gives back however it ends.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    task::{JoinError, JoinSet},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    certificate_name::common_name,
+    connection::{Outcome, Task},
+    gate::Gate,
+    keep_alive::{Limited, Wheel},
+    limits::{Counters, Limits},
+    log_rate::LogRate,
+    wire::Metered,
+};
+use crate::{broker::Peer, time::Timestamp};
+
+/// At most one line of a kind in this time, whatever the network does.
+const LOG_PERIOD: Duration = Duration::from_secs(10);
+const BACK_OFF_MIN: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(1);
+
+/// What all listeners and their connections share.
+pub(super) struct Shared<G> {
+    pub(super) gate: Arc<G>,
+    pub(super) wheel: Wheel,
+    pub(super) counters: Arc<Counters>,
+    limits: Limits,
+    seats: Arc<Semaphore>,
+    handshakes: Semaphore,
+    logs: Mutex<Logs>,
+}
+
+struct Logs {
+    refused: LogRate,
+    handshake: LogRate,
+    connect_timeout: LogRate,
+}
+
+/// A listener as its loop needs it.
+pub(super) struct Door {
+    pub(super) name: Arc<str>,
+    pub(super) connect_timeout: Duration,
+    pub(super) tls: Option<Tls>,
+}
+
+pub(super) struct Tls {
+    pub(super) acceptor: TlsAcceptor,
+    pub(super) handshake_timeout: Duration,
+}
+
+impl<G: Gate> Shared<G> {
+    pub(super) fn new(gate: Arc<G>, wheel: Wheel, limits: Limits) -> Self {
+        Self {
+            gate,
+            wheel,
+            counters: Arc::new(Counters::default()),
+            seats: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            handshakes: Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
+            limits,
+            logs: Mutex::new(Logs {
+                refused: LogRate::new(LOG_PERIOD),
+                handshake: LogRate::new(LOG_PERIOD),
+                connect_timeout: LogRate::new(LOG_PERIOD),
+            }),
+        }
+    }
+
+    fn ripe(&self, log: impl FnOnce(&mut Logs) -> &mut LogRate) -> Option<u64> {
+        log(&mut self.logs.lock().unwrap_or_else(PoisonError::into_inner)).ripe(self.gate.now())
+    }
+
+    fn note_refused(&self, door: &Door, address: SocketAddr) {
+        self.counters.count_refused();
+        if let Some(times) = self.ripe(|logs| &mut logs.refused) {
+            let connections_max = self.limits.connections_max;
+            warn!(listener = %door.name, %address, connections_max, times, "connections refused: as many as allowed are open");
+        }
+    }
+
+    fn note_handshake_failed(&self, door: &Door, address: SocketAddr, reason: &str) {
+        self.counters.count_handshake_failed();
+        debug!(listener = %door.name, %address, reason, "TLS handshake failed");
+        if let Some(times) = self.ripe(|logs| &mut logs.handshake) {
+            info!(listener = %door.name, %address, reason, times, "TLS handshakes failed; this is the latest");
+        }
+    }
+
+    fn note_outcome(&self, outcome: Outcome, door: &Door, address: SocketAddr) {
+        match outcome {
+            Outcome::Served | Outcome::Stopped => {}
+            Outcome::LeftEarly => {
+                debug!(listener = %door.name, %address, "closed by the peer before CONNECT")
+            }
+            Outcome::ConnectTimeout => {
+                self.counters.count_connect_timeout();
+                debug!(listener = %door.name, %address, "no CONNECT in time");
+                if let Some(times) = self.ripe(|logs| &mut logs.connect_timeout) {
+                    info!(listener = %door.name, %address, times, "connections closed that sent no CONNECT in time; this is the latest");
+                }
+            }
+        }
+    }
+}
+
+/// Accepts until `stop`, then waits for the connections it has accepted.
+pub(super) async fn accept_loop<G: Gate>(
+    listener: TcpListener,
+    door: Arc<Door>,
+    shared: Arc<Shared<G>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    let mut back_off = BackOff::default();
+    let mut pause = Duration::ZERO;
+    loop {
+        let accept = async {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            listener.accept().await
+        };
+        tokio::select! {
+            // An error means that the server is gone, which is as good a reason.
+            _ = stop.wait_for(|&stop| stop) => break,
+            // An ended task is joined at once: it holds its memory until then. It also ends a pause early, which is right,
+            // since it has given back a file descriptor.
+            Some(ended) = connections.join_next() => {
+                pause = Duration::ZERO;
+                note_panic(ended);
+            }
+            accepted = accept => {
+                pause = Duration::ZERO;
+                match accepted {
+                    Ok((stream, address)) => {
+                        if let Some(failures) = back_off.succeeded() {
+                            info!(listener = %door.name, failures, "accepting connections again");
+                        }
+                        admit(stream, address, &door, &shared, &mut connections);
+                    }
+                    Err(error) if is_the_peers_doing(&error) => {}
+                    Err(error) => pause = note_accept_error(&error, &mut back_off, &door, &shared),
+                }
+            },
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        note_panic(ended);
+    }
+}
+
+/// Returns how long to wait before the next try.
+fn note_accept_error<G: Gate>(
+    error: &io::Error,
+    back_off: &mut BackOff,
+    door: &Door,
+    shared: &Shared<G>,
+) -> Duration {
+    shared.counters.count_accept_error();
+    let (pause, tell) = back_off.failed(shared.gate.now());
+    if tell {
+        warn!(listener = %door.name, %error, "cannot accept connections; trying on");
+    }
+    pause
+}
+
+/// Gives an accepted socket a seat and a task, or closes it.
+fn admit<G: Gate>(
+    stream: TcpStream,
+    address: SocketAddr,
+    door: &Arc<Door>,
+    shared: &Arc<Shared<G>>,
+    connections: &mut JoinSet<()>,
+) {
+    let Ok(permit) = Arc::clone(&shared.seats).try_acquire_owned() else {
+        return shared.note_refused(door, address);
+    };
+    shared.counters.count_accepted();
+    // It fails only on a socket that is dead already, which the task will find out.
+    let _ = stream.set_nodelay(true);
+    let now = shared.gate.now();
+    let visit = Visit {
+        address,
+        connect_by: now.after(door.connect_timeout),
+        door: Arc::clone(door),
+        _seat: Seat { counters: Arc::clone(&shared.counters), _permit: permit },
+        shared: Arc::clone(shared),
+    };
+    if door.tls.is_some() {
+        connections.spawn(visit.serve_tls(stream, now));
+    } else {
+        connections.spawn(visit.serve_tcp(stream));
+    }
+}
+
+/// One accepted socket's way through the door.
+struct Visit<G> {
+    address: SocketAddr,
+    connect_by: Timestamp,
+    door: Arc<Door>,
+    shared: Arc<Shared<G>>,
+    _seat: Seat,
+}
+
+/// A place among `Limits::connections_max`.
+struct Seat {
+    counters: Arc<Counters>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.counters.count_closed();
+    }
+}
+
+impl<G: Gate> Visit<G> {
+    async fn serve_tcp(self, stream: TcpStream) {
+        let alarm = self.shared.wheel.alarm(self.connect_by);
+        let peer = self.peer(None);
+        let gate = Arc::clone(&self.shared.gate);
+        let write_timeout = self.shared.limits.write_timeout;
+        let outcome =
+            Task::new(gate, Metered::new(stream), peer, alarm, self.connect_by, write_timeout).await;
+        self.shared.note_outcome(outcome, &self.door, self.address);
+    }
+
+    async fn serve_tls(self, stream: TcpStream, accepted_at: Timestamp) {
+        let Some(tls) = &self.door.tls else { return };
+        let mut alarm = self.shared.wheel.alarm(accepted_at.after(tls.handshake_timeout));
+        // On the heap, so that the long life after it does not carry the room it took.
+        let handshake = Box::pin(alarm.limit(shake_hands(stream, tls, &self.shared.handshakes))).await;
+        let stream = match handshake {
+            Limited::Done(Ok(stream)) => stream,
+            Limited::Done(Err(error)) => {
+                return self.shared.note_handshake_failed(&self.door, self.address, &error.to_string());
+            }
+            Limited::TimedOut => {
+                return self.shared.note_handshake_failed(&self.door, self.address, "it took too long");
+            }
+            Limited::Stopped => return,
+        };
+        let certificates = stream.get_ref().1.peer_certificates();
+        let name = certificates.and_then(<[_]>::first).and_then(|certificate| common_name(certificate));
+        let peer = self.peer(name);
+        let gate = Arc::clone(&self.shared.gate);
+        let write_timeout = self.shared.limits.write_timeout;
+        let outcome = Task::new(gate, stream, peer, alarm, self.connect_by, write_timeout).await;
+        self.shared.note_outcome(outcome, &self.door, self.address);
+    }
+
+    fn peer(&self, certificate_name: Option<Arc<str>>) -> Peer {
+        Peer { address: self.address, listener: Arc::clone(&self.door.name), certificate_name }
+    }
+}
+
+/// The handshake. Waits for its turn only once the peer has begun, so that silence takes nobody's turn.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: &Tls,
+    turns: &Semaphore,
+) -> io::Result<Box<TlsStream<Metered<TcpStream>>>> {
+    stream.readable().await?;
+    let _turn = turns.acquire().await.map_err(io::Error::other)?;
+    tls.acceptor.accept(Metered::new(stream)).await.map(Box::new)
+}
+
+fn note_panic(ended: Result<(), JoinError>) {
+    if let Err(failure) = ended
+        && failure.is_panic()
+    {
+        error!(%failure, "a connection's task panicked; this is a defect of the broker");
+    }
+}
+
+/// Errors of `accept` that say nothing about this machine: the peer took its connection back, or the network reported
+/// late (accept(2)). The next call may well succeed.
+fn is_the_peers_doing(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
+}
+
+/// How long to wait after a failed `accept`, and whether to tell.
+#[derive(Debug)]
+struct BackOff {
+    failures: u64,
+    told: bool,
+    log: LogRate,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        Self { failures: 0, told: false, log: LogRate::new(LOG_PERIOD) }
+    }
+}
+
+impl BackOff {
+    /// The pause before the next try, and whether this is the failure to log: the first of a row, if the last such line
+    /// is long enough ago.
+    fn failed(&mut self, now: Timestamp) -> (Duration, bool) {
+        let doublings = u32::try_from(self.failures).unwrap_or(u32::MAX).min(8);
+        let pause = BACK_OFF_MIN.saturating_mul(1 << doublings).min(BACK_OFF_MAX);
+        let tell = self.failures == 0 && self.log.ripe(now).is_some();
+        self.told |= tell;
+        self.failures += 1;
+        (pause, tell)
+    }
+
+    /// `Some(failures)` at the end of a row of failures that was logged.
+    fn succeeded(&mut self) -> Option<u64> {
+        let failures = std::mem::take(&mut self.failures);
+        (std::mem::take(&mut self.told) && failures > 0).then_some(failures)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_to_a_second_and_starts_again() {
+        let mut back_off = BackOff::default();
+        let pauses: Vec<_> = (0..7).map(|_| back_off.failed(Timestamp(0)).0.as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000, 1000]);
+        assert_eq!(back_off.succeeded(), Some(7));
+        assert_eq!(back_off.failed(Timestamp(0)).0, BACK_OFF_MIN);
+    }
+
+    #[test]
+    fn a_row_of_failures_is_told_once_and_flapping_once_in_ten_seconds() {
+        let mut back_off = BackOff::default();
+        assert!(back_off.failed(Timestamp(0)).1);
+        assert!(!back_off.failed(Timestamp(60_000)).1);
+        assert_eq!(back_off.succeeded(), Some(2));
+        assert_eq!(back_off.succeeded(), None);
+        assert!(!back_off.failed(Timestamp(9_999)).1);
+        assert_eq!(back_off.succeeded(), None, "what was not told does not end");
+        assert!(back_off.failed(Timestamp(10_000)).1);
+    }
+
+    #[test]
+    fn a_full_machine_is_not_the_peers_doing() {
+        use rustix::io::Errno;
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(!is_the_peers_doing(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::CONNABORTED, Errno::INTR, Errno::HOSTUNREACH, Errno::NETDOWN] {
+            assert!(is_the_peers_doing(&errno.into()), "{errno}");
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! One task per connection: it reads, lets the broker work, writes, and sees to the ending.
+//!
+//! ```text
+//! Greeting --CONNECT accepted--> Open --Closing / keep alive--> Closing --all written--> Draining --> (closed)
+//!    |  '--refused: reply ---------------------------------------^                          ^
+//!    '--silence, garbage without reply -----------------------------------------------------'
+//! ```
+//!
+//! The task is one hand-written future over a socket that both reads and writes: no halves, no channel, no timer. Each
+//! round asks the broker for output, writes once, reads once, and hands over what came. What the peer sends is
+//! answered before more is read from it, so a peer that does not take its answers is not heard either.
+//!
+//! Invariants: the broker's `Connection` is closed exactly once, with its reason, unless the task is dropped (then the
+//! broker counts it as lost). Every state the peer can leave us waiting in has a deadline, but for an open connection
+//! whose client switched keep alive off. A deadline is judged only after the socket has been asked for bytes, so that
+//! input which came in time is never late.
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    buffers::{Inbox, Outbox, Scratch},
+    gate::{Client, Gate, Greeted},
+    keep_alive::{Alarm, Stop},
+    wire::Wire,
+};
+use crate::{
+    broker::{CloseReason, Peer, Reading, Transmit},
+    time::Timestamp,
+};
+
+/// Rounds in one poll before the other tasks of the thread get their turn.
+const ROUNDS_MAX: u32 = 16;
+/// A packet under way counts as a sign of life for each of these: an upload may take longer than the keep alive.
+const SIGN_OF_LIFE_BYTES: usize = 1024;
+/// How long a closing connection waits for the peer to have read its last packet and to close.
+const DRAIN: Duration = Duration::from_secs(1);
+/// What it throws away meanwhile at most.
+const DRAIN_BYTES_MAX: usize = 64 * 1024;
+
+/// The task; resolves when the socket is to be dropped.
+pub(super) struct Task<G: Gate, W> {
+    gate: Arc<G>,
+    wire: W,
+    peer: Peer,
+    alarm: Alarm,
+    write_timeout: Duration,
+    stage: Stage<G::Client>,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+/// How a connection ended, as far as only the network knows it; the broker logs the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The broker had its say.
+    Served,
+    /// No CONNECT within the connect timeout.
+    ConnectTimeout,
+    /// The peer left before it had sent a CONNECT.
+    LeftEarly,
+    /// The server stopped before there was a CONNECT.
+    Stopped,
+}
+
+enum Stage<C> {
+    /// Nothing but bytes so far.
+    Greeting { until: Timestamp },
+    /// An MQTT connection.
+    Open(Open<C>),
+    /// The last bytes are on their way.
+    Closing { until: Timestamp },
+    /// The write side is shut. What the peer still sends is thrown away: a socket closed with unread input sends a
+    /// reset, which can destroy the last packet on its way to the peer.
+    Draining { until: Timestamp, bytes_left: usize },
+    /// Over.
+    Ended,
+}
+
+struct Open<C> {
+    client: C,
+    /// When the last whole packet, or the last `SIGN_OF_LIFE_BYTES` of one, came.
+    heard: Timestamp,
+    /// Bytes since then.
+    bytes_since: usize,
+    reading: Reading,
+    /// Input that stood behind the CONNECT or came before a pause has to be offered again before more is read.
+    offer_held: bool,
+}
+
+/// What a round led to.
+enum Round {
+    /// Something moved: another round may find more.
+    Moved,
+    /// Nothing to do until a waker is called or this moment has come.
+    Wait(Timestamp),
+    Over(Outcome),
+}
+
+impl<G: Gate, W: Wire> Task<G, W> {
+    /// `alarm` is set to the connect timeout, which ends at `connect_by`.
+    pub(super) fn new(
+        gate: Arc<G>,
+        wire: W,
+        peer: Peer,
+        alarm: Alarm,
+        connect_by: Timestamp,
+        write_timeout: Duration,
+    ) -> Self {
+        let stage = Stage::Greeting { until: connect_by };
+        Self {
+            gate,
+            wire,
+            peer,
+            alarm,
+            write_timeout,
+            stage,
+            inbox: Inbox::default(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    fn round(&mut self, cx: &mut Context<'_>) -> Round {
+        let now = self.gate.now();
+        if self.alarm.stopped() == Stop::Now {
+            return self.end(CloseReason::ServerShutdown, now);
+        }
+        match self.stage {
+            Stage::Greeting { until } => self.greet(until, cx, now),
+            Stage::Open(_) => self.serve(cx, now),
+            Stage::Closing { until } => self.write_last(until, cx, now),
+            Stage::Draining { until, bytes_left } => self.drain(until, bytes_left, cx, now),
+            Stage::Ended => Round::Over(Outcome::Served),
+        }
+    }
+
+    fn greet(&mut self, until: Timestamp, cx: &mut Context<'_>, now: Timestamp) -> Round {
+        if self.alarm.stopped() != Stop::No {
+            return Round::Over(Outcome::Stopped);
+        }
+        let mut scratch = Scratch::borrow();
+        let fresh = match scratch.read(&mut self.wire, cx) {
+            Poll::Pending if now >= until => return Round::Over(Outcome::ConnectTimeout),
+            Poll::Pending => return Round::Wait(until),
+            Poll::Ready(Ok([]) | Err(_)) => return Round::Over(Outcome::LeftEarly),
+            Poll::Ready(Ok(fresh)) => fresh,
+        };
+        let (gate, peer) = (&self.gate, &self.peer);
+        let greeted = self.inbox.offer(fresh, |input| match gate.greet(input, peer) {
+            Greeted::Connected { client, used_bytes } => {
+                (used_bytes, Greeted::Connected { client, used_bytes })
+            }
+            other => (0, other),
+        });
+        match greeted {
+            // A trickle of bytes does not put the timeout off.
+            Greeted::Incomplete if now >= until => return Round::Over(Outcome::ConnectTimeout),
+            Greeted::Incomplete => {}
+            Greeted::Refused { reply } => {
+                self.outbox.buffer().extend_from_slice(&reply);
+                self.begin_closing(now);
+            }
+            Greeted::Connected { client, .. } => {
+                let offer_held = !self.inbox.is_empty();
+                let reading = Reading::Continue;
+                self.stage = Stage::Open(Open { client, heard: now, bytes_since: 0, reading, offer_held });
+            }
+        }
+        Round::Moved
+    }
+
+    /// One round of an open connection: output first, then input.
+    fn serve(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Round {
+        let Stage::Open(open) = &mut self.stage else { return Round::Moved };
+        let transmit = open.client.poll_transmit(cx.waker(), now, self.outbox.buffer());
+        if transmit == Transmit::Closing {
+            self.close_client(CloseReason::Closed, now);
+            self.begin_closing(now);
+            return Round::Moved;
+        }
+        let Ok(wrote) = self.outbox.write(&mut self.wire, cx, now) else {
+            return self.end(CloseReason::Lost, now);
+        };
+        match open.read(&mut self.wire, &mut self.inbox, cx, now) {
+            Input::Taken => return Round::Moved,
+            Input::Ended => return self.end(CloseReason::Lost, now),
+            Input::None if wrote => return Round::Moved,
+            Input::None => {}
+        }
+        let silent_until = open.silent_until();
+        let takes_until = self.takes_until();
+        if now >= takes_until {
+            self.wire.reset_on_close();
+            return self.end(CloseReason::SlowReader, now);
+        }
+        if now >= silent_until {
+            // [MQTT-3.1.2-22]
+            if self.outbox.is_waiting() {
+                self.wire.reset_on_close();
+                return self.end(CloseReason::KeepAliveTimeout, now);
+            }
+            self.close_client(CloseReason::KeepAliveTimeout, now);
+            self.begin_closing(now);
+            return Round::Moved;
+        }
+        Round::Wait(silent_until.min(takes_until))
+    }
+
+    fn write_last(&mut self, until: Timestamp, cx: &mut Context<'_>, now: Timestamp) -> Round {
+        if self.outbox.write(&mut self.wire, cx, now).is_err() {
+            return self.end(CloseReason::Lost, now);
+        }
+        if !self.outbox.is_waiting() {
+            match Pin::new(&mut self.wire).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => {
+                    let until = now.after(DRAIN);
+                    self.stage = Stage::Draining { until, bytes_left: DRAIN_BYTES_MAX };
+                    return Round::Moved;
+                }
+                Poll::Ready(Err(_)) => return self.end(CloseReason::Lost, now),
+                Poll::Pending => {}
+            }
+        }
+        if now >= until {
+            self.wire.reset_on_close();
+            return self.end(CloseReason::SlowReader, now);
+        }
+        Round::Wait(until)
+    }
+
+    fn drain(&mut self, until: Timestamp, bytes_left: usize, cx: &mut Context<'_>, now: Timestamp) -> Round {
+        match Scratch::borrow().read(&mut self.wire, cx) {
+            Poll::Ready(Ok([]) | Err(_)) => Round::Over(Outcome::Served),
+            Poll::Ready(Ok(bytes)) if bytes.len() >= bytes_left || now >= until => {
+                Round::Over(Outcome::Served)
+            }
+            Poll::Ready(Ok(bytes)) => {
+                self.stage = Stage::Draining { until, bytes_left: bytes_left - bytes.len() };
+                Round::Moved
+            }
+            Poll::Pending if now >= until => Round::Over(Outcome::Served),
+            Poll::Pending => Round::Wait(until),
+        }
+    }
+
+    /// Until when the peer has to take a byte of what waits for it.
+    fn takes_until(&self) -> Timestamp {
+        self.outbox.waiting_since().map_or(Timestamp::NEVER, |since| since.after(self.write_timeout))
+    }
+
+    fn begin_closing(&mut self, now: Timestamp) {
+        self.inbox.discard();
+        // Not from the last progress: a peer that takes a byte now and then could keep a closed connection for ever.
+        self.stage = Stage::Closing { until: now.after(self.write_timeout) };
+    }
+
+    /// Closes the broker's end, if there is one.
+    fn close_client(&mut self, reason: CloseReason, now: Timestamp) {
+        if let Stage::Open(open) = mem::replace(&mut self.stage, Stage::Ended) {
+            open.client.close(reason, now);
+        }
+    }
+
+    fn end(&mut self, reason: CloseReason, now: Timestamp) -> Round {
+        let outcome =
+            if matches!(self.stage, Stage::Greeting { .. }) { Outcome::Stopped } else { Outcome::Served };
+        self.close_client(reason, now);
+        Round::Over(outcome)
+    }
+}
+
+impl<G: Gate, W: Wire> Future for Task<G, W> {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let task = self.get_mut();
+        task.alarm.register(cx.waker());
+        for _ in 0..ROUNDS_MAX {
+            match task.round(cx) {
+                Round::Moved => {}
+                Round::Wait(until) => {
+                    task.alarm.set(until);
+                    task.outbox.release();
+                    return Poll::Pending;
+                }
+                Round::Over(outcome) => return Poll::Ready(outcome),
+            }
+        }
+        task.outbox.release();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// What reading led to.
+enum Input {
+    /// The broker was handed something, or may be soon.
+    Taken,
+    /// Nothing there, or nothing wanted.
+    None,
+    /// The peer closed or reset.
+    Ended,
+}
+
+impl<C: Client> Open<C> {
+    /// Offers what is held, or reads once and offers that.
+    fn read<W: Wire>(
+        &mut self,
+        wire: &mut W,
+        inbox: &mut Inbox,
+        cx: &mut Context<'_>,
+        now: Timestamp,
+    ) -> Input {
+        if self.reading == Reading::Pause && self.client.may_read() {
+            self.reading = Reading::Continue;
+            self.offer_held = !inbox.is_empty();
+            // The peer was not heard because nobody listened.
+            self.heard = now;
+        }
+        if self.reading != Reading::Continue {
+            return Input::None;
+        }
+        if mem::take(&mut self.offer_held) {
+            self.offer(inbox, &[], now);
+            return Input::Taken;
+        }
+        let mut scratch = Scratch::borrow();
+        match scratch.read(wire, cx) {
+            Poll::Pending => Input::None,
+            Poll::Ready(Ok([]) | Err(_)) => Input::Ended,
+            Poll::Ready(Ok(fresh)) => {
+                self.offer(inbox, fresh, now);
+                Input::Taken
+            }
+        }
+    }
+
+    fn offer(&mut self, inbox: &mut Inbox, fresh: &[u8], now: Timestamp) {
+        let client = &mut self.client;
+        let (used, reading) = inbox.offer(fresh, |input| {
+            let (used, reading) = client.receive(input, now);
+            (used, (used, reading))
+        });
+        self.bytes_since += fresh.len();
+        if used > 0 || self.bytes_since >= SIGN_OF_LIFE_BYTES {
+            self.heard = now;
+            self.bytes_since = 0;
+        }
+        self.reading = reading;
+        if reading == Reading::Stop {
+            inbox.discard();
+        }
+    }
+
+    /// Until when the peer has to be heard. Never while it is not listened to.
+    fn silent_until(&self) -> Timestamp {
+        match self.client.keep_alive_limit() {
+            Some(limit) if self.reading != Reading::Pause => self.heard.after(limit),
+            _ => Timestamp::NEVER,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! What the network may cost, and what it has cost so far.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// Bounds over all listeners together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open sockets, with those that have not sent a CONNECT. A socket beyond it is closed at once, counted and logged.
+    /// Default 10,000: at some tens of KiB for an idle TLS connection, what a gateway of 1 GiB can carry. The process'
+    /// limit of open files has to be higher.
+    pub connections_max: usize,
+    /// TLS handshakes being computed at the same time; further clients wait, inside their handshake timeout.
+    /// Default 64: when everybody reconnects after a power cut, the first finish instead of all timing out together.
+    pub handshakes_max: usize,
+    /// How long output may stand without the peer taking one byte of it. Default 30 s.
+    pub write_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections_max: 10_000, handshakes_max: 64, write_timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Counted since start, over all listeners.
+#[derive(Debug, Default)]
+pub struct Counters {
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    accept_errors: AtomicU64,
+    handshakes_failed: AtomicU64,
+    connect_timeouts: AtomicU64,
+    closed: AtomicU64,
+}
+
+/// A reading of the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CounterReading {
+    /// Sockets accepted, without the refused.
+    pub accepted: u64,
+    /// Sockets closed at once because `Limits::connections_max` were open.
+    pub refused: u64,
+    /// Failed calls of `accept`, without connections that the peer took back.
+    pub accept_errors: u64,
+    /// TLS handshakes that failed or took too long.
+    pub handshakes_failed: u64,
+    /// Connections closed because no CONNECT came in time.
+    pub connect_timeouts: u64,
+    /// Connections that have ended, of the accepted.
+    pub closed: u64,
+}
+
+impl Counters {
+    /// Reads them all; each is exact, the set is not a snapshot of one moment.
+    pub fn read(&self) -> CounterReading {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CounterReading {
+            accepted: get(&self.accepted),
+            refused: get(&self.refused),
+            accept_errors: get(&self.accept_errors),
+            handshakes_failed: get(&self.handshakes_failed),
+            connect_timeouts: get(&self.connect_timeouts),
+            closed: get(&self.closed),
+        }
+    }
+
+    pub(super) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_accept_error(&self) {
+        self.accept_errors.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_handshake_failed(&self) {
+        self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_connect_timeout(&self) {
+        self.connect_timeouts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_closed(&self) {
+        self.closed.fetch_add(1, Ordering::Relaxed);
+    }
+}

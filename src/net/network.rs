@@ -1,0 +1,147 @@
+//! All listeners with all their connections: started together, stopped together, joined.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+use tracing::{error, info, warn};
+
+use super::{
+    accept::{Door, Shared, Tls, accept_loop},
+    gate::Gate,
+    keep_alive::{Stop, Wheel},
+    limits::{CounterReading, Counters, Limits},
+    listener::{ListenError, ListenerConfig, Listening, Transport},
+};
+use crate::broker::Broker;
+
+/// After the grace period connections are told to end at once, and have this long to do so before they are cut off.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
+/// The network side of a serving broker. Dropping it cuts everything off; `close` is the way to end it.
+pub struct Network {
+    wheel: Wheel,
+    counters: Arc<Counters>,
+    listening: Vec<Listening>,
+    stop_accepting: watch::Sender<bool>,
+    /// An accept loop per listener; each owns its connections.
+    loops: JoinSet<()>,
+    ticker: JoinHandle<()>,
+}
+
+impl Network {
+    /// Reads all certificates and binds all addresses, and only then begins to accept. Needs a tokio runtime around it.
+    pub fn start(
+        broker: Arc<Broker>,
+        listeners: &[ListenerConfig],
+        limits: Limits,
+    ) -> Result<Self, ListenError> {
+        Self::start_at(broker, listeners, limits)
+    }
+
+    pub(super) fn start_at<G: Gate>(
+        gate: Arc<G>,
+        listeners: &[ListenerConfig],
+        limits: Limits,
+    ) -> Result<Self, ListenError> {
+        let mut bound = Vec::with_capacity(listeners.len());
+        for config in listeners {
+            bound.push((config.door()?, config.bind()?));
+        }
+        let wheel = Wheel::new();
+        let ticker = {
+            let gate = Arc::clone(&gate);
+            tokio::spawn(wheel.clone().tick(move || gate.now()))
+        };
+        let shared = Arc::new(Shared::new(gate, wheel.clone(), limits));
+        let (stop_accepting, stopped) = watch::channel(false);
+        let counters = Arc::clone(&shared.counters);
+        let mut network =
+            Self { wheel, counters, listening: Vec::new(), stop_accepting, loops: JoinSet::new(), ticker };
+        for ((door, listener), config) in bound.into_iter().zip(listeners) {
+            let address = listener.local_addr().unwrap_or(config.bind);
+            let is_tls = door.tls.is_some();
+            info!(listener = %door.name, %address, tls = is_tls, "listening");
+            network.listening.push(Listening { name: Arc::clone(&door.name), address, is_tls });
+            network.loops.spawn(accept_loop(listener, Arc::new(door), Arc::clone(&shared), stopped.clone()));
+        }
+        Ok(network)
+    }
+
+    /// The listeners in the order of their configuration, with the ports the system chose.
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// What has been counted so far.
+    pub fn counters(&self) -> CounterReading {
+        self.counters.read()
+    }
+
+    /// The counters themselves, for metrics that outlive a borrow.
+    pub fn shared_counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Closes the listening sockets. Connections go on.
+    pub fn stop_accepting(&self) {
+        self.stop_accepting.send_replace(true);
+    }
+
+    /// Stops accepting, ends what has not become an MQTT connection, and waits until `grace` resolves for the others,
+    /// which the broker has to have asked to close. Then ends the rest. Nothing of it runs any more when this returns.
+    pub async fn close(mut self, grace: impl Future<Output = ()>) {
+        self.stop_accepting();
+        self.wheel.stop(Stop::Drain);
+        let drained = tokio::select! {
+            () = self.join_loops() => true,
+            () = grace => false,
+        };
+        if !drained {
+            let reading = self.counters.read();
+            let connections = reading.accepted.saturating_sub(reading.closed);
+            warn!(connections, "connections cut off at the end of the grace period");
+            self.wheel.stop(Stop::Now);
+            if timeout(LAST_CALL, self.join_loops()).await.is_err() {
+                self.loops.abort_all();
+                self.join_loops().await;
+            }
+        }
+        self.ticker.abort();
+        // Cancelled: that is what it was asked for.
+        let _ = (&mut self.ticker).await;
+    }
+
+    async fn join_loops(&mut self) {
+        while let Some(ended) = self.loops.join_next().await {
+            if let Err(failure) = ended
+                && failure.is_panic()
+            {
+                error!(%failure, "a listener's task panicked; this is a defect of the broker");
+            }
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.ticker.abort();
+    }
+}
+
+impl ListenerConfig {
+    fn door(&self) -> Result<Door, ListenError> {
+        let tls = match &self.transport {
+            Transport::Tcp => None,
+            Transport::Tls(tls) => {
+                let config = tls.load().map_err(|source| ListenError::Tls { address: self.bind, source })?;
+                Some(Tls { acceptor: TlsAcceptor::from(config), handshake_timeout: tls.handshake_timeout })
+            }
+        };
+        Ok(Door { name: Arc::clone(&self.name), connect_timeout: self.connect_timeout, tls })
+    }
+}
