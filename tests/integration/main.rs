@@ -3,5 +3,6 @@
 
 mod cli;
 mod codec_oracle;
+mod crash;
 mod floors;
 mod packaging;

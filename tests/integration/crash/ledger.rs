@@ -88,11 +88,23 @@ impl Ledger {
                 }
             }
             for (publisher, numbers) in &entries.acknowledged {
-                let missing = numbers.iter().map(|n| (publisher.clone(), *n)).filter(|name| !seen.contains(name));
+                let missing =
+                    numbers.iter().map(|n| (publisher.clone(), *n)).filter(|name| !seen.contains(name));
                 verdict.lost.extend(missing.map(|name| (subscriber.to_owned(), name)));
             }
         }
         verdict
+    }
+}
+
+impl Verdict {
+    /// Every promise was kept.
+    pub(super) fn is_clean(&self) -> bool {
+        self.lost.is_empty()
+            && self.duplicates_qos2.is_empty()
+            && self.reordered.is_empty()
+            && self.broken.is_empty()
+            && self.acknowledged > 0
     }
 }
 

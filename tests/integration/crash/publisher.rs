@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use dormouse::codec::{Ack, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, ReasonProperties, Version};
+use dormouse::codec::{
+    Ack, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, ReasonProperties, Version,
+};
 
 use super::{client, ledger::Ledger, wire::Wire};
 
@@ -62,7 +64,12 @@ impl Publisher {
     }
 
     /// One connection. `Ok(true)` when all is done.
-    fn session(&self, inflight: &mut VecDeque<InFlight>, next: &mut u64, known: &mut bool) -> io::Result<bool> {
+    fn session(
+        &self,
+        inflight: &mut VecDeque<InFlight>,
+        next: &mut u64,
+        known: &mut bool,
+    ) -> io::Result<bool> {
         let address = *self.address.lock().unwrap();
         let mut wire = Wire::connect(address, self.version)?;
         let present = client::connect(&mut wire, &self.name, self.version)?;

@@ -14,8 +14,8 @@ use std::{
 };
 
 use dormouse::codec::{
-    Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, RetainHandling,
-    Subscribe, SubscribeFilter, SubscribeOptions, Version,
+    Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties,
+    RetainHandling, Subscribe, SubscribeFilter, SubscribeOptions, Version,
 };
 
 use super::{client, ledger::Ledger, wire::Wire};
@@ -72,7 +72,8 @@ impl Subscriber {
             wire.send(&answers)?;
             if self.nap_every > 0 && memory.since_nap >= self.nap_every {
                 memory.since_nap = 0;
-                let goodbye = Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
+                let goodbye =
+                    Disconnect { reason: ReasonCode::Success, properties: DisconnectProperties::default() };
                 wire.send(&[Packet::Disconnect(goodbye)])?;
                 std::thread::park_timeout(Duration::from_millis(60));
                 return Ok(());
@@ -97,7 +98,11 @@ impl Subscriber {
     }
 
     fn handle(&self, packet: &Packet<'_>, memory: &mut Memory) -> Option<Packet<'static>> {
-        let ack = |packet_id| Ack { packet_id, reason: ReasonCode::Success, properties: ReasonProperties::default() };
+        let ack = |packet_id| Ack {
+            packet_id,
+            reason: ReasonCode::Success,
+            properties: ReasonProperties::default(),
+        };
         match packet {
             Packet::Suback(_) => {
                 memory.subscribed = true;
@@ -113,7 +118,11 @@ impl Subscriber {
                 if memory.unreleased.insert(id) {
                     self.deliver(publish, memory);
                 } else if !publish.dup {
-                    self.ledger.broken(format!("{}: packet id {} used again without DUP", self.name, id.get()));
+                    self.ledger.broken(format!(
+                        "{}: packet id {} used again without DUP",
+                        self.name,
+                        id.get()
+                    ));
                 }
                 Some(Packet::Pubrec(ack(id)))
             }

@@ -34,7 +34,10 @@ impl Wire {
 
     /// Hands whole packets to `handle` until it breaks off or none is left; reads once when none was there. `Ok(false)`:
     /// nothing came within the read timeout.
-    pub(super) fn receive(&mut self, mut handle: impl FnMut(Packet<'_>) -> ControlFlow<()>) -> io::Result<bool> {
+    pub(super) fn receive(
+        &mut self,
+        mut handle: impl FnMut(Packet<'_>) -> ControlFlow<()>,
+    ) -> io::Result<bool> {
         if self.hand_over(&mut handle) {
             return Ok(true);
         }
@@ -42,7 +45,9 @@ impl Wire {
         match self.stream.read(&mut chunk) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => self.input.extend_from_slice(&chunk[..n]),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Ok(false),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(false);
+            }
             Err(e) => return Err(e),
         }
         self.hand_over(&mut handle);
@@ -51,8 +56,8 @@ impl Wire {
 
     fn hand_over(&mut self, handle: &mut impl FnMut(Packet<'_>) -> ControlFlow<()>) -> bool {
         let mut used = 0;
-        while let Some((packet, bytes)) =
-            decode(&self.input[used..], self.version, u32::MAX).expect("the broker sends well-formed packets")
+        while let Some((packet, bytes)) = decode(&self.input[used..], self.version, u32::MAX)
+            .unwrap_or_else(|e| panic!("{e}: {:02x?}", &self.input[used..]))
         {
             used += bytes;
             if handle(packet).is_break() {

@@ -1,0 +1,63 @@
+//! Reads the retained value as any client would.
+
+use std::{net::SocketAddr, ops::ControlFlow};
+
+use dormouse::codec::{
+    Connect, ConnectProperties, Packet, PacketId, QoS, RetainHandling, Subscribe, SubscribeFilter,
+    SubscribeOptions, Version,
+};
+
+use super::wire::Wire;
+
+pub(super) const TOPIC: &str = "state/retainer";
+
+/// The number that is retained, or `None` when a subscription brings none.
+pub(super) fn read(address: SocketAddr) -> Option<u64> {
+    let mut wire = Wire::connect(address, Version::V311).unwrap();
+    let options = SubscribeOptions {
+        qos: QoS::AtMostOnce,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    };
+    wire.send(&[
+        Packet::Connect(Box::new(Connect {
+            version: Version::V311,
+            client_id: "retained-reader",
+            clean_start: true,
+            keep_alive: 0,
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        })),
+        Packet::Subscribe(Subscribe {
+            packet_id: PacketId::new(1).unwrap(),
+            subscription_id: None,
+            user: Vec::new(),
+            filters: vec![SubscribeFilter { filter: TOPIC, options }],
+        }),
+        // Its answer comes after everything that the subscription brings.
+        Packet::Pingreq,
+    ])
+    .unwrap();
+    let (mut value, mut done) = (None, false);
+    for _ in 0..1_000 {
+        wire.receive(|packet| {
+            match packet {
+                Packet::Publish(p) if p.retain => {
+                    let text = std::str::from_utf8(p.payload).unwrap();
+                    value = Some(text.split_once(' ').unwrap().1.parse().unwrap());
+                }
+                Packet::Pingresp => done = true,
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        if done {
+            return value;
+        }
+    }
+    panic!("no PINGRESP for 20 s")
+}
