@@ -1,6 +1,9 @@
 //! The journal as a whole.
 
 mod basic;
+mod crash;
+mod truth;
+mod world;
 
 use std::{
     num::NonZeroU64,
