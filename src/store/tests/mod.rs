@@ -2,6 +2,7 @@
 
 mod basic;
 mod crash;
+mod power;
 mod truth;
 mod world;
 

@@ -84,6 +84,7 @@ pub(super) struct World {
     next_session: u64,
     next_version: u64,
     next_body: u64,
+    scale: u64,
 }
 
 impl World {
@@ -132,7 +133,13 @@ impl World {
             next_session: recovered.next_session,
             next_version: recovered.next_retained_version,
             next_body,
+            scale: 1,
         }
+    }
+
+    /// Publishes payloads so many times the usual size.
+    pub(super) fn with_scale(self, scale: u64) -> Self {
+        Self { scale, ..self }
     }
 
     pub(super) fn next_body(&self) -> u64 {
@@ -314,6 +321,7 @@ impl World {
             1..=3 => chance.below(2_000),
             _ => chance.below(150),
         };
+        let len = len * self.scale;
         let topic = format!("t/{}", chance.below(4));
         let stored =
             self.journal.message(Arc::new(message(&topic, &payload(body, usize::try_from(len).unwrap()))));
