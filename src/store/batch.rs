@@ -63,8 +63,9 @@ impl Batch {
         self.opened_at = Some(self.opened_at.map_or(now, |at| at.min(now)));
     }
 
+    /// Somebody waits for what is in it; nobody does if nothing is.
     pub(super) fn mark_urgent(&mut self) {
-        self.urgent = true;
+        self.urgent = !self.items.is_empty();
     }
 
     pub(super) fn is_urgent(&self) -> bool {

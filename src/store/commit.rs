@@ -9,7 +9,7 @@ use super::{
     compact::Compaction,
     config::Durability,
     frame,
-    gate::{CommitNo, wake_all},
+    gate::CommitNo,
     journal::Shared,
     ledger::GenerationBooks,
     medium::MediumError,
@@ -90,21 +90,20 @@ impl Shared {
     pub(super) fn commit_the_rest(&self) {
         let mut committer = self.committer();
         let now = self.now().0;
-        let taken = {
-            let mut state = self.state();
+        let taken = self.change(|state| {
             state.release_all(now);
             (state.health == Health::Running && !state.open.is_empty()).then(|| state.take())
-        };
+        });
         if let Some(taken) = taken
             && let Err(error) = committer.commit(self, taken)
         {
             self.poison(&error);
         }
-        let wakers = {
-            let mut state = self.state();
-            if state.health == Health::Running { state.stop(Health::Closed, now) } else { Vec::new() }
-        };
-        wake_all(wakers);
+        self.change(|state| {
+            if state.health == Health::Running {
+                state.stop(Health::Closed, now);
+            }
+        });
     }
 }
 
@@ -134,19 +133,17 @@ impl Committer {
 
     fn commit_if_due(&mut self, shared: &Shared) -> Result<bool, MediumError> {
         let now = shared.now().0;
-        let taken = {
-            let mut state = shared.state();
+        let taken = shared.change(|state| {
             if !state.is_due(now) {
-                return Ok(false);
+                return None;
             }
             state.release_due(now);
-            if state.open.is_empty() {
-                return Ok(false);
-            }
-            state.take()
-        };
-        self.commit(shared, taken)?;
-        Ok(true)
+            (!state.open.is_empty()).then(|| state.take())
+        });
+        match taken {
+            Some(taken) => self.commit(shared, taken).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn commit(&mut self, shared: &Shared, taken: Taken) -> Result<(), MediumError> {
@@ -177,8 +174,7 @@ impl Committer {
         count(&counters.bytes_payload, encoded.payload_bytes);
         count(&counters.messages_written, encoded.first_written);
         count(&counters.records, encoded.records);
-        let wakers = shared.state().committed(taken.no, generation, first_frame, bytes, encoded);
-        wake_all(wakers);
+        shared.change(|state| state.committed(taken.no, generation, first_frame, bytes, encoded));
         Ok(())
     }
 
@@ -192,15 +188,8 @@ impl Committer {
 }
 
 impl State {
-    /// A commit is durable: keeps the books and takes out who waited for it.
-    fn committed(
-        &mut self,
-        no: CommitNo,
-        generation: u32,
-        first_frame: u64,
-        bytes: u64,
-        encoded: Encoded,
-    ) -> Vec<std::task::Waker> {
+    /// A commit is durable: keeps the books and wakes who waited for it.
+    fn committed(&mut self, no: CommitNo, generation: u32, first_frame: u64, bytes: u64, encoded: Encoded) {
         self.durable = no;
         self.writing_bytes = 0;
         if let Some(books) = self.ledger.active() {
@@ -212,11 +201,10 @@ impl State {
         for (session, len) in encoded.snapshots {
             self.ledger.snapshot_placed(session, generation, len);
         }
-        let mut wakers = self.waiters.take_until(no);
+        self.ready.extend(self.waiters.take_until(no));
         if !self.is_backlogged() {
-            wakers.extend(self.backlog_waiters.take());
+            self.ready.extend(self.backlog_waiters.take());
         }
-        wakers
     }
 
     /// A message stands here now, for the first time or as a copy.

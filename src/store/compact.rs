@@ -41,8 +41,9 @@ pub trait SnapshotSource: Send + Sync {
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
     stage: Stage,
-    /// The open batch that has had its share.
+    /// The open batch that is given copies, and how many bytes more it takes.
     fed: CommitNo,
+    room: u64,
     last_commit_bytes: u64,
     /// The active generation in which compaction was given up; tried again in the next.
     given_up_in: Option<u32>,
@@ -52,14 +53,22 @@ pub(super) struct Compaction {
 enum Stage {
     #[default]
     Idle,
-    Feeding {
+    Feeding(Feeding),
+    /// Everything is copied; when this commit is durable the generation goes.
+    Waiting {
         victim: u32,
         pass: u32,
-        messages: VecDeque<(Place, Arc<Stored>)>,
-        sessions: VecDeque<SessionNo>,
+        commit: CommitNo,
     },
-    /// Everything is copied; when this commit is durable the generation goes.
-    Waiting { victim: u32, pass: u32, commit: CommitNo },
+}
+
+/// What is left to copy of a generation.
+#[derive(Debug)]
+struct Feeding {
+    victim: u32,
+    pass: u32,
+    messages: VecDeque<(Place, Arc<Stored>)>,
+    sessions: VecDeque<SessionNo>,
 }
 
 impl Compaction {
@@ -70,30 +79,32 @@ impl Compaction {
 }
 
 impl Committer {
-    /// Does a piece of compaction if any is wanted; true if it did something that leaves more to do at once.
+    /// Does a piece of compaction if any is wanted, and deletes one generation at most; true if there is more to do
+    /// before the next commit.
     pub(super) fn compact(&mut self, shared: &Shared) -> Result<bool, MediumError> {
-        match std::mem::take(&mut self.compaction.stage) {
-            Stage::Idle => {
-                self.compaction.stage = self.begin(shared);
-                Ok(!matches!(self.compaction.stage, Stage::Idle))
-            }
-            Stage::Feeding { victim, pass, messages, sessions } => {
-                let open_no = shared.state().open_no;
-                if self.compaction.fed == open_no {
-                    self.compaction.stage = Stage::Feeding { victim, pass, messages, sessions };
-                    return Ok(false);
+        let mut deleted = false;
+        loop {
+            match std::mem::take(&mut self.compaction.stage) {
+                Stage::Idle => {
+                    self.compaction.stage = self.begin(shared);
+                    if matches!(self.compaction.stage, Stage::Idle) {
+                        return Ok(deleted);
+                    }
                 }
-                self.compaction.fed = open_no;
-                self.compaction.stage = self.feed(shared, victim, pass, messages, sessions)?;
-                Ok(!matches!(self.compaction.stage, Stage::Feeding { .. }))
-            }
-            Stage::Waiting { victim, pass, commit } => {
-                if !shared.state().is_durable(commit) {
-                    self.compaction.stage = Stage::Waiting { victim, pass, commit };
-                    return Ok(false);
+                Stage::Feeding(feeding) => {
+                    self.compaction.stage = self.feed(shared, feeding)?;
+                    if matches!(self.compaction.stage, Stage::Feeding(_)) {
+                        return Ok(deleted);
+                    }
                 }
-                self.compaction.stage = self.finish(shared, victim, pass)?;
-                Ok(true)
+                Stage::Waiting { victim, pass, commit } => {
+                    if deleted || !shared.state().is_durable(commit) {
+                        self.compaction.stage = Stage::Waiting { victim, pass, commit };
+                        return Ok(deleted);
+                    }
+                    self.compaction.stage = self.finish(shared, victim, pass)?;
+                    deleted = true;
+                }
             }
         }
     }
@@ -113,40 +124,38 @@ impl Committer {
         victim.map_or(Stage::Idle, |victim| pass(shared, victim, 1))
     }
 
-    /// Copies a bounded number of bytes.
-    fn feed(
-        &mut self,
-        shared: &Shared,
-        victim: u32,
-        pass: u32,
-        mut messages: VecDeque<(Place, Arc<Stored>)>,
-        mut sessions: VecDeque<SessionNo>,
-    ) -> Result<Stage, MediumError> {
-        let budget = COPY_BYTES_MIN.max(self.compaction.last_commit_bytes);
-        let mut copied = 0;
-        let mut reader = EntryReader::new(&*shared.medium);
-        while copied < budget
-            && let Some((place, stored)) = messages.pop_front()
-        {
-            copied += copy(shared, &mut reader, place, &stored)?;
+    /// Copies what the open batch has room for.
+    fn feed(&mut self, shared: &Shared, mut feeding: Feeding) -> Result<Stage, MediumError> {
+        let open_no = shared.state().open_no;
+        if self.compaction.fed != open_no {
+            self.compaction.fed = open_no;
+            self.compaction.room = COPY_BYTES_MIN.max(self.compaction.last_commit_bytes);
         }
-        if messages.is_empty() && !sessions.is_empty() {
+        let room = &mut self.compaction.room;
+        let mut reader = EntryReader::new(&*shared.medium);
+        while *room > 0
+            && let Some((place, stored)) = feeding.messages.pop_front()
+        {
+            *room = room.saturating_sub(copy(shared, &mut reader, place, &stored)?);
+        }
+        if feeding.messages.is_empty() && !feeding.sessions.is_empty() {
             let source = lock(&shared.source).as_ref().and_then(Weak::upgrade);
             let Some(source) = source else { return Ok(self.compaction.give_up(shared)) };
-            while copied < budget
-                && let Some(session) = sessions.pop_front()
+            while *room > 0
+                && let Some(session) = feeding.sessions.pop_front()
             {
                 let before = shared.state().open.bytes();
                 source.snapshot(session);
-                copied += shared.state().open.bytes().saturating_sub(before).max(1) as u64;
+                let bytes = shared.state().open.bytes().saturating_sub(before) as u64;
+                *room = room.saturating_sub(bytes);
             }
         }
-        if !messages.is_empty() || !sessions.is_empty() {
-            return Ok(Stage::Feeding { victim, pass, messages, sessions });
+        if !feeding.messages.is_empty() || !feeding.sessions.is_empty() {
+            return Ok(Stage::Feeding(feeding));
         }
         let state = shared.state();
         let commit = if state.open.is_empty() { state.durable } else { state.open_no };
-        Ok(Stage::Waiting { victim, pass, commit })
+        Ok(Stage::Waiting { victim: feeding.victim, pass: feeding.pass, commit })
     }
 
     /// Deletes the generation if nothing in it is wanted, else goes over it again.
@@ -177,7 +186,8 @@ fn pass(shared: &Shared, victim: u32, pass: u32) -> Stage {
     let state = shared.state();
     let live = state.ledger.generations.iter().find(|books| books.no == victim).map(GenerationBooks::live);
     let sessions = state.ledger.sessions_in(victim);
-    Stage::Feeding { victim, pass, messages: live.unwrap_or_default().into(), sessions: sessions.into() }
+    let messages = live.unwrap_or_default().into();
+    Stage::Feeding(Feeding { victim, pass, messages, sessions: sessions.into() })
 }
 
 fn is_empty(shared: &Shared, victim: u32) -> bool {

@@ -19,7 +19,7 @@ use super::{
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
-    state::{Health, State, Urgency},
+    state::{Health, State, TakenOff, Urgency},
     stats::{Counters, Stats, read},
     stored::{Phase, Stored},
 };
@@ -150,44 +150,40 @@ impl Journal {
     /// now, or do so while it is held back.
     pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {
         let now = self.shared().now().0;
-        let wakers = self.shared().change(|state| state.complete(stored, targets, completion, now));
-        wake_all(wakers);
+        self.shared().change(|state| state.complete(stored, targets, completion, now));
     }
 
     /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
     /// nothing needs to wait for it but the packet id window.
     pub fn confirm(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
         let now = self.shared().now().0;
-        let (gate, wakers) = self.shared().change(|state| {
-            let (was_stored, wakers) = state.take_off(stored, target, now);
-            let gate = if was_stored {
+        self.shared().change(|state| {
+            if state.take_off(stored, target, TakenOff::Confirmed, now) {
                 state.append(Record::Done(session, seq), Urgency::Rides, now)
             } else {
                 Gate::Open
-            };
-            (gate, wakers)
-        });
-        wake_all(wakers);
-        gate
+            }
+        })
     }
 
     /// A target has received a QoS 2 message (PUBREC). The payload is wanted no more; that PUBCOMP is awaited is
     /// remembered until `append(Record::Done)`. PUBREL waits for the gate.
     pub fn received(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
         let now = self.shared().now().0;
-        let (gate, wakers) = self.shared().change(|state| {
-            let (_, wakers) = state.take_off(stored, target, now);
-            (state.append(Record::Received(session, seq), Urgency::Now, now), wakers)
-        });
-        wake_all(wakers);
-        gate
+        self.shared().change(|state| {
+            // The record first: the message may be waiting for nothing else.
+            let gate = state.append(Record::Received(session, seq), Urgency::Now, now);
+            state.take_off(stored, target, TakenOff::ByRecord, now);
+            gate
+        })
     }
 
     /// A target is gone with its session, whose `Record::Gone` was appended before.
     pub fn forget(&self, stored: &Arc<Stored>, target: u32) {
         let now = self.shared().now().0;
-        let (_, wakers) = self.shared().change(|state| state.take_off(stored, target, now));
-        wake_all(wakers);
+        self.shared().change(|state| {
+            state.take_off(stored, target, TakenOff::ByRecord, now);
+        });
     }
 
     /// A message is its topic's retained value no more: because a newer one has taken its place and is `complete`, or,
@@ -326,6 +322,12 @@ impl Journal {
         shared.commit_the_rest();
     }
 
+    /// The last durable commit.
+    #[cfg(test)]
+    pub(super) fn durable(&self) -> super::CommitNo {
+        self.shared().state().durable
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
@@ -357,8 +359,8 @@ impl Shared {
         self.clock.get().map_or(self.started, |clock| clock())
     }
 
-    /// Changes the state and tells the commit thread if there is work for it now.
-    fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+    /// Changes the state, tells the commit thread if there is work for it now, and wakes who is to be woken.
+    pub(super) fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
         let before = state.next_deadline();
         let result = f(&mut state);
@@ -373,6 +375,9 @@ impl Shared {
                 self.work.notify_one();
             }
         }
+        let ready = std::mem::take(&mut state.ready);
+        drop(state);
+        wake_all(ready);
         result
     }
 
@@ -407,14 +412,12 @@ impl Shared {
     /// A write failed: says so, once, and promises nothing more.
     pub(super) fn poison(&self, error: &MediumError) {
         let now = self.now().0;
-        let mut state = self.state();
-        if state.health != Health::Running {
-            return;
-        }
-        let wakers = state.stop(Health::Poisoned, now);
-        drop(state);
-        tracing::error!(%error, "writing the journal failed: nothing is acknowledged any more until a restart");
-        wake_all(wakers);
+        self.change(|state| {
+            if state.health == Health::Running {
+                tracing::error!(%error, "writing the journal failed: nothing is acknowledged any more until a restart");
+                state.stop(Health::Poisoned, now);
+            }
+        });
     }
 }
 

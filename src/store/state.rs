@@ -34,6 +34,15 @@ pub enum Urgency {
     Lazy,
 }
 
+/// How a target came off a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TakenOff {
+    /// The client has confirmed it: it needs the message no more, whatever becomes of the broker.
+    Confirmed,
+    /// A record in the journal says so, and says it durably only when it is committed.
+    ByRecord,
+}
+
 /// Whether the journal takes anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Health {
@@ -59,6 +68,8 @@ pub(super) struct State {
     pub(super) marks: Marks,
     pub(super) waiters: Waiters,
     pub(super) backlog_waiters: Wakers,
+    /// Who is to be woken as soon as the lock is released.
+    pub(super) ready: Vec<Waker>,
     pub(super) elided: u64,
     /// The commit thread sleeps and must be told of work.
     pub(super) sleeping: bool,
@@ -80,6 +91,7 @@ impl State {
             marks,
             waiters: Waiters::default(),
             backlog_waiters: Wakers::default(),
+            ready: Vec::new(),
             elided: 0,
             sleeping: false,
             stopping: false,
@@ -117,20 +129,21 @@ impl State {
         }
     }
 
-    /// All targets of a message are known. Returns who waited and need wait no more.
+    /// All targets of a message are known.
     pub(super) fn complete(
         &mut self,
         stored: &Arc<Stored>,
         targets: Vec<Target>,
         completion: Completion,
         now: Timestamp,
-    ) -> Vec<Waker> {
+    ) {
         let mut state = stored.lock();
         let Phase::Early(early) = &mut state.phase else {
             debug_assert!(false, "a message is completed once");
-            return Vec::new();
+            return;
         };
         let retained = completion.retained.filter(|_| !early.unretained);
+        let rests_on_record = early.rests_on_record;
         let confirmed = std::mem::take(&mut early.confirmed);
         let mut left = Bits::of(0..u32::try_from(targets.len()).expect("targets fit 32 bits"));
         for index in confirmed {
@@ -144,10 +157,10 @@ impl State {
         if let Some(version) = retained {
             self.marks.see_retained(version);
         }
-        if !is_target_left && retained.is_none() && inbound.is_none() {
-            return settle(&mut state);
+        if !is_target_left && retained.is_none() && inbound.is_none() && !rests_on_record {
+            return self.settle(&mut state);
         }
-        let may_hold = completion.may_elide && retained.is_none() && inbound.is_none();
+        let may_hold = completion.may_elide && is_target_left && retained.is_none() && inbound.is_none();
         if may_hold && self.health == Health::Running && self.hold.admits(stored.size_bytes()) {
             let publisher = completion.publisher;
             if let Phase::Early(early) = &mut state.phase {
@@ -155,7 +168,7 @@ impl State {
             }
             drop(state);
             self.hold.add(stored, publisher, now);
-            return Vec::new();
+            return;
         }
         drop(state);
         if let Some(publisher) = completion.publisher {
@@ -165,30 +178,37 @@ impl State {
             self.append(Record::InboundQos2(session, id), Urgency::Now, now);
         }
         self.enqueue(stored, targets, retained, now);
-        Vec::new()
     }
 
     /// Puts a complete message into the open batch.
     fn enqueue(&mut self, stored: &Arc<Stored>, targets: Vec<Target>, retained: Option<u64>, now: Timestamp) {
         let mut state = stored.lock();
-        if let Phase::Early(early) = &mut state.phase {
-            for waker in early.wakers.drain(..) {
-                self.waiters.add(self.open_no, waker);
-            }
-        }
-        state.phase = Phase::Queued(self.open_no);
-        if self.health != Health::Running {
-            return;
-        }
         let targets = (0..).zip(targets).filter(|(index, _)| state.left.contains(*index)).collect::<Vec<_>>();
-        targets.iter().for_each(|(_, target)| self.marks.see_session(target.session));
-        if (!targets.is_empty() || retained.is_some())
+        if self.health == Health::Running
+            && (!targets.is_empty() || retained.is_some())
             && let Some(message) = state.body.clone()
         {
+            targets.iter().for_each(|(_, target)| self.marks.see_session(target.session));
             let claims = Claims { retained, targets };
             self.open.push(Item::Message { stored: Arc::clone(stored), message, claims }, now);
         }
+        // With nothing of its own to write it waits for the records before it.
+        let rests_on_nothing_new = self.health == Health::Running && self.open.is_empty();
+        let commit = CommitNo(self.open_no.0 - u64::from(rests_on_nothing_new));
+        if self.is_durable(commit) {
+            return self.settle(&mut state);
+        }
         self.open.mark_urgent();
+        if let Phase::Early(early) = std::mem::replace(&mut state.phase, Phase::Queued(commit)) {
+            early.wakers.into_iter().for_each(|waker| self.waiters.add(commit, waker));
+        }
+    }
+
+    /// A message that nobody needs any more and that is not on disk.
+    fn settle(&mut self, state: &mut StoredState) {
+        if let Phase::Early(early) = std::mem::replace(&mut state.phase, Phase::Settled) {
+            self.ready.extend(early.wakers);
+        }
     }
 
     /// Writes the messages of a publisher that are held, up to this id.
@@ -247,38 +267,48 @@ impl State {
         self.config.generation_bytes
     }
 
-    /// Takes one target off a message. Returns whether a record is needed to tell of it, and who waited for the
-    /// message and need wait no more.
-    pub(super) fn take_off(&mut self, stored: &Stored, target: u32, now: Timestamp) -> (bool, Vec<Waker>) {
+    /// Takes one target off a message. Returns whether the message is on disk, or on its way there, with that target.
+    pub(super) fn take_off(
+        &mut self,
+        stored: &Arc<Stored>,
+        target: u32,
+        why: TakenOff,
+        now: Timestamp,
+    ) -> bool {
         let mut state = stored.lock();
         match &mut state.phase {
-            Phase::Early(early) => match &early.held {
-                None => {
+            Phase::Early(early) => {
+                early.rests_on_record |= why == TakenOff::ByRecord;
+                let rests_on_record = early.rests_on_record;
+                let Some(held) = &early.held else {
                     if !early.confirmed.contains(&target) {
                         early.confirmed.push(target);
                     }
-                    (false, Vec::new())
+                    return false;
+                };
+                let (publisher, since) = (held.publisher, held.since);
+                if !state.left.remove(target) || !state.left.is_empty() {
+                    return false;
                 }
-                Some(held) => {
-                    let (publisher, since) = (held.publisher, held.since);
-                    if !state.left.remove(target) || !state.left.is_empty() {
-                        return (false, Vec::new());
-                    }
-                    let wakers = settle(&mut state);
+                if rests_on_record {
                     drop(state);
-                    self.elided += 1;
-                    self.hold.left(stored, publisher, Left::Confirmed(now.since(since)));
-                    (false, wakers)
+                    self.release(stored, Left::Forced, now);
+                    return false;
                 }
-            },
+                self.settle(&mut state);
+                drop(state);
+                self.elided += 1;
+                self.hold.left(stored, publisher, Left::Confirmed(now.since(since)));
+                false
+            }
             Phase::Queued(_) | Phase::Written(_) => {
                 let was_left = state.left.remove(target);
                 if was_left {
                     self.bury(state);
                 }
-                (was_left, Vec::new())
+                was_left
             }
-            Phase::Settled => (false, Vec::new()),
+            Phase::Settled => false,
         }
     }
 
@@ -339,23 +369,14 @@ impl State {
         commit <= self.durable
     }
 
-    /// Stops promising. Returns who is to look again.
-    pub(super) fn stop(&mut self, health: Health, now: Timestamp) -> Vec<Waker> {
+    /// Stops promising. Everybody who waits is to look again.
+    pub(super) fn stop(&mut self, health: Health, now: Timestamp) {
         // Held messages become queued ones of a commit that never comes: their gates stay shut.
         self.health = health;
         self.release_all(now);
         self.open = Batch::default();
         self.writing_bytes = 0;
-        let mut wakers = self.waiters.take_all();
-        wakers.extend(self.backlog_waiters.take());
-        wakers
-    }
-}
-
-/// A message that nobody needs any more and that is not on disk.
-fn settle(state: &mut StoredState) -> Vec<Waker> {
-    match std::mem::replace(&mut state.phase, Phase::Settled) {
-        Phase::Early(early) => early.wakers,
-        _ => Vec::new(),
+        self.ready.extend(self.waiters.take_all());
+        self.ready.extend(self.backlog_waiters.take());
     }
 }

@@ -67,6 +67,9 @@ pub(super) struct Early {
     pub(super) confirmed: Vec<u32>,
     /// It lost its claim to be the retained value before it was complete.
     pub(super) unretained: bool,
+    /// A target was taken off by a record that may not be durable (its session is gone, it sent PUBREC): then the
+    /// message is settled only when that record is.
+    pub(super) rests_on_record: bool,
     /// Who waits for it to be durable or settled.
     pub(super) wakers: Vec<Waker>,
     /// Complete, and held back.

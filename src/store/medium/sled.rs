@@ -14,6 +14,7 @@
 mod salvage;
 
 use std::{
+    fmt::Debug,
     fs::{self, File},
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -36,10 +37,27 @@ const MAKING: &str = "new";
 const REBUILT: &str = "rebuilt";
 const DELETED: &str = "deleted";
 
+/// Makes the data file of a generation durable. Tests put a model of a disk here.
+pub trait DataSync: Debug + Send + Sync {
+    /// All that was written to `file` is durable when this returns; `generation` is the folder it is in.
+    fn sync_data(&self, file: &File, generation: &Path) -> io::Result<()>;
+}
+
+/// The disk of this machine.
+#[derive(Debug)]
+struct RealDisk;
+
+impl DataSync for RealDisk {
+    fn sync_data(&self, file: &File, _generation: &Path) -> io::Result<()> {
+        file.sync_data()
+    }
+}
+
 /// The journal's folder.
 #[derive(Debug)]
 pub struct SledMedium {
     dir: PathBuf,
+    disk: Arc<dyn DataSync>,
     damaged: u64,
     state: Mutex<Generations>,
 }
@@ -60,32 +78,38 @@ struct Generation {
     db: Option<sled::Db>,
     /// sled's data file, to make it durable.
     file: File,
-    blobs: PathBuf,
+    path: PathBuf,
+    disk: Arc<dyn DataSync>,
 }
 
 impl SledMedium {
     /// Opens the journal in `dir`, making the folder if need be. Generations that sled cannot read are moved to
     /// `damaged_dir`, and what of them can be saved takes their place.
     pub fn open(dir: &Path, damaged_dir: &Path) -> Result<Self, MediumError> {
+        Self::open_on(dir, damaged_dir, Arc::new(RealDisk))
+    }
+
+    /// The same on a given disk.
+    pub fn open_on(dir: &Path, damaged_dir: &Path, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
         fs::create_dir_all(dir)?;
         if let Some(parent) = dir.parent() {
             sync_dir(parent)?;
         }
         let all = tidy(dir)?;
-        let mut medium = Self { dir: dir.to_owned(), damaged: 0, state: Mutex::default() };
+        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, state: Mutex::default() };
         for no in all {
             if medium.check(no)? {
                 medium.lock().all.push(no);
                 continue;
             }
             medium.damaged += 1;
-            if salvage::set_aside(dir, damaged_dir, no)? {
+            if salvage::set_aside(dir, damaged_dir, no, &medium.disk)? {
                 medium.lock().all.push(no);
             }
         }
         let newest = medium.lock().all.last().copied();
         if let Some(no) = newest {
-            let generation = Generation::open(&path_of(dir, no), no, ACTIVE_CACHE_BYTES)?;
+            let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             medium.lock().active = Some(Arc::new(generation));
         }
         Ok(medium)
@@ -93,8 +117,8 @@ impl SledMedium {
 
     /// Whether sled can open and read all of a generation. An error is the machine's fault, not the generation's.
     fn check(&self, no: u32) -> Result<bool, MediumError> {
-        let result = Generation::open(&path_of(&self.dir, no), no, OLD_CACHE_BYTES)
-            .and_then(|generation| generation.scan(&mut |_, _| {}));
+        let result =
+            self.open_generation(no, OLD_CACHE_BYTES).and_then(|generation| generation.scan(&mut |_, _| {}));
         match result {
             Ok(()) => Ok(true),
             Err(MediumError::Io(error)) if is_environment(&error) => Err(error.into()),
@@ -103,6 +127,10 @@ impl SledMedium {
                 Ok(false)
             }
         }
+    }
+
+    fn open_generation(&self, no: u32, cache_bytes: u64) -> Result<Generation, MediumError> {
+        Generation::open(path_of(&self.dir, no), no, cache_bytes, Arc::clone(&self.disk))
     }
 
     fn active(&self) -> Result<Arc<Generation>, MediumError> {
@@ -129,7 +157,7 @@ impl SledMedium {
         {
             state.old.remove(at);
         }
-        let generation = Arc::new(Generation::open(&path_of(&self.dir, no), no, OLD_CACHE_BYTES)?);
+        let generation = Arc::new(self.open_generation(no, OLD_CACHE_BYTES)?);
         state.old.push(Arc::clone(&generation));
         Ok(Some(generation))
     }
@@ -156,9 +184,9 @@ impl Medium for SledMedium {
     }
 
     fn new_generation(&self, generation: u32) -> Result<(), MediumError> {
-        make(&self.dir, generation, MAKING, &mut std::iter::empty())?;
+        make(&self.dir, generation, MAKING, &mut std::iter::empty(), &self.disk)?;
         rename_durably(&suffixed(&self.dir, generation, MAKING), &path_of(&self.dir, generation))?;
-        let opened = Generation::open(&path_of(&self.dir, generation), generation, ACTIVE_CACHE_BYTES)?;
+        let opened = self.open_generation(generation, ACTIVE_CACHE_BYTES)?;
         let mut state = self.lock();
         state.all.push(generation);
         if let Some(before) = state.active.replace(Arc::new(opened)) {
@@ -205,18 +233,20 @@ impl Medium for SledMedium {
         drop(state);
         let deleted = suffixed(&self.dir, generation, DELETED);
         rename_durably(&path_of(&self.dir, generation), &deleted)?;
-        fs::remove_dir_all(&deleted)?;
+        if let Err(error) = fs::remove_dir_all(&deleted) {
+            tracing::warn!(generation, %error, "a deleted part of the journal is removed at the next start");
+        }
         Ok(())
     }
 }
 
 impl Generation {
-    fn open(path: &Path, no: u32, cache_bytes: u64) -> Result<Self, MediumError> {
-        let db = guarded(|| sled_config(path, cache_bytes).open())?;
+    fn open(path: PathBuf, no: u32, cache_bytes: u64, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
+        let db = guarded(|| sled_config(&path, cache_bytes).open())?;
         let file = File::open(path.join("db"))?;
         // sled has renamed a snapshot file into place when it opened.
-        sync_dir(path)?;
-        Ok(Self { no, db: Some(db), file, blobs: path.join("blobs") })
+        sync_dir(&path)?;
+        Ok(Self { no, db: Some(db), file, path, disk })
     }
 
     fn db(&self) -> &sled::Db {
@@ -233,8 +263,8 @@ impl Generation {
 
     fn sync(&self) -> Result<(), MediumError> {
         self.flush()?;
-        self.file.sync_data()?;
-        if fs::read_dir(&self.blobs)?.next().is_some() {
+        self.disk.sync_data(&self.file, &self.path)?;
+        if fs::read_dir(self.path.join("blobs"))?.next().is_some() {
             tracing::error!(
                 generation = self.no,
                 "sled has put a page into a file it does not sync; it may not survive a power cut"
@@ -277,10 +307,11 @@ fn make(
     no: u32,
     suffix: &str,
     frames: &mut dyn Iterator<Item = NumberedFrame>,
+    disk: &Arc<dyn DataSync>,
 ) -> Result<(), MediumError> {
     let path = suffixed(dir, no, suffix);
     remove_if_there(&path)?;
-    let generation = Generation::open(&path, no, OLD_CACHE_BYTES)?;
+    let generation = Generation::open(path.clone(), no, OLD_CACHE_BYTES, Arc::clone(disk))?;
     for (frame, bytes) in frames {
         guarded(|| generation.db().insert(frame.to_be_bytes(), bytes))?;
     }

@@ -1,6 +1,10 @@
 //! The journal as a whole.
 
 mod basic;
+mod crash;
+mod power;
+mod truth;
+mod world;
 
 use std::{
     num::NonZeroU64,

@@ -5,25 +5,31 @@
 //! is dropped by recovery like any torn one. The damaged folder is kept for people to look at.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::{MediumError, REBUILT, make, path_of, rename_durably, suffixed, sync_dir};
+use super::{DataSync, MediumError, REBUILT, make, path_of, rename_durably, suffixed, sync_dir};
 use crate::store::frame::{self, FRAME_BYTES_MAX};
 
 /// How much of the data file is looked at in one go.
 const WINDOW_BYTES: usize = 1 << 20;
 
 /// Moves generation `no` to `damaged_dir` and puts what could be saved in its place. False if nothing could.
-pub(super) fn set_aside(dir: &Path, damaged_dir: &Path, no: u32) -> Result<bool, MediumError> {
+pub(super) fn set_aside(
+    dir: &Path,
+    damaged_dir: &Path,
+    no: u32,
+    disk: &Arc<dyn DataSync>,
+) -> Result<bool, MediumError> {
     let damaged = path_of(dir, no);
     let frames = find_frames(&damaged.join("db"))?;
     let saved = frames.len();
     if saved > 0 {
-        make(dir, no, REBUILT, &mut frames.into_iter())?;
+        make(dir, no, REBUILT, &mut frames.into_iter(), disk)?;
     }
     fs::create_dir_all(damaged_dir)?;
     if let Some(parent) = damaged_dir.parent() {
@@ -70,11 +76,21 @@ fn find_in(window: &[u8], frames: &mut BTreeMap<u64, Vec<u8>>) {
         let found = rest.get(hit..).unwrap_or_default();
         match frame::decode_prefix(found) {
             Ok((frame, len)) => {
-                frames.insert(frame.header.frame, found.get(..len).unwrap_or_default().to_vec());
+                let bytes = found.get(..len).unwrap_or_default();
+                keep_newest(frames.entry(frame.header.frame), bytes);
                 at += hit + len;
             }
             Err(_) => at += hit + 1,
         }
+    }
+}
+
+/// A number may have been used twice when the first use was lost to a power cut: the later run counts.
+fn keep_newest(entry: Entry<'_, u64, Vec<u8>>, bytes: &[u8]) {
+    let run = |bytes: &[u8]| frame::decode(bytes).ok().map(|frame| frame.header.run);
+    let kept = entry.or_insert_with(|| bytes.to_vec());
+    if run(kept) < run(bytes) {
+        *kept = bytes.to_vec();
     }
 }
 
