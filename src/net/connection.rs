@@ -213,9 +213,9 @@ impl<G: Gate, W: Wire> Task<G, W> {
     }
 
     fn write_last(&mut self, until: Timestamp, cx: &mut Context<'_>, now: Timestamp) -> Round {
-        if self.outbox.write(&mut self.wire, cx, now).is_err() {
+        let Ok(wrote) = self.outbox.write(&mut self.wire, cx, now) else {
             return self.end(CloseReason::Lost, now);
-        }
+        };
         if !self.outbox.is_waiting() {
             match Pin::new(&mut self.wire).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => {
@@ -231,7 +231,8 @@ impl<G: Gate, W: Wire> Task<G, W> {
             self.wire.reset_on_close();
             return self.end(CloseReason::SlowReader, now);
         }
-        Round::Wait(until)
+        // After a write that moved something only another one tells whether the socket is full, and leaves a waker there.
+        if wrote { Round::Moved } else { Round::Wait(until) }
     }
 
     fn drain(&mut self, until: Timestamp, bytes_left: usize, cx: &mut Context<'_>, now: Timestamp) -> Round {

@@ -11,7 +11,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::*;
 use crate::net::keep_alive::Wheel;
@@ -203,10 +203,10 @@ impl World {
     }
 
     /// A world whose peer has been welcomed.
-    async fn connected(pipe_bytes: usize) -> Self {
+    fn connected(pipe_bytes: usize) -> Self {
         let mut world = Self::new(pipe_bytes);
-        world.send("hello\n").await;
-        assert_eq!(world.take(7).await, "welcome");
+        world.send("hello\n");
+        assert_eq!(world.take(7), "welcome");
         world
     }
 
@@ -224,22 +224,54 @@ impl World {
         polls
     }
 
-    async fn send(&mut self, text: &str) {
-        self.peer.write_all(text.as_bytes()).await.unwrap();
+    fn send(&mut self, text: &str) {
+        self.write(text);
         self.settle();
     }
 
-    async fn take(&mut self, bytes: usize) -> String {
-        let mut buffer = vec![0; bytes];
-        self.peer.read_exact(&mut buffer).await.unwrap();
-        self.settle();
-        String::from_utf8(buffer).unwrap()
+    /// Writes without letting the task run.
+    fn write(&mut self, text: &str) {
+        let wrote =
+            Pin::new(&mut self.peer).poll_write(&mut Context::from_waker(Waker::noop()), text.as_bytes());
+        assert!(matches!(wrote, Poll::Ready(Ok(bytes)) if bytes == text.len()), "the pipe is too small");
     }
 
-    async fn take_to_the_end(&mut self) -> String {
+    /// Closes the peer's sending side.
+    fn hang_up(&mut self) {
+        assert!(Pin::new(&mut self.peer).poll_shutdown(&mut Context::from_waker(Waker::noop())).is_ready());
+        self.settle();
+    }
+
+    /// Reads that many bytes, letting the task run in between; they have to come without time passing.
+    fn take(&mut self, bytes: usize) -> String {
         let mut text = String::new();
-        self.peer.read_to_string(&mut text).await.unwrap();
+        while text.len() < bytes {
+            let piece = self.read(bytes - text.len());
+            assert!(!piece.is_empty(), "closed after {text:?}");
+            text.push_str(&piece);
+        }
         text
+    }
+
+    fn take_to_the_end(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            let piece = self.read(1024);
+            if piece.is_empty() {
+                return text;
+            }
+            text.push_str(&piece);
+        }
+    }
+
+    /// Reads once what is there; empty at the end of the stream.
+    fn read(&mut self, bytes: usize) -> String {
+        let mut buffer = vec![0; bytes];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        let read = Pin::new(&mut self.peer).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
+        assert!(read.is_ready(), "nothing to read");
+        self.settle();
+        String::from_utf8(buffer.filled().to_vec()).unwrap()
     }
 
     /// Lets time pass in ticks of the wheel.
@@ -271,17 +303,17 @@ impl World {
     }
 }
 
-#[tokio::test]
-async fn a_connection_is_greeted_served_and_let_go() {
-    let mut world = World::connected(1024).await;
-    world.send("one\ntwo\n").await;
+#[test]
+fn a_connection_is_greeted_served_and_let_go() {
+    let mut world = World::connected(1024);
+    world.send("one\ntwo\n");
     world.change(|state| state.to_send.extend(b"three"));
-    assert_eq!(world.take(5).await, "three");
-    world.send("bye\n").await;
+    assert_eq!(world.take(5), "three");
+    world.send("bye\n");
     assert_eq!(world.received(), ["one", "two"]);
     assert_eq!(world.closed(), Some(CloseReason::Closed));
     assert_eq!(world.outcome, None, "it waits for the peer to close");
-    assert_eq!(world.take_to_the_end().await, "");
+    assert_eq!(world.take_to_the_end(), "");
     drop(world.peer);
     world.peer = tokio::io::duplex(1).0;
     world.settle();
@@ -289,28 +321,28 @@ async fn a_connection_is_greeted_served_and_let_go() {
     assert!(!world.was_reset());
 }
 
-#[tokio::test]
-async fn packets_behind_the_connect_are_not_forgotten() {
+#[test]
+fn packets_behind_the_connect_are_not_forgotten() {
     let mut world = World::new(1024);
-    world.send("hello\none\ntw").await;
-    world.send("o\n").await;
+    world.send("hello\none\ntw");
+    world.send("o\n");
     assert_eq!(world.received(), ["one", "two"]);
     assert!(world.task.inbox.is_empty());
 }
 
-#[tokio::test]
-async fn an_idle_connection_owns_no_buffers() {
-    let mut world = World::connected(1 << 20).await;
-    world.send(&"x\n".repeat(50_000)).await;
+#[test]
+fn an_idle_connection_owns_no_buffers() {
+    let mut world = World::connected(1 << 20);
+    world.send(&"x\n".repeat(50_000));
     world.change(|state| state.to_send.extend([b'y'; 100_000]));
-    world.take(100_000).await;
+    world.take(100_000);
     assert_eq!(world.received().len(), 50_000);
     assert!(world.task.inbox.is_empty());
     assert_eq!(world.task.outbox.buffer_capacity(), 0);
 }
 
-#[tokio::test]
-async fn silence_instead_of_a_connect_ends_at_the_timeout() {
+#[test]
+fn silence_instead_of_a_connect_ends_at_the_timeout() {
     let mut world = World::new(64);
     world.pass(Duration::from_millis(19_999));
     assert_eq!(world.outcome, None);
@@ -318,12 +350,12 @@ async fn silence_instead_of_a_connect_ends_at_the_timeout() {
     assert_eq!(world.outcome, Some(Outcome::ConnectTimeout));
 }
 
-#[tokio::test]
-async fn a_trickle_does_not_put_the_connect_timeout_off() {
+#[test]
+fn a_trickle_does_not_put_the_connect_timeout_off() {
     let mut world = World::new(64);
     for _ in 0..25 {
         if world.outcome.is_none() {
-            world.send("h").await;
+            world.send("h");
             world.pass(Duration::from_secs(1));
         }
     }
@@ -331,33 +363,32 @@ async fn a_trickle_does_not_put_the_connect_timeout_off() {
     assert_eq!(world.lines.now(), CONNECT_BY);
 }
 
-#[tokio::test]
-async fn garbage_is_answered_by_what_the_broker_says_and_closed() {
+#[test]
+fn garbage_is_answered_by_what_the_broker_says_and_closed() {
     let mut world = World::new(64);
-    world.send("GET / HTTP/1.1\r\n").await;
-    assert_eq!(world.take_to_the_end().await, "no");
+    world.send("GET / HTTP/1.1\r\n");
+    assert_eq!(world.take_to_the_end(), "no");
     assert_eq!(world.closed(), None, "there never was a client");
     // The peer keeps its side open: that ends after the drain.
     world.pass(DRAIN);
     assert_eq!(world.outcome, Some(Outcome::Served));
 }
 
-#[tokio::test]
-async fn a_peer_that_closes_is_lost() {
-    let mut world = World::connected(64).await;
-    world.peer.shutdown().await.unwrap();
-    world.settle();
+#[test]
+fn a_peer_that_closes_is_lost() {
+    let mut world = World::connected(64);
+    world.hang_up();
     assert_eq!(world.closed(), Some(CloseReason::Lost));
     assert_eq!(world.outcome, Some(Outcome::Served));
 }
 
-#[tokio::test]
-async fn keep_alive_counts_from_the_last_whole_packet() {
-    let mut world = World::connected(64).await;
+#[test]
+fn keep_alive_counts_from_the_last_whole_packet() {
+    let mut world = World::connected(64);
     world.pass(Duration::from_secs(80));
-    world.send("ping\nhal").await;
+    world.send("ping\nhal");
     world.pass(Duration::from_secs(80));
-    world.send("f").await;
+    world.send("f");
     assert_eq!(world.closed(), None);
     world.pass(Duration::from_millis(9_999));
     assert_eq!(world.closed(), None, "never early");
@@ -365,29 +396,29 @@ async fn keep_alive_counts_from_the_last_whole_packet() {
     assert_eq!(world.closed(), Some(CloseReason::KeepAliveTimeout), "half a packet is no packet");
 }
 
-#[tokio::test]
-async fn a_long_upload_is_a_sign_of_life() {
-    let mut world = World::connected(4096).await;
+#[test]
+fn a_long_upload_is_a_sign_of_life() {
+    let mut world = World::connected(4096);
     for _ in 0..5 {
         world.pass(Duration::from_secs(80));
-        world.send(&"x".repeat(SIGN_OF_LIFE_BYTES)).await;
+        world.send(&"x".repeat(SIGN_OF_LIFE_BYTES));
     }
     assert_eq!(world.closed(), None);
 }
 
-#[tokio::test]
-async fn keep_alive_off_is_for_ever() {
-    let mut world = World::connected(64).await;
+#[test]
+fn keep_alive_off_is_for_ever() {
+    let mut world = World::connected(64);
     world.change(|state| state.keep_alive = None);
     world.pass(Duration::from_secs(3_600));
     assert_eq!(world.closed(), None);
 }
 
-#[tokio::test]
-async fn a_pause_stops_reading_and_the_keep_alive_and_loses_nothing() {
-    let mut world = World::connected(16).await;
-    world.send("pause\none\n").await;
-    world.peer.write_all(b"two\n").await.unwrap();
+#[test]
+fn a_pause_stops_reading_and_the_keep_alive_and_loses_nothing() {
+    let mut world = World::connected(16);
+    world.send("pause\none\n");
+    world.write("two\n");
     world.pass(Duration::from_secs(600));
     assert_eq!(world.received(), ["pause"]);
     assert_eq!(world.closed(), None, "who is not listened to cannot be late");
@@ -399,9 +430,9 @@ async fn a_pause_stops_reading_and_the_keep_alive_and_loses_nothing() {
     assert_eq!(world.closed(), Some(CloseReason::KeepAliveTimeout));
 }
 
-#[tokio::test]
-async fn a_peer_that_takes_nothing_is_a_slow_reader() {
-    let mut world = World::connected(8).await;
+#[test]
+fn a_peer_that_takes_nothing_is_a_slow_reader() {
+    let mut world = World::connected(8);
     world.change(|state| state.keep_alive = None);
     world.change(|state| state.to_send.extend([b'y'; 100]));
     world.pass(WRITE_TIMEOUT - Duration::from_millis(1));
@@ -412,34 +443,34 @@ async fn a_peer_that_takes_nothing_is_a_slow_reader() {
     assert!(world.was_reset());
 }
 
-#[tokio::test]
-async fn a_peer_that_takes_a_byte_now_and_then_is_not() {
-    let mut world = World::connected(8).await;
+#[test]
+fn a_peer_that_takes_a_byte_now_and_then_is_not() {
+    let mut world = World::connected(8);
     world.change(|state| state.keep_alive = None);
     world.change(|state| state.to_send.extend([b'y'; 100]));
     for _ in 0..92 {
         world.pass(Duration::from_secs(20));
-        assert_eq!(world.take(1).await, "y");
+        assert_eq!(world.take(1), "y");
     }
     assert_eq!(world.closed(), None);
     assert!(!world.task.outbox.is_waiting());
 }
 
-#[tokio::test]
-async fn the_last_words_are_written_before_the_end() {
-    let mut world = World::connected(8).await;
+#[test]
+fn the_last_words_are_written_before_the_end() {
+    let mut world = World::connected(8);
     world.change(|state| {
         state.to_send.extend(b"0123456789 goodbye");
         state.closing = true;
     });
     assert_eq!(world.closed(), Some(CloseReason::Closed), "the broker need not wait for the peer");
-    assert_eq!(world.take(18).await, "0123456789 goodbye");
-    assert_eq!(world.take_to_the_end().await, "");
+    assert_eq!(world.take(18), "0123456789 goodbye");
+    assert_eq!(world.take_to_the_end(), "");
 }
 
-#[tokio::test]
-async fn a_closing_connection_ends_even_if_the_peer_takes_a_byte_now_and_then() {
-    let mut world = World::connected(8).await;
+#[test]
+fn a_closing_connection_ends_even_if_the_peer_takes_a_byte_now_and_then() {
+    let mut world = World::connected(8);
     world.change(|state| {
         state.to_send.extend([b'y'; 1000]);
         state.closing = true;
@@ -447,44 +478,44 @@ async fn a_closing_connection_ends_even_if_the_peer_takes_a_byte_now_and_then() 
     for _ in 0..3 {
         world.pass(Duration::from_secs(10));
         if world.outcome.is_none() {
-            world.take(1).await;
+            world.take(1);
         }
     }
     assert_eq!(world.outcome, Some(Outcome::Served));
     assert!(world.was_reset());
 }
 
-#[tokio::test]
-async fn draining_takes_no_more_than_its_share() {
-    let mut world = World::connected(4096).await;
+#[test]
+fn draining_takes_no_more_than_its_share() {
+    let mut world = World::connected(4096);
     world.change(|state| state.closing = true);
     for _ in 0..DRAIN_BYTES_MAX / 4096 {
         assert_eq!(world.outcome, None);
-        world.send(&"x".repeat(4096)).await;
+        world.send(&"x".repeat(4096));
     }
     assert_eq!(world.outcome, Some(Outcome::Served));
 }
 
-#[tokio::test]
-async fn a_busy_connection_yields() {
+#[test]
+fn a_busy_connection_yields() {
     let mut world = World::new(READS * 70_000);
     // Each round reads 64 KiB; more than `ROUNDS_MAX` of them are there.
-    world.peer.write_all(b"hello\n").await.unwrap();
-    world.peer.write_all("xxxxxxx\n".repeat(READS * 8_192).as_bytes()).await.unwrap();
+    world.write("hello\n");
+    world.write(&"xxxxxxx\n".repeat(READS * 8_192));
     assert!(world.settle() > 1, "all of it in one poll");
     assert_eq!(world.received().len(), READS * 8_192);
 }
 const READS: usize = 2 * ROUNDS_MAX as usize;
 
-#[tokio::test]
-async fn stopping_ends_a_stranger_at_once_and_leaves_clients_to_the_broker() {
+#[test]
+fn stopping_ends_a_stranger_at_once_and_leaves_clients_to_the_broker() {
     let mut stranger = World::new(64);
     stranger.settle();
     stranger.wheel.stop(Stop::Drain);
     stranger.settle();
     assert_eq!(stranger.outcome, Some(Outcome::Stopped));
 
-    let mut client = World::connected(64).await;
+    let mut client = World::connected(64);
     client.wheel.stop(Stop::Drain);
     client.settle();
     assert_eq!(client.outcome, None);
