@@ -12,7 +12,10 @@ use super::{
     slot::{Attached, Farewell, Slot, State, lock},
 };
 use crate::{
-    codec::{Connack, ConnackProperties, Connect, DecodeError, Packet, ReasonCode, Version, decode},
+    codec::{
+        Connack, ConnackProperties, Connect, DecodeError, Packet, ReasonCode, Version, connect_version,
+        decode,
+    },
     message::{Message, Seq, SessionNo},
     session::{Link, Outbound, SEQ_BLOCK, Session, Terms},
     store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
@@ -64,7 +67,7 @@ impl Broker {
             Ok(Some((Packet::Connect(packet), used))) => (packet, used),
             // [MQTT-3.1.0-1]
             Ok(Some(_)) => return refuse(peer, "", "the first packet is not CONNECT", Vec::new()),
-            Err(error) => return refuse(peer, "", &error.to_string(), reply_to_malformed(error)),
+            Err(error) => return refuse(peer, "", &error.to_string(), reply_to_malformed(input, error)),
         };
         match self.admit(&packet, now) {
             Ok(client) => self.accept(&client, peer, used_bytes, now),
@@ -386,18 +389,16 @@ fn connack(
     bytes
 }
 
-/// Only a client of an unknown version gets an answer to a CONNECT that cannot be read: both forms of "not this
-/// version" are the same five bytes or fewer to everybody [MQTT-3.1.2-2].
-fn reply_to_malformed(error: DecodeError) -> Vec<u8> {
-    if error.reason() == ReasonCode::UnsupportedProtocolVersion {
-        return connack(
-            Version::V311,
-            false,
-            ReasonCode::UnsupportedProtocolVersion,
-            ConnackProperties::default(),
-        );
-    }
-    Vec::new()
+/// The answer to a CONNECT that cannot be read: v5 clients are told why, those of an unknown version that theirs is not
+/// spoken here [MQTT-3.1.2-2]; 3.1 and 3.1.1 have no word for the rest.
+fn reply_to_malformed(input: &[u8], error: DecodeError) -> Vec<u8> {
+    let reason = error.reason();
+    let version = match connect_version(input) {
+        Some(Version::V5) => Version::V5,
+        _ if reason == ReasonCode::UnsupportedProtocolVersion => Version::V311,
+        _ => return Vec::new(),
+    };
+    connack(version, false, reason, ConnackProperties::default())
 }
 
 fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {

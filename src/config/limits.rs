@@ -27,7 +27,8 @@ pub struct LimitsConfig {
     /// Topic aliases a 5.0 client may use on its connection. Up to 65,535, default 16: a device has a few topics, and
     /// each alias holds a topic name in memory.
     pub topic_alias_max: u16,
-    /// QoS 1 and 2 messages a client may have sent that are not confirmed to it yet. 1 to 65,535, default 100.
+    /// QoS 1 and 2 messages a client may have sent that are not confirmed to it yet. 1 to 65,535, default 1,000: a
+    /// publisher that waits for the disk sends a commit full meanwhile.
     pub receive_maximum: u16,
     /// How long a new connection may take to send its CONNECT. 100 ms to 5 min, default 10 s: a slow radio needs
     /// seconds, a silent attacker none.
@@ -46,7 +47,7 @@ impl Default for LimitsConfig {
             connections_max: 10_000,
             keep_alive_max: None,
             topic_alias_max: 16,
-            receive_maximum: 100,
+            receive_maximum: 1_000,
             connect_timeout: Duration::from_secs(10),
             out_buffer_bytes_max: 1 << 20,
             subscriptions_per_session_max: 1_000,
