@@ -35,7 +35,7 @@ pub struct TlsConfig {
     /// The oldest version spoken. Default TLS 1.2, which most device stacks have.
     pub version_min: TlsVersion,
     /// From accept to the end of the handshake, with the wait for its turn. Default 15 s: a small device on a slow link
-    /// needs several seconds for a full handshake.
+    /// needs several seconds for a full handshake. A shorter connect timeout goes before it.
     pub handshake_timeout: Duration,
 }
 

@@ -4,4 +4,7 @@
 mod cli;
 mod codec_oracle;
 mod floors;
+mod harness;
+mod network;
 mod packaging;
+mod peer;
