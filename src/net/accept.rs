@@ -104,7 +104,7 @@ impl<G: Gate> Shared<G> {
         match outcome {
             Outcome::Served | Outcome::Stopped => {}
             Outcome::LeftEarly => {
-                debug!(listener = %door.name, %address, "closed by the peer before CONNECT")
+                debug!(listener = %door.name, %address, "closed by the peer before CONNECT");
             }
             Outcome::ConnectTimeout => {
                 self.counters.count_connect_timeout();

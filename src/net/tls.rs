@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn an_unreadable_key_is_one_sentence() {
         let files = Files::new();
-        fs::set_permissions(files.path("a.key"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(files.path("a.key"), fs::Permissions::from_mode(0o000)).unwrap();
         if fs::read(files.path("a.key")).is_ok() {
             // The superuser reads everything: there is nothing to see then but that it loads.
             files.config("a.crt", "a.key").load().unwrap();

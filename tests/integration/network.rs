@@ -127,10 +127,10 @@ async fn garbage_is_shown_out_and_disturbs_nobody() {
     dev.send(connect("dev1")).await;
     dev.expect(connack(ReasonCode::Success)).await;
 
-    for garbage in [&b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"[..], &[0xff; 70_000], &[0x10, 0x00], &[0x00]]
-    {
+    let http = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n".to_vec();
+    for garbage in [http, vec![0xff; 70_000], vec![0x10, 0x00], vec![0x00]] {
         let mut stranger = broker.peer(Version::V311).await;
-        stranger.send_bytes(garbage).await;
+        stranger.send_bytes(&garbage).await;
         stranger.expect_closed().await;
     }
     // Plain MQTT on the TLS port.

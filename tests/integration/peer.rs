@@ -173,23 +173,18 @@ impl Peer {
                 self.input.drain(..used);
                 return Ok(seen);
             }
-            let mut buffer = [0; 16 * 1024];
-            let read = self.link.read(&mut buffer).await?;
+            let read = self.link.read_buf(&mut self.input).await?;
             if read == 0 && !self.input.is_empty() {
                 return Err(io::Error::other(format!("closed within a packet: {:?}", self.input)));
             }
             if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            self.input.extend_from_slice(&buffer[..read]);
         }
     }
 }
 
 /// Fails the test when it takes too long.
 async fn within<F: Future>(what: &str, work: F) -> F::Output {
-    match timeout(LIMIT, work).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {LIMIT:?} for {what}"),
-    }
+    timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("waited {LIMIT:?} for {what}"))
 }
