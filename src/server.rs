@@ -155,7 +155,7 @@ impl Server {
         match closed {
             Ok(()) => info!("shut down"),
             Err(failure) => {
-                error!(%failure, "closing the journal panicked; it will be recovered at the next start")
+                error!(%failure, "closing the journal panicked; it will be recovered at the next start");
             }
         }
     }

@@ -104,7 +104,7 @@ impl<G: Gate> Shared<G> {
         match outcome {
             Outcome::Served | Outcome::Stopped => {}
             Outcome::LeftEarly => {
-                debug!(listener = %door.name, %address, "closed by the peer before CONNECT")
+                debug!(listener = %door.name, %address, "closed by the peer before CONNECT");
             }
             Outcome::ConnectTimeout => {
                 self.counters.count_connect_timeout();
@@ -242,7 +242,8 @@ impl<G: Gate> Visit<G> {
 
     async fn serve_tls(self, stream: TcpStream, accepted_at: Timestamp) {
         let Some(tls) = &self.door.tls else { return };
-        let mut alarm = self.shared.wheel.alarm(accepted_at.after(tls.handshake_timeout));
+        let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
+        let mut alarm = self.shared.wheel.alarm(shaken_by);
         // On the heap, so that the long life after it does not carry the room it took.
         let handshake = Box::pin(alarm.limit(shake_hands(stream, tls, &self.shared.handshakes))).await;
         let stream = match handshake {

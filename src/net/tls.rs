@@ -35,7 +35,7 @@ pub struct TlsConfig {
     /// The oldest version spoken. Default TLS 1.2, which most device stacks have.
     pub version_min: TlsVersion,
     /// From accept to the end of the handshake, with the wait for its turn. Default 15 s: a small device on a slow link
-    /// needs several seconds for a full handshake.
+    /// needs several seconds for a full handshake. A shorter connect timeout goes before it.
     pub handshake_timeout: Duration,
 }
 
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn an_unreadable_key_is_one_sentence() {
         let files = Files::new();
-        fs::set_permissions(files.path("a.key"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(files.path("a.key"), fs::Permissions::from_mode(0o000)).unwrap();
         if fs::read(files.path("a.key")).is_ok() {
             // The superuser reads everything: there is nothing to see then but that it loads.
             files.config("a.crt", "a.key").load().unwrap();

@@ -5,4 +5,7 @@ mod cli;
 mod codec_oracle;
 mod crash;
 mod floors;
+mod harness;
+mod network;
 mod packaging;
+mod peer;

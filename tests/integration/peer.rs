@@ -1,0 +1,190 @@
+//! A scripted client that speaks whole packets, so that a test reads as a transcript.
+//!
+//! ```ignore
+//! let mut dev = broker.peer(Version::V311).await;
+//! dev.send(connect("dev1").persistent()).await;
+//! dev.expect(connack(ReasonCode::Success)).await;
+//! dev.send(subscribe(1, "cmd/dev1/#", QoS::AtLeastOnce)).await;
+//! dev.expect(suback(1, [ReasonCode::GrantedQos1])).await;
+//! ```
+//!
+//! It never waits without a limit, and never sleeps: that nothing comes is shown by a PINGRESP that comes first.
+
+mod link;
+pub(crate) mod packets;
+
+use std::{future::Future, io};
+
+use dormouse::codec::{Packet, Version, decode};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use self::{
+    link::Link,
+    packets::{Publishing, Spec},
+};
+use crate::harness::{Broker, LIMIT};
+
+pub(crate) use self::link::TlsClient;
+
+/// One connection, at the client's end.
+pub(crate) struct Peer {
+    link: Link,
+    version: Version,
+    /// What has been read and not yet looked at.
+    input: Vec<u8>,
+}
+
+impl Broker {
+    /// A connection to the plain listener, before CONNECT.
+    pub(crate) async fn peer(&self, version: Version) -> Peer {
+        let link = within("connecting", Link::plain(self.plain())).await;
+        Peer { link: link.unwrap(), version, input: Vec::new() }
+    }
+
+    /// Plain TCP to the TLS listener.
+    pub(crate) async fn plain_peer_on_tls(&self) -> Peer {
+        let link = within("connecting", Link::plain(self.tls())).await;
+        Peer { link: link.unwrap(), version: Version::V311, input: Vec::new() }
+    }
+
+    /// A connection to the TLS listener that trusts the development CA, before CONNECT.
+    pub(crate) async fn tls_peer(&self, version: Version) -> Peer {
+        self.try_tls_peer(version, TlsClient::default()).await.unwrap()
+    }
+
+    /// The same with settings of its own; the handshake may fail.
+    pub(crate) async fn try_tls_peer(&self, version: Version, client: TlsClient) -> io::Result<Peer> {
+        let link = within("the TLS handshake", Link::tls(self.tls(), &self.certs_dir(), client)).await?;
+        Ok(Peer { link, version, input: Vec::new() })
+    }
+}
+
+impl Peer {
+    /// Sends a packet.
+    pub(crate) async fn send(&mut self, packet: impl Into<Spec>) {
+        let mut bytes = Vec::new();
+        packet.into().with_packet(self.version, |packet| packet.encode(self.version, &mut bytes));
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Sends packets in one write.
+    pub(crate) async fn send_all(&mut self, packets: impl IntoIterator<Item = Spec>) {
+        let mut bytes = Vec::new();
+        for packet in packets {
+            packet.with_packet(self.version, |packet| packet.encode(self.version, &mut bytes));
+        }
+        self.send_bytes(&bytes).await;
+    }
+
+    /// Sends bytes, packets or not.
+    pub(crate) async fn send_bytes(&mut self, bytes: &[u8]) {
+        within("sending", self.try_send_bytes(bytes)).await.unwrap();
+    }
+
+    async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.link.write_all(bytes).await?;
+        self.link.flush().await
+    }
+
+    /// The next packet has to be this one. Properties of a CONNACK, an acknowledgement or a DISCONNECT are not looked
+    /// at; `receive_with` sees them.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, packet: impl Into<Spec>) -> impl Future<Output = ()> {
+        let (expected, place) = (packet.into(), std::panic::Location::caller());
+        async move {
+            let received = within(&format!("{expected:?} ({place})"), self.try_receive()).await;
+            assert_eq!(received.as_ref().ok(), Some(&expected), "at {place}: {received:?}");
+        }
+    }
+
+    /// The next packet has to be this PUBLISH, property for property.
+    pub(crate) async fn expect_publish(&mut self, publish: Publishing) {
+        self.expect(publish).await;
+    }
+
+    /// The next packet, which has to be a PUBLISH.
+    pub(crate) async fn receive_publish(&mut self) -> Publishing {
+        match self.receive().await {
+            Spec::Publish(publish) => publish,
+            other => panic!("a PUBLISH was wanted: {other:?}"),
+        }
+    }
+
+    /// The next packet.
+    pub(crate) async fn receive(&mut self) -> Spec {
+        within("a packet", self.try_receive()).await.unwrap()
+    }
+
+    /// The next packet as the codec has it, with all its properties.
+    pub(crate) async fn receive_with<T>(&mut self, look: impl FnOnce(&Packet<'_>) -> T) -> T {
+        within("a packet", self.try_receive_with(look)).await.unwrap()
+    }
+
+    /// Nothing is on its way: a ping is answered first.
+    pub(crate) async fn expect_nothing_for_one_ping(&mut self) {
+        self.send(Spec::Pingreq).await;
+        self.expect(Spec::Pingresp).await;
+    }
+
+    /// The broker closes, orderly, without sending another byte.
+    pub(crate) async fn expect_closed(&mut self) {
+        match within("the end of the connection", self.try_receive()).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => panic!("not an orderly close: {error}"),
+            Ok(packet) => panic!("closed was expected: {packet:?}"),
+        }
+    }
+
+    /// The connection ends, in whatever way; returns the bytes that came before.
+    pub(crate) async fn expect_ended(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.input);
+        // A reset is an end as well.
+        let _ = within("the end of the connection", self.link.read_to_end(&mut bytes)).await;
+        bytes
+    }
+
+    /// Sends a packet to a broker that may have closed; whether the next packet is this one.
+    pub(crate) async fn try_exchange(&mut self, packet: impl Into<Spec>, expected: impl Into<Spec>) -> bool {
+        let mut bytes = Vec::new();
+        packet.into().with_packet(self.version, |packet| packet.encode(self.version, &mut bytes));
+        let sent = within("sending", self.try_send_bytes(&bytes)).await;
+        let received = within("a packet or the end", self.try_receive()).await;
+        sent.is_ok() && received.is_ok_and(|packet| packet == expected.into())
+    }
+
+    /// Closes without DISCONNECT, orderly as far as TCP is concerned.
+    pub(crate) async fn hang_up(mut self) {
+        within("hanging up", self.link.shutdown()).await.unwrap();
+    }
+
+    async fn try_receive(&mut self) -> io::Result<Spec> {
+        self.try_receive_with(|packet| Spec::from(packet)).await
+    }
+
+    async fn try_receive_with<T>(&mut self, look: impl FnOnce(&Packet<'_>) -> T) -> io::Result<T> {
+        loop {
+            if let Some((packet, used)) =
+                decode(&self.input, self.version, u32::MAX).map_err(io::Error::other)?
+            {
+                let seen = look(&packet);
+                self.input.drain(..used);
+                return Ok(seen);
+            }
+            let read = self.link.read_buf(&mut self.input).await?;
+            if read == 0 && !self.input.is_empty() {
+                return Err(io::Error::other(format!("closed within a packet: {:?}", self.input)));
+            }
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+    }
+}
+
+/// Fails the test when it takes too long.
+async fn within<F: Future>(what: &str, work: F) -> F::Output {
+    timeout(LIMIT, work).await.unwrap_or_else(|_| panic!("waited {LIMIT:?} for {what}"))
+}

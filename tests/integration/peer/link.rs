@@ -1,0 +1,127 @@
+//! The client's end of a socket: TCP, or TLS over it.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    version::{TLS12, TLS13},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+/// How a TLS client behaves.
+#[derive(Clone, Default)]
+pub(crate) struct TlsClient {
+    alpn: Vec<Vec<u8>>,
+    is_v12: bool,
+    has_certificate: bool,
+}
+
+impl TlsClient {
+    /// Offers this protocol; by default none.
+    pub(crate) fn alpn(mut self, protocol: &str) -> Self {
+        self.alpn.push(protocol.as_bytes().to_vec());
+        self
+    }
+
+    /// Speaks TLS 1.2 only.
+    pub(crate) fn v12(mut self) -> Self {
+        self.is_v12 = true;
+        self
+    }
+
+    /// Shows the development client certificate.
+    pub(crate) fn certificate(mut self) -> Self {
+        self.has_certificate = true;
+        self
+    }
+
+    fn config(self, certs: &Path) -> ClientConfig {
+        const V12: &[&SupportedProtocolVersion] = &[&TLS12];
+        const BOTH: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(certs.join("ca.crt")).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(if self.is_v12 { V12 } else { BOTH })
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = if self.has_certificate {
+            let chain = vec![CertificateDer::from_pem_file(certs.join("client.crt")).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(certs.join("client.key")).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        } else {
+            builder.with_no_client_auth()
+        };
+        config.alpn_protocols = self.alpn;
+        config
+    }
+}
+
+pub(super) enum Link {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Link {
+    pub(super) async fn plain(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Plain(stream))
+    }
+
+    pub(super) async fn tls(address: SocketAddr, certs: &Path, client: TlsClient) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::IpAddress(IpAddr::into(address.ip()));
+        let connector = TlsConnector::from(Arc::new(client.config(certs)));
+        Ok(Self::Tls(Box::new(connector.connect(name, stream).await?)))
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
