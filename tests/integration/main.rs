@@ -12,3 +12,4 @@ mod network;
 mod packaging;
 mod peer;
 mod program;
+mod rumqttc_clients;
