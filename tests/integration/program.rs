@@ -30,7 +30,9 @@ impl Program {
         let what = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
         // A file takes any amount of input without waiting for the program to read it.
         let mut stdin = tempfile::tempfile().unwrap();
-        stdin.write_all(input.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes()).unwrap();
+        for line in input {
+            writeln!(stdin, "{line}").unwrap();
+        }
         stdin.rewind().unwrap();
         let errors = tempfile::tempfile().unwrap();
         command.stdin(stdin).stdout(Stdio::piped()).stderr(errors.try_clone().unwrap());

@@ -2,7 +2,7 @@
 
 mod client;
 
-use self::client::{Client, Dial, EVERY_WAY, Heard, message};
+use self::client::{Dial, EVERY_WAY, Heard, message};
 use crate::harness::Broker;
 
 #[tokio::test]
