@@ -9,7 +9,6 @@ pub mod check;
 mod config_args;
 mod logging;
 pub mod serve;
-mod tls_files;
 
 use std::process::ExitCode;
 
