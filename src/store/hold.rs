@@ -173,8 +173,8 @@ mod tests {
         for _ in 0..200 {
             hold.left(&stored(), None, Left::TimedOut);
         }
-        let held = (0..PROBE_EVERY * 10).filter(|_| hold.admits(10)).count();
-        assert_eq!(held, 10);
+        let probes = (0..PROBE_EVERY * 10).filter(|_| hold.admits(10)).count();
+        assert_eq!(probes, 10);
         for _ in 0..200 {
             hold.left(&stored(), None, Left::Confirmed(Duration::from_millis(2)));
         }
