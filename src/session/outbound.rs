@@ -234,13 +234,12 @@ impl<K: Keeper> Outbound<K> {
     /// What to send next. Each `Publish` and `Release` returned counts as sent.
     pub(crate) fn poll_next(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
         self.trim(keeper);
-        if let Some(next) = self.poll_resend(keeper) {
-            return next;
+        match self.poll_resend(keeper) {
+            // The send quota is used up. For QoS 2 it comes back with PUBCOMP, which only a PUBREL brings.
+            Some(Next::Nothing) => self.poll_release(keeper).unwrap_or_else(|| self.waiting_release()),
+            Some(next) => next,
+            None => self.poll_release(keeper).unwrap_or_else(|| self.poll_queue(keeper, now)),
         }
-        if let Some(next) = self.poll_release(keeper) {
-            return next;
-        }
-        self.poll_queue(keeper, now)
     }
 
     /// Lets go of confirmations that are durable.

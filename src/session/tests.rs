@@ -301,6 +301,26 @@ fn recovery_takes_the_oldest_window_for_sent() {
     assert_eq!(s.outbound.next_seq(), Seq(100));
 }
 
+/// More in flight than the receive maximum of the connection that takes it up: resending stops in the middle, and the
+/// quota for the rest comes back with PUBCOMP (MQTT 5.0 section 4.9), for which PUBREL has to leave.
+#[test]
+fn pubrel_leaves_while_the_rest_waits_to_be_resent() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    for payload in ["a", "b"] {
+        s.give(&keeper, QoS::ExactlyOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper).len(), 2);
+    let mut s = s.connected(1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
+    s.pubrec(&keeper, 1);
+    assert!(matches!(s.transmit(&keeper, NOW).delivery, Waiting::Gate(1)), "for the PUBREC to be durable");
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 1"]);
+    s.pubcomp(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 2 b"]);
+}
+
 #[test]
 fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     let keeper = Memory::default();

@@ -6,6 +6,7 @@ mod codec_oracle;
 mod crash;
 mod floors;
 mod harness;
+mod mosquitto;
 mod network;
 mod packaging;
 mod peer;
