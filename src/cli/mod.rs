@@ -8,6 +8,7 @@ pub mod certs;
 pub mod check;
 mod config_args;
 mod logging;
+mod open_files;
 pub mod serve;
 
 use std::process::ExitCode;

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
-use super::{Failure, certs, config_args::ConfigArgs, logging, say};
+use super::{Failure, certs, config_args::ConfigArgs, logging, open_files, say};
 use crate::{
     config::Config,
     net::{
@@ -17,6 +17,7 @@ use crate::{
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let config = args.load()?;
     logging::init(config.log);
+    open_files::allow(config.limits.connections_max);
     if let Some(dir) = config.development_certs() {
         // A listener on an address of its own is reached by it.
         let names: Vec<String> = config
