@@ -26,9 +26,8 @@ use crate::{
     config::{self, Config},
     net::{
         limits::{CounterReading, Limits},
-        listener::{ListenError, ListenerConfig, Listening, Transport},
+        listener::{ListenError, ListenerConfig, Listening},
         network::Network,
-        tls,
     },
     session::QueueLimits,
     store::{self, OpenError},
@@ -257,23 +256,10 @@ fn store_config(config: &Config) -> store::Config {
 }
 
 fn listener_config(config: &Config, listener: &config::ListenerConfig) -> ListenerConfig {
-    let transport = match &listener.transport {
-        config::Transport::Tcp => Transport::Tcp,
-        config::Transport::Tls(tls) => Transport::Tls(tls::TlsConfig {
-            certificate: tls.certificate.clone(),
-            key: tls.key.clone(),
-            client_certificates: match &tls.client_certificates {
-                config::ClientCertificates::None => tls::ClientCertificates::None,
-                config::ClientCertificates::Optional { ca } => tls::ClientCertificates::Optional(ca.clone()),
-                config::ClientCertificates::Required { ca } => tls::ClientCertificates::Required(ca.clone()),
-            },
-            version_min: match tls.min_version {
-                config::TlsVersion::V12 => tls::TlsVersion::V12,
-                config::TlsVersion::V13 => tls::TlsVersion::V13,
-            },
-            handshake_timeout: tls.handshake_timeout,
-        }),
-    };
     let plain = ListenerConfig::tcp(listener.name.as_str(), listener.bind);
-    ListenerConfig { transport, connect_timeout: config.limits.connect_timeout, ..plain }
+    ListenerConfig {
+        transport: listener.transport.clone(),
+        connect_timeout: config.limits.connect_timeout,
+        ..plain
+    }
 }

@@ -320,9 +320,15 @@ impl Connection {
         Transmit::Closing
     }
 
-    /// Ends the connection: one line in the log, the will where it is due, the session to sleep or to its end.
-    pub fn close(mut self, reason: CloseReason, now: Timestamp) {
+    /// Ends the connection: one line in the log, the will where it is due, the session to sleep or to its end. Returns
+    /// the last bytes for the peer: a v5 client that was silent for too long is told so.
+    pub fn close(mut self, reason: CloseReason, now: Timestamp) -> Vec<u8> {
+        let mut last = Vec::new();
+        if reason == CloseReason::KeepAliveTimeout && self.version == Version::V5 && self.ending.is_none() {
+            goodbye(ReasonCode::KeepAliveTimeout).encode(Version::V5, &mut last);
+        }
         self.finish(reason, now);
+        last
     }
 
     fn finish(&mut self, reason: CloseReason, now: Timestamp) {

@@ -186,7 +186,7 @@ impl Broker {
         }
         if let Some(until) = state.session.outbound.wanted_reservation() {
             state.record.seq_reserved = until;
-            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Rides);
+            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
             state.session.outbound.reserving(until, gate);
         }
     }

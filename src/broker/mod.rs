@@ -43,6 +43,7 @@ use keep::Drops;
 use registry::Registry;
 use retained::RetainedMessages;
 use slot::lock;
+use tracing::info;
 
 use crate::{
     message::SessionNo,
@@ -142,6 +143,15 @@ impl Broker {
     /// Commits what is open and closes the journal. Call it when all connections have ended.
     pub fn close(&self) {
         self.journal.close();
+        let s = self.journal.stats();
+        info!(
+            commits = s.commits,
+            records = s.records,
+            messages_written = s.messages_written,
+            messages_never_written = s.messages_elided,
+            bytes_written = s.bytes_frames,
+            "journal closed"
+        );
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -6,9 +6,9 @@ use super::{
     Failure,
     certs::{self, Present},
     config_args::ConfigArgs,
-    say, tls_files,
+    say,
 };
-use crate::config::{Config, Transport};
+use crate::{config::Config, net::listener::Transport};
 
 /// Prints one line when all is right; else returns every mistake.
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
@@ -45,9 +45,7 @@ fn certificate_problems(config: &Config) -> Vec<String> {
             tls.certificate.starts_with(dir) && matches!(certs::present(dir), Present::None)
         });
         if !to_be_made {
-            problems.extend(
-                tls_files::problems(tls).into_iter().map(|why| format!("listener {}: {why}", listener.name)),
-            );
+            problems.extend(tls.problems().iter().map(|why| format!("listener {}: {why}", listener.name)));
         }
     }
     problems

@@ -2,9 +2,13 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path};
 
-use super::{Failure, certs, config_args::ConfigArgs, logging, say};
+use super::{Failure, certs, config_args::ConfigArgs, logging, open_files, say};
 use crate::{
-    config::{ClientCertificates, Config, TlsVersion, Transport},
+    config::Config,
+    net::{
+        listener::Transport,
+        tls::{ClientCertificates, TlsVersion},
+    },
     server::{self, Started},
     store::Durability,
 };
@@ -13,6 +17,7 @@ use crate::{
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let config = args.load()?;
     logging::init(config.log);
+    open_files::allow(config.limits.connections_max);
     if let Some(dir) = config.development_certs() {
         // A listener on an address of its own is reached by it.
         let names: Vec<String> = config
@@ -43,14 +48,14 @@ fn greeting(config: &Config, started: &Started) -> String {
         let security = match &listener.transport {
             Transport::Tcp => "not encrypted".to_owned(),
             Transport::Tls(tls) => {
-                let version = match tls.min_version {
+                let version = match tls.version_min {
                     TlsVersion::V12 => "TLS 1.2 and 1.3",
                     TlsVersion::V13 => "TLS 1.3",
                 };
                 let clients = match tls.client_certificates {
                     ClientCertificates::None => "",
-                    ClientCertificates::Optional { .. } => ", client certificates optional",
-                    ClientCertificates::Required { .. } => ", client certificates required",
+                    ClientCertificates::Optional(_) => ", client certificates optional",
+                    ClientCertificates::Required(_) => ", client certificates required",
                 };
                 format!("{version}{clients}")
             }
@@ -89,12 +94,12 @@ fn client_options(config: &Config, started: &Started) -> Option<String> {
         match (&listener.transport, development) {
             (Transport::Tls(tls), Some(dir)) if tls.certificate.starts_with(dir) => {
                 let own = match tls.client_certificates {
-                    ClientCertificates::Required { .. } => format!(
+                    ClientCertificates::Required(_) => format!(
                         " --cert {} --key {}",
                         quoted(&dir.join("client.crt")),
                         quoted(&dir.join("client.key"))
                     ),
-                    ClientCertificates::None | ClientCertificates::Optional { .. } => String::new(),
+                    ClientCertificates::None | ClientCertificates::Optional(_) => String::new(),
                 };
                 return Some(format!("--cafile {}{own} {place}", quoted(&dir.join("ca.crt"))));
             }

@@ -3,11 +3,15 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use super::{document::Section, value::Choice};
+use crate::net::{
+    listener::Transport,
+    tls::{ClientCertificates, TlsConfig, TlsVersion},
+};
 
 const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
 /// The keys that only a TLS listener has.
@@ -26,56 +30,6 @@ pub struct ListenerConfig {
     pub allow_anonymous: bool,
     /// What runs below MQTT.
     pub transport: Transport,
-}
-
-/// What runs below MQTT.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Transport {
-    /// Plain TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls(TlsConfig),
-}
-
-/// How a TLS listener behaves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TlsConfig {
-    /// The server's certificate with its chain, PEM. Default `server.crt` in the folder of development certificates.
-    pub certificate: PathBuf,
-    /// Its private key, PEM. Default `server.key` beside it.
-    pub key: PathBuf,
-    /// Whether clients show certificates. Default no.
-    pub client_certificates: ClientCertificates,
-    /// How long a handshake may take. 100 ms to 5 min, default 10 s: a small device needs seconds for its signature.
-    pub handshake_timeout: Duration,
-    /// The oldest version spoken. Default 1.2: many devices have nothing newer.
-    pub min_version: TlsVersion,
-}
-
-/// Whether clients show certificates, and who must have signed them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
-    /// Nobody is asked.
-    None,
-    /// Asked for; a client without one is served as well, one with a bad one is not.
-    Optional {
-        /// The authorities' certificates, PEM.
-        ca: PathBuf,
-    },
-    /// Nobody is served without one.
-    Required {
-        /// The authorities' certificates, PEM.
-        ca: PathBuf,
-    },
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    V12,
-    /// TLS 1.3.
-    V13,
 }
 
 #[derive(Clone, Copy)]
@@ -97,7 +51,7 @@ impl ListenerConfig {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         vec![
             Self::named_after_address(local(1883), Transport::Tcp),
-            Self::named_after_address(local(8883), Transport::Tls(TlsConfig::development(certs))),
+            Self::named_after_address(local(8883), Transport::Tls(development_tls(certs))),
         ]
     }
 
@@ -114,7 +68,7 @@ impl ListenerConfig {
         let (scheme, address) = url.split_once("://")?;
         let transport = match scheme {
             "tcp" => Transport::Tcp,
-            "tls" => Transport::Tls(TlsConfig::development(certs)),
+            "tls" => Transport::Tls(development_tls(certs)),
             _ => return None,
         };
         Some(Self::named_after_address(address.parse().ok()?, transport))
@@ -144,7 +98,7 @@ impl ListenerConfig {
         let open = !self.bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
         let required = matches!(
             &self.transport,
-            Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required { .. }, .. })
+            Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required(_), .. })
         );
         (open && !required).then(|| {
             format!(
@@ -170,7 +124,7 @@ impl ListenerConfig {
         let bind = section.required_address("bind");
         let mut allow_anonymous = false;
         section.flag("allow_anonymous", &mut allow_anonymous);
-        let tls = TlsConfig::read(section, certs);
+        let tls = read_tls(section, certs);
         if let Some(Kind::Tcp) = kind {
             for key in TLS_KEYS.into_iter().filter(|key| section.has(key)) {
                 section
@@ -191,52 +145,50 @@ impl ListenerConfig {
     }
 }
 
-impl TlsConfig {
-    fn development(certs: &Path) -> Self {
-        Self {
-            certificate: certs.join("server.crt"),
-            key: certs.join("server.key"),
-            client_certificates: ClientCertificates::None,
-            handshake_timeout: Duration::from_secs(10),
-            min_version: TlsVersion::V12,
-        }
+/// The development certificates, and the defaults of the rest. A handshake may take 10 s: a small device needs seconds for
+/// its signature.
+fn development_tls(certs: &Path) -> TlsConfig {
+    TlsConfig {
+        handshake_timeout: Duration::from_secs(10),
+        ..TlsConfig::new(certs.join("server.crt"), certs.join("server.key"))
     }
+}
 
-    fn read(section: &mut Section<'_>, certs: &Path) -> Self {
-        let mut tls = Self::development(certs);
-        let own = section.has("certificate") || section.has("key");
-        match (section.optional_path("certificate"), section.optional_path("key")) {
-            (Some(certificate), Some(key)) => (tls.certificate, tls.key) = (certificate, key),
-            _ if section.has("certificate") && !section.has("key") => {
-                section.complain("certificate", "needs its `key` beside it".to_owned());
-            }
-            _ if section.has("key") && !section.has("certificate") => {
-                section.complain("key", "needs its `certificate` beside it".to_owned());
-            }
-            _ => {}
+/// A TLS listener's keys on top of the defaults.
+fn read_tls(section: &mut Section<'_>, certs: &Path) -> TlsConfig {
+    let mut tls = development_tls(certs);
+    let own = section.has("certificate") || section.has("key");
+    match (section.optional_path("certificate"), section.optional_path("key")) {
+        (Some(certificate), Some(key)) => (tls.certificate, tls.key) = (certificate, key),
+        _ if section.has("certificate") && !section.has("key") => {
+            section.complain("certificate", "needs its `key` beside it".to_owned());
         }
-        let ca = section.optional_path("client_ca");
-        let mut ask = Ask::None;
-        section.choice("client_certificates", &mut ask);
-        if ask == Ask::None && section.has("client_ca") && !section.has("client_certificates") {
-            section.complain(
-                "client_ca",
-                "is of no use without client_certificates = \"optional\" or \"required\"".to_owned(),
-            );
+        _ if section.has("key") && !section.has("certificate") => {
+            section.complain("key", "needs its `certificate` beside it".to_owned());
         }
-        if ask != Ask::None && own && !section.has("client_ca") {
-            section.complain("client_certificates", "needs `client_ca`, which signed them".to_owned());
-        }
-        let ca = ca.unwrap_or_else(|| certs.join("ca.crt"));
-        tls.client_certificates = match ask {
-            Ask::None => ClientCertificates::None,
-            Ask::Optional => ClientCertificates::Optional { ca },
-            Ask::Required => ClientCertificates::Required { ca },
-        };
-        section.duration("handshake_timeout", &mut tls.handshake_timeout, &HANDSHAKE_TIMEOUT);
-        section.choice("min_version", &mut tls.min_version);
-        tls
+        _ => {}
     }
+    let ca = section.optional_path("client_ca");
+    let mut ask = Ask::None;
+    section.choice("client_certificates", &mut ask);
+    if ask == Ask::None && section.has("client_ca") && !section.has("client_certificates") {
+        section.complain(
+            "client_ca",
+            "is of no use without client_certificates = \"optional\" or \"required\"".to_owned(),
+        );
+    }
+    if ask != Ask::None && own && !section.has("client_ca") {
+        section.complain("client_certificates", "needs `client_ca`, which signed them".to_owned());
+    }
+    let ca = ca.unwrap_or_else(|| certs.join("ca.crt"));
+    tls.client_certificates = match ask {
+        Ask::None => ClientCertificates::None,
+        Ask::Optional => ClientCertificates::Optional(ca),
+        Ask::Required => ClientCertificates::Required(ca),
+    };
+    section.duration("handshake_timeout", &mut tls.handshake_timeout, &HANDSHAKE_TIMEOUT);
+    section.choice("min_version", &mut tls.version_min);
+    tls
 }
 
 impl Choice for Kind {

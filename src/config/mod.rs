@@ -27,7 +27,7 @@ use std::{
 
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use limits::LimitsConfig;
-pub use listener::{ClientCertificates, ListenerConfig, TlsConfig, TlsVersion, Transport};
+pub use listener::ListenerConfig;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use overrides::Overrides;
 pub use retained::RetainedConfig;
@@ -36,6 +36,8 @@ pub use shutdown::ShutdownConfig;
 pub use store::StoreConfig;
 
 use document::Document;
+
+use crate::net::listener::Transport;
 
 /// Everything the broker can be told, checked.
 #[derive(Clone, Debug, PartialEq)]

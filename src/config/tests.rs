@@ -8,8 +8,10 @@ use std::{
 
 use proptest::prelude::{prop_assert, proptest};
 
-use super::{
-    ClientCertificates, Config, ListenerConfig, LogFormat, LogLevel, Overrides, TlsVersion, Transport,
+use super::{Config, ListenerConfig, LogFormat, LogLevel, Overrides};
+use crate::net::{
+    listener::Transport,
+    tls::{ClientCertificates, TlsVersion},
 };
 use crate::store::Durability;
 
@@ -130,8 +132,8 @@ grace = "0s"
     assert_eq!(plain.transport, Transport::Tcp);
     assert_eq!(field.name, "field");
     let Transport::Tls(tls) = &field.transport else { panic!("{field:?}") };
-    assert_eq!(tls.client_certificates, ClientCertificates::Required { ca: PathBuf::from("ca.crt") });
-    assert_eq!(tls.min_version, TlsVersion::V13);
+    assert_eq!(tls.client_certificates, ClientCertificates::Required(PathBuf::from("ca.crt")));
+    assert_eq!(tls.version_min, TlsVersion::V13);
     assert_eq!(config.development_certs(), None);
     // Nothing was left at its default by a key that is read and then forgotten.
     assert_ne!(config.store, default.store);

@@ -91,14 +91,29 @@ impl TlsConfig {
         Ok(Arc::new(config))
     }
 
+    /// Everything that `load` could fail of, at once; empty when it would not.
+    pub fn problems(&self) -> Vec<TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let files = [read_certificates(&self.certificate).err(), self.read_key().err()];
+        let mut problems: Vec<TlsError> = files.into_iter().flatten().collect();
+        if problems.is_empty() {
+            problems.extend(self.load_identity(&provider).err());
+        }
+        problems.extend(self.client_certificates.verifier(&provider).err());
+        problems
+    }
+
+    fn read_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        match PrivateKeyDer::from_pem_slice(&read(&self.key)?) {
+            Ok(key) => Ok(key),
+            Err(pem::Error::NoItemsFound) => Err(TlsError::NoKey { path: self.key.clone() }),
+            Err(_) => Err(TlsError::BadKey { path: self.key.clone() }),
+        }
+    }
+
     fn load_identity(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = read_certificates(&self.certificate)?;
-        let pem = read(&self.key)?;
-        let key = match PrivateKeyDer::from_pem_slice(&pem) {
-            Ok(key) => key,
-            Err(pem::Error::NoItemsFound) => return Err(TlsError::NoKey { path: self.key.clone() }),
-            Err(_) => return Err(TlsError::BadKey { path: self.key.clone() }),
-        };
+        let key = self.read_key()?;
         let key = provider
             .key_provider
             .load_private_key(key)
@@ -210,7 +225,8 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in a PEM file, at least one.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()

@@ -154,9 +154,15 @@ impl<G: Clone> Link<G> {
         self.send(&packet);
     }
 
-    /// Encodes a small packet at once.
+    /// Encodes a small packet at once; before CONNACK has left, behind it [MQTT-3.2.0-1].
     pub fn send(&mut self, packet: &Packet<'_>) {
-        packet.encode(self.terms.version, &mut self.out);
+        if let Some((gate, _)) = self.answers.back().filter(|_| !self.greeted) {
+            let mut bytes = Vec::new();
+            packet.encode(self.terms.version, &mut bytes);
+            self.answers.push_back((gate.clone(), Answer::Encoded(bytes)));
+        } else {
+            packet.encode(self.terms.version, &mut self.out);
+        }
     }
 
     /// Encodes a PUBLISH, with a topic alias where the client takes them. `false`: it is larger than the client's

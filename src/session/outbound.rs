@@ -106,9 +106,9 @@ pub struct Outbound<K: Keeper> {
 const LOAD_MESSAGES_MAX: usize = 64;
 /// Their bytes, at most (a single larger message is read alone).
 const LOAD_BYTES_MAX: usize = 256 * 1024;
-/// Sequence numbers reserved at a time. Small, because a crash skips what is left of a block, and the packet id space
-/// is only 65,535 wide.
-pub const SEQ_BLOCK: u64 = 1_024;
+/// Sequence numbers reserved at a time. A reservation is a commit, and for messages that never touch the disk it is the
+/// only one; a crash skips what is left of a block, of a packet id space that is 65,535 wide.
+pub const SEQ_BLOCK: u64 = 8_192;
 
 impl<K: Keeper> Outbound<K> {
     /// An empty queue whose numbers begin at `next`; `reserved` is the first number that is not reserved.

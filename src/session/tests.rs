@@ -337,3 +337,18 @@ fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     keeper.commit();
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 new"]);
 }
+
+/// [MQTT-3.2.0-1]
+#[test]
+fn nothing_overtakes_connack() {
+    let keeper = Memory::default();
+    let mut s = session(10);
+    let mut connack = Vec::new();
+    Packet::Pingresp.encode(Version::V5, &mut connack);
+    s.attach(Link::new(terms(10), connack, keeper.write()));
+    s.give(&keeper, QoS::AtLeastOnce, "a");
+    s.link.as_mut().unwrap().send(&Packet::Pingreq);
+    assert!(s.sent(&keeper).is_empty(), "CONNACK waits for its commit");
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["Pingresp", "Pingreq", "PUBLISH 1 a"]);
+}

@@ -150,7 +150,10 @@ fn nothing_acknowledged_is_lost_by_kill_9_under_load() {
     let verdict = run.ledger.verdict(&names, |subscriber, publisher| {
         subscriber.ends_with("-2") && publisher.starts_with("pub-2")
     });
-    println!("crash test: seed {seed}, kills {kills}, published {published}, {verdict}");
+    let generations = process::newest_generation(folder.path());
+    println!(
+        "crash test: seed {seed}, kills {kills}, journal generations {generations}, published {published}, {verdict}"
+    );
     assert!(
         verdict.is_clean() && complete,
         "{verdict}\nbroken: {:?}\nlost: {:?}\ntwice: {:?}\nreordered: {:?}\n{}",

@@ -11,6 +11,7 @@
 //! A generation is made under another name and renamed when it is durable, so a power cut leaves a whole one or none.
 //! Deleting one renames it first.
 
+mod census;
 mod salvage;
 
 use std::{
@@ -97,36 +98,13 @@ impl SledMedium {
         }
         let all = tidy(dir)?;
         let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, state: Mutex::default() };
-        for no in all {
-            if medium.check(no)? {
-                medium.lock().all.push(no);
-                continue;
-            }
-            medium.damaged += 1;
-            if salvage::set_aside(dir, damaged_dir, no, &medium.disk)? {
-                medium.lock().all.push(no);
-            }
-        }
+        medium.damaged = medium.check(&all, damaged_dir)?;
         let newest = medium.lock().all.last().copied();
         if let Some(no) = newest {
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             medium.lock().active = Some(Arc::new(generation));
         }
         Ok(medium)
-    }
-
-    /// Whether sled can open and read all of a generation. An error is the machine's fault, not the generation's.
-    fn check(&self, no: u32) -> Result<bool, MediumError> {
-        let result =
-            self.open_generation(no, OLD_CACHE_BYTES).and_then(|generation| generation.scan(&mut |_, _| {}));
-        match result {
-            Ok(()) => Ok(true),
-            Err(MediumError::Io(error)) if is_environment(&error) => Err(error.into()),
-            Err(error) => {
-                tracing::error!(generation = no, %error, "a part of the journal is damaged");
-                Ok(false)
-            }
-        }
     }
 
     fn open_generation(&self, no: u32, cache_bytes: u64) -> Result<Generation, MediumError> {
