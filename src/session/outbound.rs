@@ -213,8 +213,10 @@ impl<K: Keeper> Outbound<K> {
         self.inflight_max = usize::from(inflight_max.max(1));
     }
 
-    /// The block to reserve next, when the present one is half used.
-    pub fn wanted_reservation(&self) -> Option<Seq> {
+    /// The block to reserve next, when the present one is half used. To be asked after each delivery, and whenever
+    /// messages are sent: a sleeper's queue may be many blocks long when the first of them becomes durable.
+    pub fn wanted_reservation(&mut self, keeper: &K) -> Option<Seq> {
+        self.note_reserved(keeper);
         (self.reservation.is_none() && self.next.0.saturating_add(SEQ_BLOCK / 2) > self.reserved.0)
             .then(|| Seq(self.next.0 + SEQ_BLOCK))
     }
@@ -252,6 +254,10 @@ impl<K: Keeper> Outbound<K> {
             self.inflight.pop_front();
             self.resent = self.resent.saturating_sub(1);
         }
+        self.note_reserved(keeper);
+    }
+
+    fn note_reserved(&mut self, keeper: &K) {
         if let Some((until, gate)) = &self.reservation
             && keeper.is_open(gate)
         {

@@ -276,7 +276,7 @@ fn numbers_beyond_the_reserved_block_wait_for_its_commit() {
     let mut s: Session<Memory> = Session::new(outbound).connected(10);
     s.give(&keeper, QoS::AtLeastOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
-    let until = s.outbound.wanted_reservation().unwrap();
+    let until = s.outbound.wanted_reservation(&keeper).unwrap();
     s.outbound.reserving(until, keeper.write());
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 a"]);
     keeper.commit();
