@@ -302,7 +302,8 @@ impl Connection {
             }
             Waiting::Output | Waiting::Nothing => {}
         }
-        again
+        // With a block just asked for, the next look finds the gate to wait for.
+        self.broker.reserve_numbers(&self.slot, state) || again
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {

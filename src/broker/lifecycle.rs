@@ -179,16 +179,16 @@ impl Broker {
         }
     }
 
-    /// Journals the next block of sequence numbers when the present one is half used.
-    pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) {
+    /// Journals the next block of sequence numbers when the present one is half used; `true` if it did.
+    pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) -> bool {
         if !slot.keep.persistent {
-            return;
+            return false;
         }
-        if let Some(until) = state.session.outbound.wanted_reservation() {
-            state.record.seq_reserved = until;
-            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
-            state.session.outbound.reserving(until, gate);
-        }
+        let Some(until) = state.session.outbound.wanted_reservation(&slot.keep) else { return false };
+        state.record.seq_reserved = until;
+        let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
+        state.session.outbound.reserving(until, gate);
+        true
     }
 }
 
