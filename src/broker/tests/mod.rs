@@ -4,6 +4,7 @@
 //! a connection is polled only after it was read from, wrote something, or was woken, so a lost wake-up shows.
 
 mod acknowledged;
+mod bounds;
 mod sleepers;
 mod wills;
 
