@@ -85,6 +85,8 @@ pub enum Reading {
 
 /// Answers waiting for the disk beyond which no more packets are taken from a client that keeps no receive maximum.
 const ANSWERS_MAX: usize = 16_384;
+/// Retained messages sent for one SUBSCRIBE beyond which the next packet waits for the connection's next turn.
+const RETAINED_AT_ONCE: usize = 1_000;
 
 impl Connection {
     pub(super) fn new(
@@ -137,8 +139,8 @@ impl Connection {
         let _handling = lock(&slot.handling);
         let mut used = 0;
         while self.ending.is_none() {
-            if self.is_overloaded() {
-                self.paused = true;
+            self.paused |= self.is_overloaded();
+            if self.paused {
                 return (used, Reading::Pause);
             }
             let rest = input.get(used..).unwrap_or_default();
@@ -179,7 +181,11 @@ impl Connection {
             Packet::Pubrel(ack) => self.handle_pubrel(ack.packet_id),
             Packet::Pubcomp(ack) => self
                 .acknowledged(|state, slot| state.session.outbound.handle_pubcomp(&slot.keep, ack.packet_id)),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, now),
+            Packet::Subscribe(subscribe) => {
+                // The others get their turn before the next one of these.
+                self.paused |= self.handle_subscribe(subscribe, now)? > RETAINED_AT_ONCE;
+                Ok(())
+            }
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
             Packet::Pingreq => self.with_state(|state, _| {
                 if let Some(link) = &mut state.session.link {

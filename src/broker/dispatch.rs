@@ -240,7 +240,7 @@ impl Broker {
         if share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0) {
             if online {
                 let mut packet = outgoing(publish, topic, &share.delivery);
-                if !state.session.deliver_at_most_once(&mut packet, topic) {
+                if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
                     self.drops.slow_reader(&slot.client_id);
                 }
                 touched.add(state.notify());
@@ -271,45 +271,6 @@ impl Broker {
             batch.all_sent &= sent;
             batch.any_online |= online;
             batch.targets.push(Target { session: slot.no, seq, delivery: share.delivery.clone() });
-        }
-    }
-
-    /// A retained message for a new subscription of `slot`. QoS 0 is returned encoded, since it follows SUBACK.
-    pub(super) fn deliver_retained(
-        &self,
-        slot: &Arc<Slot>,
-        message: &Arc<Message>,
-        delivery: Delivery,
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) {
-        if delivery.qos == QoS::AtMostOnce {
-            let state = slot.state();
-            if let Some(link) = &state.session.link {
-                let packet = message.to_packet(&delivery, now);
-                if packet.encoded_len(link.terms.version) <= link.terms.packet_bytes_max {
-                    packet.encode(link.terms.version, out);
-                } else {
-                    self.drops.slow_reader(&slot.client_id);
-                }
-            }
-            return;
-        }
-        let stored = slot.keep.persistent.then(|| self.journal.message(Arc::clone(message)));
-        let kept = match &stored {
-            Some(stored) => Kept::Journal { stored: Arc::clone(stored), target: 0 },
-            None => Kept::Memory { message: Arc::clone(message), after: Gate::Open },
-        };
-        let seq = {
-            let mut state = slot.state();
-            let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
-            self.reserve_numbers(slot, &mut state);
-            seq
-        };
-        if let Some(stored) = stored {
-            let may_elide = delivery.qos != QoS::ExactlyOnce;
-            let completion = Completion { may_elide, keep_body: true, ..Completion::default() };
-            self.journal.complete(&stored, vec![Target { session: slot.no, seq, delivery }], completion);
         }
     }
 }

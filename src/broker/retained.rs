@@ -2,11 +2,19 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use super::{Broker, Config, dispatch::Refused, slot::lock};
+use super::{
+    Broker, Config,
+    connection::AT_ONCE,
+    dispatch::Refused,
+    keep::Kept,
+    slot::{Slot, State, lock},
+};
 use crate::{
-    message::Message,
+    codec::QoS,
+    message::{Delivery, Message},
     routing::Retained,
-    store::{Gate, Journal, RecoveredRetained, Stored},
+    session::Answer,
+    store::{Completion, Gate, Journal, RecoveredRetained, Stored, Target},
     time::Timestamp,
     topic::{TopicFilter, TopicName},
 };
@@ -102,6 +110,16 @@ impl Broker {
         }
     }
 
+    /// How many retained messages match; `None` if more than `messages_max`.
+    pub(super) fn count_retained(&self, filter: &TopicFilter, messages_max: usize) -> Option<usize> {
+        let mut count = 0;
+        lock(&self.retained).by_topic.lookup(filter, &mut |_| {
+            count += 1;
+            if count > messages_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (count <= messages_max).then_some(count)
+    }
+
     /// The retained messages that match, unexpired.
     pub(super) fn retained_for(&self, filter: &TopicFilter, now: Timestamp) -> Vec<Arc<Message>> {
         let mut found = Vec::new();
@@ -112,5 +130,44 @@ impl Broker {
             ControlFlow::Continue(())
         });
         found
+    }
+
+    /// Gives the session a retained message for a new subscription. What a persistent session has to keep of it is
+    /// returned, to be completed when the session's lock is free.
+    pub(super) fn deliver_retained(
+        &self,
+        slot: &Slot,
+        state: &mut State,
+        message: Arc<Message>,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> Option<(Arc<Stored>, Target)> {
+        if delivery.qos == QoS::AtMostOnce {
+            let link = state.session.link.as_mut()?;
+            let bytes = message.to_packet(&delivery, now).encoded_len(link.terms.version);
+            if bytes > link.terms.packet_bytes_max {
+                self.drops.slow_reader(&slot.client_id);
+            } else {
+                link.answer(AT_ONCE, Answer::Retained(message, delivery));
+            }
+            return None;
+        }
+        if !slot.keep.persistent {
+            let kept = Kept::Memory { message, after: Gate::Open };
+            state.session.outbound.deliver(&slot.keep, kept, delivery);
+            return None;
+        }
+        let stored = self.journal.message(message);
+        let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };
+        let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
+        self.reserve_numbers(slot, state);
+        Some((stored, Target { session: slot.no, seq, delivery }))
+    }
+
+    /// Hands to the journal what `deliver_retained` returned.
+    pub(super) fn complete_retained(&self, stored: &Arc<Stored>, target: Target) {
+        let may_elide = target.delivery.qos != QoS::ExactlyOnce;
+        let completion = Completion { may_elide, keep_body: true, ..Completion::default() };
+        self.journal.complete(stored, vec![target], completion);
     }
 }

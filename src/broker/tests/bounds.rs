@@ -1,7 +1,7 @@
 //! What a client can make the broker hold has an end.
 
-use super::{Client, Config, Reading, World, transient};
-use crate::codec::Packet;
+use super::{Client, Config, Reading, World, connect, id, qos0, retained, subscribe, transient};
+use crate::codec::{Packet, QoS, Subscribe, SubscribeFilter, SubscribeOptions};
 
 const NOTHING: [&str; 0] = [];
 
@@ -33,4 +33,60 @@ fn a_client_that_asks_and_never_reads_is_not_heard_for_ever() {
     assert!(client.send_bytes(&flood[used..]) > 0);
     client.heard_bytes();
     assert_eq!(client.heard(), NOTHING);
+}
+
+#[test]
+fn retained_messages_are_encoded_as_the_client_takes_them() {
+    let world = World::with(Config { out_bytes_max: 1_000, ..Config::default() });
+    let mut client = world.joined(&transient("c"), false);
+    for n in 0..500 {
+        client.send(&retained(QoS::AtMostOnce, 0, &format!("t/{n:03}"), &"x".repeat(90)));
+    }
+    client.send(&subscribe("t/#", QoS::AtMostOnce));
+    client.send(&qos0("t/000", "live"));
+    assert!(waiting(&client) <= 1_110, "{}", waiting(&client));
+    let heard = client.heard();
+    assert_eq!(heard.len(), 502);
+    assert_eq!(heard.first().unwrap(), "SUBACK 0");
+    assert_eq!(heard.last().unwrap(), "PUBLISH q0 t/000=live", "not overtaken by the retained one");
+}
+
+#[test]
+fn a_subscribe_that_asks_for_everything_again_and_again_is_refused() {
+    let world = World::with(Config { retained_messages_max: 100, ..Config::default() });
+    let mut client = world.joined(&transient("c"), false);
+    for n in 0..60 {
+        client.send(&retained(QoS::AtMostOnce, 0, &format!("t/{n}"), "x"));
+    }
+    let options = SubscribeOptions::default();
+    let filters = vec![SubscribeFilter { filter: "#", options }; 10_000];
+    client.send(&Packet::Subscribe(Subscribe {
+        packet_id: id(1),
+        subscription_id: None,
+        user: Vec::new(),
+        filters,
+    }));
+    let heard = client.heard();
+    assert!(heard[0].starts_with("SUBACK 0 97 97 97"), "{}", &heard[0][..40]);
+    assert_eq!(heard.len(), 1 + 60);
+}
+
+#[test]
+fn a_live_message_waits_for_connack_within_bounds() {
+    let world = World::with(Config { out_bytes_max: 1_000, ..Config::default() });
+    world.subscriber(&connect("dev"), "a", QoS::AtMostOnce).lose();
+    let mut other = world.joined(&transient("other"), false);
+    let mut changed = connect("dev");
+    changed.properties.session_expiry = Some(60);
+    let mut dev = world.join(&changed);
+    for n in 0..200 {
+        other.send(&qos0("a", &n.to_string()));
+    }
+    assert_eq!(dev.heard(), NOTHING);
+    world.settle();
+    let heard = dev.heard();
+    assert_eq!(heard[..3], ["CONNACK 1", "PUBLISH q0 a=0", "PUBLISH q0 a=1"]);
+    assert!(heard.len() < 200, "bounded");
+    other.send(&qos0("a", "now"));
+    assert_eq!(dev.heard(), ["PUBLISH q0 a=now"]);
 }

@@ -269,6 +269,10 @@ fn retained<'a>(qos: QoS, packet_id: u16, topic: &'a str, payload: &'a str) -> P
     Packet::Publish(Publish { retain: true, ..publish(qos, packet_id, topic, payload) })
 }
 
+fn qos0<'a>(topic: &'a str, payload: &'a str) -> Packet<'a> {
+    Packet::Publish(publish(QoS::AtMostOnce, 0, topic, payload))
+}
+
 fn qos1<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> Packet<'a> {
     Packet::Publish(publish(QoS::AtLeastOnce, packet_id, topic, payload))
 }
