@@ -3,7 +3,7 @@
 use super::{
     Client, World, connect, puback, pubcomp, pubrec, pubrel, qos1, qos2, retained, subscribe, transient,
 };
-use crate::codec::{Packet, Publish, QoS};
+use crate::codec::{Packet, Publish, QoS, ReasonCode};
 
 const NOTHING: [&str; 0] = [];
 
@@ -186,6 +186,35 @@ fn a_session_that_was_cleaned_stays_gone() {
     let mut dev = world.join(&connect("dev"));
     world.settle();
     assert_eq!(dev.heard(), ["CONNACK 0"]);
+}
+
+#[test]
+fn a_session_that_its_client_ended_is_durably_gone_before_the_next_connack() {
+    let world = World::new();
+    world.joined(&connect("dev"), false).leave(ReasonCode::Success, Some(0));
+    let mut next = world.join(&transient("dev"));
+    assert_eq!(next.heard(), NOTHING, "a crash could bring the old one back");
+    let mut other = world.join(&transient("other"));
+    assert_eq!(other.heard(), ["CONNACK 0"], "which is nothing to the others");
+    world.settle();
+    assert_eq!(next.heard(), ["CONNACK 0"]);
+}
+
+/// The publisher may use its packet id anew when it has PUBCOMP: the id's release is durable by then.
+#[test]
+fn a_pubrel_sent_again_is_answered_when_the_first_one_is_durable() {
+    let world = World::new();
+    let mut publisher = world.joined(&connect("pub"), false);
+    publisher.send(&qos2(7, "a", "x"));
+    world.settle();
+    publisher.send(&pubrel(7));
+    publisher.lose();
+    let mut publisher = world.join(&connect("pub"));
+    assert_eq!(publisher.heard(), ["CONNACK 1"]);
+    publisher.send(&pubrel(7));
+    assert_eq!(publisher.heard(), NOTHING);
+    world.settle();
+    assert_eq!(publisher.heard(), ["PUBCOMP 7 92"]);
 }
 
 /// [MQTT-3.1.4-3]

@@ -90,3 +90,26 @@ fn a_live_message_waits_for_connack_within_bounds() {
     other.send(&qos0("a", "now"));
     assert_eq!(dev.heard(), ["PUBLISH q0 a=now"]);
 }
+
+#[test]
+fn a_sleeper_is_in_the_timetable_once() {
+    let world = World::new();
+    for n in 0..50 {
+        world.joined(&connect("dev"), n > 0).lose();
+        world.pass(1_000);
+    }
+    let registry = crate::broker::slot::lock(&world.broker.registry);
+    assert_eq!(registry.due_len(), 1);
+}
+
+#[test]
+fn a_session_ends_when_its_last_expiry_has_passed() {
+    let world = World::new();
+    world.joined(&connect("dev"), false).lose();
+    world.pass(3_599_999);
+    world.joined(&connect("dev"), true).lose();
+    world.pass(3_599_999);
+    world.joined(&connect("dev"), true).leave(crate::codec::ReasonCode::Success, Some(5));
+    world.pass(5_000);
+    world.joined(&connect("dev"), false);
+}
