@@ -87,6 +87,7 @@ impl Broker {
         for kept in state.session.outbound.unconfirmed() {
             slot.keep.write_now(kept);
         }
+        state.session.outbound.unload(&slot.keep);
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }

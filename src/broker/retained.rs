@@ -41,8 +41,6 @@ pub(super) struct Replaced {
     pub(super) version: Option<u64>,
     /// The value before: the journal forgets it once its successor is handed over.
     old: Option<RetainedValue>,
-    /// Opens when a cleared topic stays cleared after a crash.
-    pub(super) cleared: Gate,
 }
 
 impl RetainedMessages {
@@ -67,7 +65,7 @@ impl RetainedMessages {
         self.bytes = bytes;
         let version = self.take_version();
         let old = self.by_topic.set(topic, value);
-        Ok(Replaced { version: Some(version), old, cleared: Gate::Open })
+        Ok(Replaced { version: Some(version), old })
     }
 
     fn clear(&mut self, topic: &TopicName, journal: &Journal) -> Replaced {
@@ -76,7 +74,7 @@ impl RetainedMessages {
             let version = self.take_version();
             self.last_cleared = journal.unretain(&old.stored, Some((topic.clone(), version)));
         }
-        Replaced { version: None, old: None, cleared: self.last_cleared.clone() }
+        Replaced { version: None, old: None }
     }
 
     fn take_version(&mut self) -> u64 {
@@ -100,6 +98,17 @@ impl Broker {
                 retained.set(topic, value, &self.config)
             }
             None => Ok(retained.clear(topic, &self.journal)),
+        }
+    }
+
+    /// Opens when the topic's value of now is durable, or a cleared topic stays cleared after a crash. A publisher whose
+    /// value was replaced before it was complete waits for the one that replaced it: its own is never written, and
+    /// until the other is, a crash would bring back the one before both.
+    pub(super) fn retained_gate(&self, topic: &TopicName) -> Gate {
+        let retained = lock(&self.retained);
+        match retained.by_topic.get(topic) {
+            Some(value) => Gate::Message(Arc::clone(&value.stored)),
+            None => retained.last_cleared.clone(),
         }
     }
 

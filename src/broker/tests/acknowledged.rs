@@ -1,9 +1,17 @@
 //! Nothing is acknowledged before it is durable, and what was acknowledged is there after a power cut.
 
+use std::sync::Arc;
+
 use super::{
-    Client, World, connect, puback, pubcomp, pubrec, pubrel, qos1, qos2, retained, subscribe, transient,
+    Client, World, connect, puback, pubcomp, publish, pubrec, pubrel, qos1, qos2, retained, subscribe,
+    transient,
 };
-use crate::codec::{Packet, Publish, QoS, ReasonCode};
+use crate::{
+    codec::{Packet, Publish, QoS, ReasonCode},
+    message::Message,
+    store::{Completion, Gate},
+    topic::TopicName,
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -171,6 +179,27 @@ fn a_retained_message_is_set_and_cleared_for_good() {
     let mut subscriber = world.joined(&transient("sub"), false);
     subscriber.send(&subscribe("a", QoS::AtMostOnce));
     assert_eq!(subscriber.heard(), ["SUBACK 0"]);
+}
+
+/// Two publishers at once: the first has set its value and not yet handed it to the journal when the second does both.
+#[test]
+fn a_retained_value_that_was_replaced_at_once_is_acknowledged_with_its_successor() {
+    let world = World::new();
+    let broker = &world.broker;
+    let packet = publish(QoS::AtLeastOnce, 1, "a", "1");
+    let topic = TopicName::parse("a").unwrap();
+    let first = Arc::new(Message::from_packet(topic.clone(), &packet, world.now()));
+    let stored = broker.journal.message(Arc::clone(&first));
+    let replaced = broker.set_retained(&topic, Some(&first), Some(&stored)).unwrap();
+    let mut second = world.joined(&transient("second"), false);
+    second.send(&retained(QoS::AtLeastOnce, 1, "a", "2"));
+    let completion = Completion { retained: replaced.version, ..Completion::default() };
+    broker.journal.complete(&stored, Vec::new(), completion);
+    assert!(broker.journal.is_open(&Gate::Message(stored)), "it is never written");
+    assert!(!broker.journal.is_open(&broker.retained_gate(&topic)));
+    world.settle();
+    assert!(broker.journal.is_open(&broker.retained_gate(&topic)));
+    assert_eq!(second.heard(), ["PUBACK 1"]);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What a client can make the broker hold has an end.
 
-use super::{Client, Config, Reading, World, connect, id, qos0, retained, subscribe, transient};
+use super::{
+    Client, Config, Reading, World, connect, id, puback, qos0, qos1, retained, subscribe, transient,
+};
 use crate::codec::{Packet, QoS, Subscribe, SubscribeFilter, SubscribeOptions};
 
 const NOTHING: [&str; 0] = [];
@@ -112,4 +114,35 @@ fn a_session_ends_when_its_last_expiry_has_passed() {
     world.joined(&connect("dev"), true).leave(crate::codec::ReasonCode::Success, Some(5));
     world.pass(5_000);
     world.joined(&connect("dev"), false);
+}
+
+/// Bodies of messages for this client that are in memory.
+fn loaded(world: &World, client_id: &str) -> usize {
+    let slot = crate::broker::slot::lock(&world.broker.registry).by_client_id(client_id).unwrap();
+    let state = slot.state();
+    state.session.outbound.loaded(&slot.keep)
+}
+
+#[test]
+fn what_waits_for_a_sleeper_is_not_in_memory() {
+    let world = World::new();
+    world.subscriber(&connect("sleeper"), "a", QoS::AtLeastOnce).lose();
+    let mut awake = world.subscriber(&connect("awake"), "a", QoS::AtLeastOnce);
+    let mut publisher = world.joined(&transient("pub"), false);
+    for n in 1..=50 {
+        publisher.send(&qos1(n, "a", "x"));
+    }
+    assert_eq!(awake.heard().len(), 50);
+    for n in 1..=50 {
+        awake.send(&puback(n));
+    }
+    world.settle();
+    assert_eq!(loaded(&world, "sleeper"), 0);
+    // It wakes, takes one, and sleeps again.
+    let mut sleeper = world.joined(&super::receiving(connect("sleeper"), 1), true);
+    world.settle();
+    assert_eq!(sleeper.heard().len(), 1);
+    assert!(loaded(&world, "sleeper") > 1, "read ahead");
+    sleeper.lose();
+    assert_eq!(loaded(&world, "sleeper"), 0);
 }

@@ -9,6 +9,7 @@ mod sleepers;
 mod wills;
 
 use std::{
+    num::NonZeroU16,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -257,6 +258,11 @@ fn transient(client_id: &str) -> Connect<'_> {
 /// A 3.1.1 CONNECT of a client whose session stays.
 fn v311(client_id: &str) -> Connect<'_> {
     Connect { version: Version::V311, properties: ConnectProperties::default(), ..connect(client_id) }
+}
+
+fn receiving(mut connect: Connect<'_>, receive_maximum: u16) -> Connect<'_> {
+    connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
+    connect
 }
 
 fn publish<'a>(qos: QoS, packet_id: u16, topic: &'a str, payload: &'a str) -> Publish<'a> {
