@@ -16,7 +16,7 @@ use super::{
 use crate::{
     codec::ReasonCode,
     message::{Delivery, expires_at},
-    store::{Gate, Record, Urgency, WillRecord},
+    store::{Record, Urgency, WillRecord},
     time::Timestamp,
 };
 
@@ -87,6 +87,7 @@ impl Broker {
         for kept in state.session.outbound.unconfirmed() {
             slot.keep.write_now(kept);
         }
+        state.session.outbound.unload(&slot.keep);
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
@@ -128,12 +129,12 @@ impl Broker {
         lock(&self.registry).schedule(next, slot.no);
     }
 
-    /// Ends a session for good. Returns the gate of its end, or `None` if it had ended already.
-    pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> Option<Gate> {
+    /// Ends a session for good; `false` if another thread does or did.
+    pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
         let mut touched = Touched::default();
         let mut state = slot.state();
         if state.ended {
-            return None;
+            return false;
         }
         state.kick(ReasonCode::SessionTakenOver);
         state.ended = true;
@@ -159,8 +160,8 @@ impl Broker {
         }
         let gate = state.settled.clone();
         drop(state);
-        lock(&self.registry).remove(slot);
-        Some(gate)
+        lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));
+        true
     }
 
     /// Publishes a will taken from its session. Nobody is told when it cannot be kept: it is logged.

@@ -182,6 +182,17 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    /// Whether what is delivered now is near enough to its turn for its body to stay in memory.
+    pub fn sends_soon(&self) -> bool {
+        self.queue.len() <= LOAD_MESSAGES_MAX
+    }
+
+    /// The connection is gone: bodies that were loaded to be sent may leave memory.
+    pub fn unload(&self, keeper: &K) {
+        let ahead = self.queue.iter().take(LOAD_MESSAGES_MAX).map(|e| &e.kept);
+        self.unconfirmed().chain(ahead).for_each(|kept| keeper.unload(kept));
+    }
+
     /// Takes a message for delivery and gives it its number. Beyond the queue's bounds its oldest waiting message goes.
     pub fn deliver(&mut self, keeper: &K, kept: K::Kept, delivery: Delivery) -> Seq {
         let seq = self.next;
@@ -514,6 +525,13 @@ impl<K: Keeper> Outbound<K> {
             _ => None,
         });
         sent.chain(waiting).collect()
+    }
+
+    /// How many bodies are in memory.
+    #[cfg(test)]
+    pub(crate) fn loaded(&self, keeper: &K) -> usize {
+        let all = self.unconfirmed().chain(self.queue.iter().map(|e| &e.kept));
+        all.filter(|kept| matches!(keeper.body(kept), Body::Loaded(_))).count()
     }
 
     /// Unconfirmed messages in flight, oldest first: what a lost connection leaves behind.

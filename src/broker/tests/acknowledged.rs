@@ -1,9 +1,17 @@
 //! Nothing is acknowledged before it is durable, and what was acknowledged is there after a power cut.
 
+use std::sync::Arc;
+
 use super::{
-    Client, World, connect, puback, pubcomp, pubrec, pubrel, qos1, qos2, retained, subscribe, transient,
+    Client, World, connect, puback, pubcomp, publish, pubrec, pubrel, qos1, qos2, retained, subscribe,
+    transient,
 };
-use crate::codec::{Packet, Publish, QoS};
+use crate::{
+    codec::{Packet, Publish, QoS, ReasonCode},
+    message::Message,
+    store::{Completion, Gate},
+    topic::TopicName,
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -173,6 +181,27 @@ fn a_retained_message_is_set_and_cleared_for_good() {
     assert_eq!(subscriber.heard(), ["SUBACK 0"]);
 }
 
+/// Two publishers at once: the first has set its value and not yet handed it to the journal when the second does both.
+#[test]
+fn a_retained_value_that_was_replaced_at_once_is_acknowledged_with_its_successor() {
+    let world = World::new();
+    let broker = &world.broker;
+    let packet = publish(QoS::AtLeastOnce, 1, "a", "1");
+    let topic = TopicName::parse("a").unwrap();
+    let first = Arc::new(Message::from_packet(topic.clone(), &packet, world.now()));
+    let stored = broker.journal.message(Arc::clone(&first));
+    let replaced = broker.set_retained(&topic, Some(&first), Some(&stored)).unwrap();
+    let mut second = world.joined(&transient("second"), false);
+    second.send(&retained(QoS::AtLeastOnce, 1, "a", "2"));
+    let completion = Completion { retained: replaced.version, ..Completion::default() };
+    broker.journal.complete(&stored, Vec::new(), completion);
+    assert!(broker.journal.is_open(&Gate::Message(stored)), "it is never written");
+    assert!(!broker.journal.is_open(&broker.retained_gate(&topic)));
+    world.settle();
+    assert!(broker.journal.is_open(&broker.retained_gate(&topic)));
+    assert_eq!(second.heard(), ["PUBACK 1"]);
+}
+
 #[test]
 fn a_session_that_was_cleaned_stays_gone() {
     let mut world = World::new();
@@ -186,6 +215,35 @@ fn a_session_that_was_cleaned_stays_gone() {
     let mut dev = world.join(&connect("dev"));
     world.settle();
     assert_eq!(dev.heard(), ["CONNACK 0"]);
+}
+
+#[test]
+fn a_session_that_its_client_ended_is_durably_gone_before_the_next_connack() {
+    let world = World::new();
+    world.joined(&connect("dev"), false).leave(ReasonCode::Success, Some(0));
+    let mut next = world.join(&transient("dev"));
+    assert_eq!(next.heard(), NOTHING, "a crash could bring the old one back");
+    let mut other = world.join(&transient("other"));
+    assert_eq!(other.heard(), ["CONNACK 0"], "which is nothing to the others");
+    world.settle();
+    assert_eq!(next.heard(), ["CONNACK 0"]);
+}
+
+/// The publisher may use its packet id anew when it has PUBCOMP: the id's release is durable by then.
+#[test]
+fn a_pubrel_sent_again_is_answered_when_the_first_one_is_durable() {
+    let world = World::new();
+    let mut publisher = world.joined(&connect("pub"), false);
+    publisher.send(&qos2(7, "a", "x"));
+    world.settle();
+    publisher.send(&pubrel(7));
+    publisher.lose();
+    let mut publisher = world.join(&connect("pub"));
+    assert_eq!(publisher.heard(), ["CONNACK 1"]);
+    publisher.send(&pubrel(7));
+    assert_eq!(publisher.heard(), NOTHING);
+    world.settle();
+    assert_eq!(publisher.heard(), ["PUBCOMP 7 92"]);
 }
 
 /// [MQTT-3.1.4-3]

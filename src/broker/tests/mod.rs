@@ -4,10 +4,12 @@
 //! a connection is polled only after it was read from, wrote something, or was woken, so a lost wake-up shows.
 
 mod acknowledged;
+mod bounds;
 mod sleepers;
 mod wills;
 
 use std::{
+    num::NonZeroU16,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -258,6 +260,11 @@ fn v311(client_id: &str) -> Connect<'_> {
     Connect { version: Version::V311, properties: ConnectProperties::default(), ..connect(client_id) }
 }
 
+fn receiving(mut connect: Connect<'_>, receive_maximum: u16) -> Connect<'_> {
+    connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
+    connect
+}
+
 fn publish<'a>(qos: QoS, packet_id: u16, topic: &'a str, payload: &'a str) -> Publish<'a> {
     let packet_id = (qos != QoS::AtMostOnce).then(|| id(packet_id));
     let properties = PublishProperties::default();
@@ -266,6 +273,10 @@ fn publish<'a>(qos: QoS, packet_id: u16, topic: &'a str, payload: &'a str) -> Pu
 
 fn retained<'a>(qos: QoS, packet_id: u16, topic: &'a str, payload: &'a str) -> Packet<'a> {
     Packet::Publish(Publish { retain: true, ..publish(qos, packet_id, topic, payload) })
+}
+
+fn qos0<'a>(topic: &'a str, payload: &'a str) -> Packet<'a> {
+    Packet::Publish(publish(QoS::AtMostOnce, 0, topic, payload))
 }
 
 fn qos1<'a>(packet_id: u16, topic: &'a str, payload: &'a str) -> Packet<'a> {
