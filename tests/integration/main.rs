@@ -9,3 +9,4 @@ mod harness;
 mod network;
 mod packaging;
 mod peer;
+mod transcripts;
