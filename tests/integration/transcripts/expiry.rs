@@ -154,3 +154,22 @@ async fn a_message_in_flight_does_not_expire() {
     let again = dev.receive_publish().await;
     assert_eq!((again.packet_id, again.dup, again.payload.as_slice()), (id, true, &b"1"[..]));
 }
+
+/// An expiry of 0 on returning: the session is there once more, and ends with this connection, also in a crash.
+#[tokio::test]
+async fn a_session_can_be_continued_for_the_last_time() {
+    for kill in [false, true] {
+        let mut broker = Broker::start();
+        broker.sleeper(Version::V5, "dev", "t", QoS::AtLeastOnce).await;
+        let last = broker.returning(Version::V5, connect("dev").session_expiry(0).persistent()).await;
+        if kill {
+            broker.kill9();
+            broker.restart();
+            let mut other = broker.client(Version::V5, connect("other")).await;
+            broker.until_logged(&mut other, &["session expired", "\"dev\""]).await;
+        } else {
+            last.leave().await;
+        }
+        broker.client(Version::V5, connect("dev").persistent()).await.leave().await;
+    }
+}

@@ -217,3 +217,25 @@ async fn a_window_of_one_delivers_everything_in_order() {
         broker.client(version, connect("dev")).await.leave().await;
     }
 }
+
+/// Section 4.4: a PUBREC or PUBACK with an error ends its message, and frees its place.
+#[tokio::test]
+async fn a_message_the_client_refuses_is_done_with() {
+    let broker = Broker::start();
+    let mut other = broker.client(Version::V5, connect("other")).await;
+    let mut dev = broker.client(Version::V5, connect("dev").persistent().receive_maximum(1)).await;
+    dev.subscribed("t", QoS::ExactlyOnce).await;
+    other.published(publish("t", "1").qos2(1)).await;
+    let one = dev.expect_message(publish("t", "1").qos2(0)).await;
+    dev.send(pubrec(one).because(ReasonCode::QuotaExceeded)).await;
+    dev.expect_nothing_for_one_ping().await;
+    other.published(publish("t", "2").qos2(2)).await;
+    dev.take(publish("t", "2").qos2(0)).await;
+    other.send(publish("t", "3").qos1(3)).await;
+    let three = dev.expect_message(publish("t", "3").qos1(0)).await;
+    dev.send(puback(three).because(ReasonCode::UnspecifiedError)).await;
+    other.expect(puback(3)).await;
+    dev.leave().await;
+    let mut back = broker.returning(Version::V5, connect("dev").persistent()).await;
+    back.expect_nothing_for_one_ping().await;
+}

@@ -240,3 +240,52 @@ async fn a_goodbye_is_remembered_after_a_crash() {
         watcher.expect_nothing_for_one_ping().await;
     }
 }
+
+/// A takeover is a loss: the will goes out, but for one with a delay, which the new connection cancels.
+#[tokio::test]
+async fn a_takeover_publishes_a_will_without_delay() {
+    let broker = Broker::start();
+    for version in BOTH {
+        let mut watcher = watcher(&broker, version).await;
+        let mut first = broker.client(version, dev().persistent()).await;
+        let mut second = broker.returning(version, dev().persistent().will_delay(1)).await;
+        first.expect_shown_out(version, ReasonCode::SessionTakenOver).await;
+        watcher.take(will()).await;
+        let third = broker.returning(version, connect("dev").persistent()).await;
+        second.expect_shown_out(version, ReasonCode::SessionTakenOver).await;
+        if version.is_v5() {
+            broker.a_second_and_a_half_passes().await;
+        } else {
+            watcher.take(will()).await;
+        }
+        watcher.expect_nothing_for_one_ping().await;
+        third.leave().await;
+        broker.client(version, connect("dev")).await.leave().await;
+        watcher.leave().await;
+    }
+}
+
+/// The end of the broker is no goodbye of its clients: wills are published, once, and wait for who sleeps.
+#[tokio::test]
+async fn wills_are_published_once_at_sigterm() {
+    for version in BOTH {
+        let mut broker = Broker::start();
+        broker.sleeper(version, "watcher", "will/#", QoS::AtLeastOnce).await;
+        let _dev = broker.client(version, dev().persistent()).await;
+        let _other =
+            broker.client(version, connect("other").will(publish("will/other", "gone").qos1(0))).await;
+        assert_eq!(broker.terminate().code(), Some(0));
+        broker.restart();
+        let mut watcher = broker.returning(version, connect("watcher").persistent()).await;
+        let mut topics = Vec::new();
+        for _ in 0..2 {
+            let will = watcher.receive_publish().await;
+            watcher.acknowledge(QoS::AtLeastOnce, will.packet_id).await;
+            topics.push(will.topic);
+        }
+        topics.sort();
+        assert_eq!(topics, ["will/dev", "will/other"]);
+        broker.client(version, connect("dev")).await.leave().await;
+        watcher.expect_nothing_for_one_ping().await;
+    }
+}
