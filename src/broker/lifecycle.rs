@@ -88,6 +88,7 @@ impl Broker {
             slot.keep.write_now(kept);
         }
         state.session.outbound.unload(&slot.keep);
+        let before = (state.record.expiry, state.record.will.is_some());
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
@@ -108,21 +109,21 @@ impl Broker {
                 due = state.record.will.take();
             }
         }
-        let mut urgency = wake_urgency(state.record.expiry);
         if let Some(will) = due {
             // Into the journal before the record that no longer has it; not under the lock, as it may be for its own
             // session.
             drop(state);
             self.publish_will(slot, will, now, touched);
             state = slot.state();
-            urgency = Urgency::Rides;
         }
         if state.ended {
             return;
         }
-        if state.record.will.is_some() {
-            urgency = Urgency::Rides;
-        }
+        // Only falling asleep as before may wait: a will that is due, published or taken back, or another expiry, may not.
+        let urgency = match before {
+            (expiry, false) if expiry == state.record.expiry => wake_urgency(expiry),
+            _ => Urgency::Rides,
+        };
         self.journal.append(Record::Session(Box::new(state.record.clone())), urgency);
         let next = next_due(&state);
         drop(state);

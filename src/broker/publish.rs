@@ -24,6 +24,10 @@ impl Connection {
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
         }
+        // [MQTT-3.3.4-6]
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Ending::Refused(ReasonCode::ProtocolError, "a subscription identifier in a PUBLISH"));
+        }
         let aliased;
         let topic = if publish.properties.topic_alias.is_some() {
             aliased = self.resolve_alias(publish)?;
