@@ -159,6 +159,7 @@ impl Broker {
             version,
             limit,
             peer.clone(),
+            now,
         );
         Greeting::Connected { connection, used_bytes }
     }

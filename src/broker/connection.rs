@@ -89,6 +89,7 @@ const ANSWERS_MAX: usize = 16_384;
 const RETAINED_AT_ONCE: usize = 1_000;
 
 impl Connection {
+    #[expect(clippy::too_many_arguments, reason = "one call site; what CONNECT has settled")]
     pub(super) fn new(
         broker: Arc<Broker>,
         slot: Arc<Slot>,
@@ -97,6 +98,7 @@ impl Connection {
         version: Version,
         keep_alive_limit: Option<Duration>,
         peer: Peer,
+        now: Timestamp,
     ) -> Self {
         Self {
             broker,
@@ -110,7 +112,7 @@ impl Connection {
             ending: None,
             paused: false,
             closed: false,
-            seen: Timestamp(0),
+            seen: now,
         }
     }
 
