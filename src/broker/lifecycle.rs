@@ -92,9 +92,7 @@ impl Broker {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
         // [MQTT-3.14.4-3]
-        if parting.is_some_and(|p| !p.with_will) {
-            state.record.will = None;
-        }
+        let discarded = parting.is_some_and(|p| !p.with_will) && state.record.will.take().is_some();
         if state.record.expiry.is_zero() || !slot.keep.persistent {
             drop(state);
             self.end_session(slot, now);
@@ -108,20 +106,18 @@ impl Broker {
                 due = state.record.will.take();
             }
         }
-        let mut urgency = wake_urgency(state.record.expiry);
+        // A crash must not bring a discarded will back, nor send one late.
+        let of_will = discarded || due.is_some() || state.record.will.is_some();
+        let urgency = if of_will { Urgency::Rides } else { wake_urgency(state.record.expiry) };
         if let Some(will) = due {
             // Into the journal before the record that no longer has it; not under the lock, as it may be for its own
             // session.
             drop(state);
             self.publish_will(slot, will, now, touched);
             state = slot.state();
-            urgency = Urgency::Rides;
         }
         if state.ended {
             return;
-        }
-        if state.record.will.is_some() {
-            urgency = Urgency::Rides;
         }
         self.journal.append(Record::Session(Box::new(state.record.clone())), urgency);
         let next = next_due(&state);
