@@ -5,6 +5,7 @@
 
 mod acknowledged;
 mod bounds;
+mod protocol;
 mod sleepers;
 mod wills;
 
