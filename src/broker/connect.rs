@@ -162,6 +162,7 @@ impl Broker {
             version,
             limit,
             peer.clone(),
+            now,
         );
         Greeting::Connected { connection, used_bytes }
     }
@@ -378,7 +379,7 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, (Rea
     Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
 }
 
-fn connack(
+pub(super) fn connack(
     version: Version,
     session_present: bool,
     reason: ReasonCode,

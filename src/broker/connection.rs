@@ -1,17 +1,25 @@
 //! One connection, from its CONNACK to its end: packets in, bytes out.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
 
 use tracing::info;
 
 use super::{
     Broker, Peer,
+    connect::connack,
     dispatch::{RouteCache, Touched},
     lifecycle::Parting,
     slot::{Farewell, Slot, State, goodbye, lock},
 };
 use crate::{
-    codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
+    codec::{Ack, ConnackProperties, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
     session::{Acknowledged, Link, Waiting},
     store::Gate,
     time::Timestamp,
@@ -31,8 +39,29 @@ pub struct Connection {
     /// How it ends, once that is clear.
     ending: Option<Ending>,
     paused: bool,
+    loading: Option<Arc<Loading>>,
     closed: bool,
     seen: Timestamp,
+}
+
+/// Bodies that were asked of the disk. One request at a time: a connection is polled for many reasons meanwhile.
+struct Loading {
+    served: AtomicBool,
+    waker: Waker,
+}
+
+impl Wake for Loading {
+    fn wake(self: Arc<Self>) {
+        self.served.store(true, Ordering::Release);
+        self.waker.wake_by_ref();
+    }
+}
+
+impl Loading {
+    /// Whether it is under way, and will wake this task.
+    fn serves(&self, waker: &Waker) -> bool {
+        !self.served.load(Ordering::Acquire) && self.waker.will_wake(waker)
+    }
 }
 
 /// How a connection ends from inside.
@@ -89,6 +118,7 @@ const ANSWERS_MAX: usize = 16_384;
 const RETAINED_AT_ONCE: usize = 1_000;
 
 impl Connection {
+    #[expect(clippy::too_many_arguments, reason = "one call site; what CONNECT has settled")]
     pub(super) fn new(
         broker: Arc<Broker>,
         slot: Arc<Slot>,
@@ -97,6 +127,7 @@ impl Connection {
         version: Version,
         keep_alive_limit: Option<Duration>,
         peer: Peer,
+        now: Timestamp,
     ) -> Self {
         Self {
             broker,
@@ -109,8 +140,9 @@ impl Connection {
             peer,
             ending: None,
             paused: false,
+            loading: None,
             closed: false,
-            seen: Timestamp(0),
+            seen: now,
         }
     }
 
@@ -288,6 +320,10 @@ impl Connection {
             return Transmit::Closing;
         }
         while self.transmit_once(&mut state, waker, now) {}
+        if self.ending.is_some() {
+            take_output(&mut state, out);
+            return Transmit::Closing;
+        }
         if out.len() < self.broker.config.out_bytes_max {
             take_output(&mut state, out);
         }
@@ -298,20 +334,42 @@ impl Connection {
     }
 
     /// Encodes what may leave; `true` when more may by now.
-    fn transmit_once(&self, state: &mut State, waker: &Waker, now: Timestamp) -> bool {
+    fn transmit_once(&mut self, state: &mut State, waker: &Waker, now: Timestamp) -> bool {
         let journal = &self.broker.journal;
         let pending = state.session.transmit(&self.slot.keep, now);
-        let mut again = pending.answer.is_some_and(|gate| journal.poll_gate(&gate, waker));
+        let mut again = false;
+        if let Some(gate) = pending.answer {
+            again = journal.poll_gate(&gate, waker);
+            if !again && journal.poisoned() {
+                self.give_up(state);
+                return false;
+            }
+        }
         match pending.delivery {
             Waiting::Gate(gate) => again |= journal.poll_gate(&gate, waker),
+            Waiting::Load(_) if self.loading.as_ref().is_some_and(|l| l.serves(waker)) => {}
             Waiting::Load(kept) => {
                 let stored = kept.into_iter().filter_map(super::keep::Kept::into_stored).collect();
-                journal.load(stored, waker.clone());
+                let loading = Arc::new(Loading { served: AtomicBool::new(false), waker: waker.clone() });
+                journal.load(stored, Waker::from(Arc::clone(&loading)));
+                self.loading = Some(loading);
             }
             Waiting::Output | Waiting::Nothing => {}
         }
         // With a block just asked for, the next look finds the gate to wait for.
         self.broker.reserve_numbers(&self.slot, state) || again
+    }
+
+    /// The next answer waits for a disk that has failed: the client is told, not left to wait.
+    fn give_up(&mut self, state: &mut State) {
+        self.ending = Some(Ending::Refused(ReasonCode::ImplementationSpecificError, "the store has failed"));
+        let Some(link) = &mut state.session.link else { return };
+        if !link.is_greeted() {
+            let unavailable = ReasonCode::ServerUnavailable;
+            link.out.extend(connack(self.version, false, unavailable, ConnackProperties::default()));
+        } else if self.version == Version::V5 {
+            link.send(&goodbye(ReasonCode::ImplementationSpecificError));
+        }
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {

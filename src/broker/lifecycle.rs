@@ -33,8 +33,9 @@ pub(super) struct Parting {
 }
 
 impl Broker {
-    /// Runs what is due: delayed wills, the end of sessions. Returns when to call again.
+    /// Runs what is due: delayed wills, the end of sessions, of retained messages. Returns when to call again.
     pub fn handle_timeout(&self, now: Timestamp) -> Timestamp {
+        self.expire_retained(now);
         let mut touched = Touched::default();
         loop {
             let Some(slot) = lock(&self.registry).pop_due(now) else { break };

@@ -21,6 +21,13 @@ impl Connection {
         now: Timestamp,
         touched: &mut Touched,
     ) -> Result<(), Ending> {
+        // [MQTT-3.3.4-6]
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Ending::Refused(
+                ReasonCode::ProtocolError,
+                "a subscription identifier from a client",
+            ));
+        }
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
         }

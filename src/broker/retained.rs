@@ -1,6 +1,6 @@
 //! Retained messages: one per topic, bounded, each with a version that tells the journal which is the latest.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use super::{
     Broker, Config,
@@ -29,6 +29,8 @@ pub(super) struct RetainedValue {
 /// All of them.
 pub(super) struct RetainedMessages {
     by_topic: Retained<RetainedValue>,
+    /// The topics whose value expires, by when.
+    expiring: BTreeSet<(Timestamp, TopicName)>,
     bytes: usize,
     next_version: u64,
     /// The latest clearing: who clears a topic that is clear already waits for it too.
@@ -45,32 +47,65 @@ pub(super) struct Replaced {
 
 impl RetainedMessages {
     pub(super) fn recover(recovered: Vec<RecoveredRetained>, next_version: u64) -> Self {
-        let mut all = Self { by_topic: Retained::new(), bytes: 0, next_version, last_cleared: Gate::Open };
+        let mut all = Self {
+            by_topic: Retained::new(),
+            expiring: BTreeSet::new(),
+            bytes: 0,
+            next_version,
+            last_cleared: Gate::Open,
+        };
         for RecoveredRetained { stored, message, .. } in recovered {
-            all.bytes += message.size_bytes();
-            let topic = message.topic.clone();
-            all.by_topic.set(&topic, RetainedValue { message, stored });
+            all.put(RetainedValue { message, stored });
         }
         all
     }
 
     /// Sets a topic's value. The version is taken under the same lock: memory and journal agree on the order.
-    fn set(&mut self, topic: &TopicName, value: RetainedValue, config: &Config) -> Result<Replaced, Refused> {
-        let old_bytes = self.by_topic.get(topic).map(|v| v.message.size_bytes());
+    fn set(&mut self, value: RetainedValue, config: &Config) -> Result<Replaced, Refused> {
+        let old_bytes = self.by_topic.get(&value.message.topic).map(|v| v.message.size_bytes());
         let bytes = self.bytes - old_bytes.unwrap_or(0) + value.message.size_bytes();
         let count = self.by_topic.len() + usize::from(old_bytes.is_none());
         if bytes > config.retained_bytes_max || count > config.retained_messages_max {
             return Err(Refused::RetainedFull);
         }
-        self.bytes = bytes;
         let version = self.take_version();
-        let old = self.by_topic.set(topic, value);
-        Ok(Replaced { version: Some(version), old })
+        Ok(Replaced { version: Some(version), old: self.put(value) })
+    }
+
+    fn put(&mut self, value: RetainedValue) -> Option<RetainedValue> {
+        let message = Arc::clone(&value.message);
+        let old = self.by_topic.set(&message.topic, value);
+        if let Some(old) = &old {
+            self.took_out(&old.message);
+        }
+        self.bytes += message.size_bytes();
+        if message.expires_at != Timestamp::NEVER {
+            self.expiring.insert((message.expires_at, message.topic.clone()));
+        }
+        old
+    }
+
+    fn remove(&mut self, topic: &TopicName) -> Option<RetainedValue> {
+        let old = self.by_topic.remove(topic)?;
+        self.took_out(&old.message);
+        Some(old)
+    }
+
+    fn took_out(&mut self, message: &Message) {
+        self.bytes -= message.size_bytes();
+        if message.expires_at != Timestamp::NEVER {
+            self.expiring.remove(&(message.expires_at, message.topic.clone()));
+        }
+    }
+
+    /// Takes out a value whose time has passed.
+    fn pop_expired(&mut self, now: Timestamp) -> Option<RetainedValue> {
+        let (_, topic) = self.expiring.first().filter(|(at, _)| *at <= now)?.clone();
+        self.remove(&topic)
     }
 
     fn clear(&mut self, topic: &TopicName, journal: &Journal) -> Replaced {
-        if let Some(old) = self.by_topic.remove(topic) {
-            self.bytes -= old.message.size_bytes();
+        if let Some(old) = self.remove(topic) {
             let version = self.take_version();
             self.last_cleared = journal.unretain(&old.stored, Some((topic.clone(), version)));
         }
@@ -95,7 +130,7 @@ impl Broker {
         match message.zip(stored) {
             Some((message, stored)) => {
                 let value = RetainedValue { message: Arc::clone(message), stored: Arc::clone(stored) };
-                retained.set(topic, value, &self.config)
+                retained.set(value, &self.config)
             }
             None => Ok(retained.clear(topic, &self.journal)),
         }
@@ -116,6 +151,15 @@ impl Broker {
     pub(super) fn let_go_of_replaced(&self, replaced: &Replaced) {
         if let Some(old) = &replaced.old {
             self.journal.unretain(&old.stored, None);
+        }
+    }
+
+    /// Lets go of what has expired. The journal needs no word of it: after a restart it has expired again.
+    pub(super) fn expire_retained(&self, now: Timestamp) {
+        loop {
+            let expired = lock(&self.retained).pop_expired(now);
+            let Some(expired) = expired else { return };
+            self.journal.unretain(&expired.stored, None);
         }
     }
 

@@ -228,11 +228,16 @@ impl<G: Clone> Link<G> {
     /// maximum packet size, and nothing was encoded [MQTT-3.1.2-24].
     pub fn publish(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
         let known = self.alias(publish, topic);
-        if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
-            if !known {
-                self.aliases_out.remove(topic);
+        let fits = |p: &Publish<'_>| p.encoded_len(self.terms.version) <= self.terms.packet_bytes_max;
+        if !fits(publish) {
+            if known || publish.properties.topic_alias.take().is_none() {
+                return false;
             }
-            return false;
+            // Setting the alias may have been what made it too large.
+            self.aliases_out.remove(topic);
+            if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
+                return false;
+            }
         }
         publish.encode(self.terms.version, &mut self.out);
         true

@@ -101,6 +101,9 @@ pub struct Outbound<K: Keeper> {
     reservation: Option<(Seq, K::Gate)>,
     inflight_max: usize,
     limits: QueueLimits,
+    /// Where the latest message given up is durably gone. Before that a crash would bring it back and count it among
+    /// the sent ones in the place of a later one.
+    dropped: Option<K::Gate>,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -127,6 +130,7 @@ impl<K: Keeper> Outbound<K> {
             reservation: None,
             inflight_max: usize::from(inflight_max.max(1)),
             limits,
+            dropped: None,
         }
     }
 
@@ -209,7 +213,7 @@ impl<K: Keeper> Outbound<K> {
 
     fn drop_front(&mut self, keeper: &K, reason: DropReason) {
         if let Some(entry) = self.take_front(keeper) {
-            keeper.dropped(entry.seq, &entry.kept, reason);
+            self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, reason));
         }
     }
 
@@ -303,7 +307,7 @@ impl<K: Keeper> Outbound<K> {
                             return Some(Next::Load(batch(keeper, wanted)));
                         }
                         Body::Lost => {
-                            keeper.dropped(entry.seq, kept, DropReason::Damaged);
+                            self.dropped = Some(keeper.dropped(entry.seq, kept, DropReason::Damaged));
                             self.inflight.remove(self.resent);
                         }
                     }
@@ -367,6 +371,10 @@ impl<K: Keeper> Outbound<K> {
             if !keeper.is_open(&gate) {
                 return Some(Next::Wait(gate));
             }
+            if let Some(gate) = self.dropped.as_ref().filter(|gate| !keeper.is_open(gate)) {
+                keeper.hurry();
+                return Some(Next::Wait(gate.clone()));
+            }
         }
         if front.seq >= self.reserved {
             return Some(self.reservation.as_ref().map_or(Next::Nothing, |(_, gate)| {
@@ -411,7 +419,7 @@ impl<K: Keeper> Outbound<K> {
             && let Some(f) = self.inflight.get_mut(i)
         {
             if let State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) = &f.state {
-                keeper.dropped(seq, kept, DropReason::TooLarge);
+                self.dropped = Some(keeper.dropped(seq, kept, DropReason::TooLarge));
             }
             self.inflight.remove(i);
             self.resent = self.resent.saturating_sub(1);

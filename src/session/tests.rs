@@ -71,8 +71,9 @@ impl Keeper for Memory {
     fn completed(&self, _: Seq) -> u64 {
         self.write()
     }
-    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) {
+    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) -> u64 {
         self.dropped.borrow_mut().push((seq.0, reason));
+        self.write()
     }
     fn hurry(&self) {
         self.hurried.set(self.hurried.get() + 1);
@@ -445,4 +446,20 @@ fn recovery_takes_pubrecs_that_came_out_of_order() {
     s.pubcomp(&keeper, 8);
     keeper.commit();
     assert_eq!(s.sent(&keeper), ["PUBLISH 13 12"]);
+}
+
+/// Else a crash would count the dropped ones as sent and not the one after them, which could expire then though its
+/// receiver holds the packet id.
+#[test]
+fn a_qos_2_message_behind_dropped_ones_waits_until_they_are_durably_gone() {
+    let keeper = Memory::default();
+    let limits = QueueLimits { messages_max: 1, bytes_max: 1 << 20 };
+    let mut s: Session<Memory> = Session::new(Outbound::new(Seq(0), Seq(u64::MAX), 10, limits));
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.give(&keeper, QoS::ExactlyOnce, "b");
+    let mut s = s.connected(10);
+    assert!(s.sent(&keeper).is_empty());
+    assert!(keeper.hurried.get() > 0);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 2 b"]);
 }

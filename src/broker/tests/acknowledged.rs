@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Client, World, connect, puback, pubcomp, publish, pubrec, pubrel, qos1, qos2, retained, subscribe,
+    Client, World, connect, puback, pubcomp, publish, pubrec, pubrel, qos0, qos1, qos2, retained, subscribe,
     transient,
 };
 use crate::{
@@ -244,6 +244,29 @@ fn a_pubrel_sent_again_is_answered_when_the_first_one_is_durable() {
     assert_eq!(publisher.heard(), NOTHING);
     world.settle();
     assert_eq!(publisher.heard(), ["PUBCOMP 7 92"]);
+}
+
+#[test]
+fn when_the_store_fails_nobody_waits_for_an_answer_that_cannot_come() {
+    let world = World::new();
+    let mut subscriber = world.subscriber(&transient("sub"), "a", QoS::AtMostOnce);
+    let mut publisher = world.joined(&connect("pub"), false);
+    world.subscriber(&connect("sleeper"), "a", QoS::AtLeastOnce).lose();
+    world.settle();
+    publisher.send(&qos1(1, "a", "x"));
+    world.disk.fail_after(0);
+    world.settle();
+    assert!(world.broker.journal.poisoned());
+    assert_eq!(publisher.heard(), ["DISCONNECT 83"]);
+    assert!(publisher.closing);
+    let mut newcomer = world.join(&connect("new"));
+    assert_eq!(newcomer.heard(), ["CONNACK 0 88"]);
+    assert!(newcomer.closing);
+    let mut other = world.joined(&transient("other"), false);
+    other.send(&qos0("a", "y"));
+    other.send(&qos1(1, "a", "z"));
+    assert_eq!(other.heard(), ["PUBACK 1 83"]);
+    assert_eq!(subscriber.heard(), ["PUBLISH q0 a=x", "PUBLISH q0 a=y"]);
 }
 
 /// [MQTT-3.1.4-3]

@@ -146,3 +146,34 @@ fn what_waits_for_a_sleeper_is_not_in_memory() {
     sleeper.lose();
     assert_eq!(loaded(&world, "sleeper"), 0);
 }
+
+#[test]
+fn an_expired_retained_message_takes_no_room() {
+    let mut world = World::with(Config { retained_messages_max: 2, ..Config::default() });
+    let mut client = world.joined(&transient("c"), false);
+    for (id, topic) in [(1, "a"), (2, "b")] {
+        let Packet::Publish(mut packet) = retained(QoS::AtLeastOnce, id, topic, "x") else { unreachable!() };
+        packet.properties.message_expiry = Some(10);
+        client.send(&Packet::Publish(packet));
+    }
+    client.send(&retained(QoS::AtLeastOnce, 3, "c", "x"));
+    world.settle();
+    assert_eq!(client.heard(), ["PUBACK 1", "PUBACK 2", "PUBACK 3 97"]);
+    client.send(&retained(QoS::AtLeastOnce, 4, "b", "for ever"));
+    world.settle();
+    assert_eq!(client.heard(), ["PUBACK 4"]);
+    world.pass(10_000);
+    client.send(&retained(QoS::AtLeastOnce, 5, "c", "x"));
+    world.settle();
+    assert_eq!(client.heard(), ["PUBACK 5"]);
+    drop(client);
+    world.cut(1);
+    world.pass(1);
+    let mut client = world.joined(&transient("c"), false);
+    client.send(&subscribe("#", QoS::AtMostOnce));
+    assert_eq!(client.heard(), ["SUBACK 0", "PUBLISH q0 b=for ever retained", "PUBLISH q0 c=x retained"]);
+    client.send(&retained(QoS::AtLeastOnce, 6, "b", ""));
+    client.send(&retained(QoS::AtLeastOnce, 7, "d", "x"));
+    world.settle();
+    assert_eq!(client.heard().last().unwrap(), "PUBACK 7");
+}

@@ -5,6 +5,7 @@
 
 mod acknowledged;
 mod bounds;
+mod protocol;
 mod sleepers;
 mod wills;
 
@@ -203,6 +204,7 @@ impl Client {
 
 fn line(packet: &Packet<'_>) -> String {
     match packet {
+        Packet::Connack(c) if c.reason.is_error() => format!("CONNACK 0 {:x}", u8::from(c.reason)),
         Packet::Connack(c) => format!("CONNACK {}", u8::from(c.session_present)),
         Packet::Publish(p) => {
             let dup = if p.dup { "!" } else { "" };

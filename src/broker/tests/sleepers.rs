@@ -1,7 +1,7 @@
 //! Messages for clients that were away.
 
 use super::{Client, World, connect, puback, qos1, v311};
-use crate::codec::QoS;
+use crate::codec::{Packet, QoS};
 
 #[test]
 fn a_sleeper_gets_more_than_one_block_of_numbers_in_one_go() {
@@ -31,6 +31,24 @@ fn a_queue_longer_than_the_reserved_numbers_is_sent_after_a_power_cut() {
     world.cut(1);
     let mut sleeper = world.joined(&connect("sleeper"), true);
     assert_eq!(take_all(&world, &mut sleeper), 2_000);
+}
+
+#[test]
+fn bodies_are_asked_for_once() {
+    let world = World::new();
+    world.subscriber(&connect("sleeper"), "cmd", QoS::AtLeastOnce).lose();
+    let mut publisher = world.joined(&connect("publisher"), false);
+    publisher.send(&qos1(1, "cmd", "0"));
+    world.settle();
+    let mut sleeper = world.join(&connect("sleeper"));
+    assert_eq!(sleeper.heard(), ["CONNACK 1"]);
+    for _ in 0..10 {
+        sleeper.send(&Packet::Pingreq);
+        assert_eq!(sleeper.heard(), ["PINGRESP"]);
+    }
+    assert!(world.broker.journal.read_step());
+    assert!(!world.broker.journal.read_step(), "one request is enough");
+    assert_eq!(sleeper.heard(), ["PUBLISH q1 #1 cmd=0"]);
 }
 
 /// Confirms everything that comes until nothing comes any more, and checks that it comes in order.

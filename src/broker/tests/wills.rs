@@ -68,3 +68,19 @@ fn queued(world: &World) -> usize {
     let state = slot.state();
     state.session.outbound.len()
 }
+
+/// [MQTT-3.14.4-3]: a crash does not undo a good-bye for an hour, even if sleeping and waking may be told the journal
+/// so late.
+#[test]
+fn a_will_that_was_discarded_is_not_sent_after_a_power_cut() {
+    let mut world = World::new();
+    world.subscriber(&connect("watcher"), "wills", QoS::AtLeastOnce).lose();
+    let mut long = connect("dev");
+    long.properties.session_expiry = Some(86_400 * 20);
+    world.joined(&with_will(long, 0), false).leave(ReasonCode::Success, None);
+    world.pass(1_000);
+    world.settle();
+    world.cut(1);
+    world.pass(1_000);
+    assert_eq!(queued(&world), 0);
+}
