@@ -120,8 +120,10 @@ impl State {
         let Some(connection) = self.connection.take() else { return };
         let mut bytes = Vec::new();
         if let Some(link) = self.session.link.take() {
+            // [MQTT-3.14.0-1]: who has no CONNACK yet is just closed.
+            let may_say_why = link.terms.version == Version::V5 && link.is_greeted();
             bytes = link.out;
-            if link.terms.version == Version::V5 {
+            if may_say_why {
                 goodbye(reason).encode(Version::V5, &mut bytes);
             }
         }

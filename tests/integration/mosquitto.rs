@@ -3,19 +3,24 @@
 //! A subscription is known to stand when `mosquitto_sub -E` has ended, or when a retained message has come with it; the end
 //! of a queue is known by a last message. Nothing here waits for time to pass, but for the delay of a will.
 
-mod tool;
-
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, thread, time::Duration};
 
 use rustix::process::Signal;
 
-use self::tool::{Over, Tool, publish, subscribe};
-use crate::harness::{Broker, LIMIT};
+use crate::{
+    harness::{Broker, LIMIT},
+    program::Program,
+};
 
 const MESSAGES: usize = 1_000;
+
+/// How a client reaches the broker.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Tcp,
+    /// With the CA that the broker made.
+    Tls,
+}
 
 #[test]
 fn a_thousand_messages_for_sleepers_survive_kill_9_in_3_1() {
@@ -53,7 +58,7 @@ fn sleepers_get_everything_after_kill_9(version: &str) {
         assert_eq!(wake(&broker, *over, taken, id, &["-E"]), [""; 0]);
         let topic = format!("cmd/{id}/do");
         let args = ["-V", version, "-q", sent, "-t", &topic, "-l"];
-        Tool::start_with_input("mosquitto_pub", &broker, *over, &args, &lines).finish();
+        publish_lines(&broker, *over, &args, &lines);
     }
     broker.kill9();
     broker.restart();
@@ -78,7 +83,7 @@ fn retained_messages_survive_kill_9() {
         let lines: Vec<String> = (1..=MESSAGES).map(|n| n.to_string()).collect();
         for (topic, qos) in [("state/one", "1"), ("state/two", "2")] {
             let args = ["-V", version, "-q", qos, "-r", "-t", topic, "-l"];
-            Tool::start_with_input("mosquitto_pub", &broker, over, &args, &lines).finish();
+            publish_lines(&broker, over, &args, &lines);
         }
         publish(&broker, over, &["-V", version, "-q", "1", "-r", "-t", "state/three", "-m", "set"]);
         publish(&broker, over, &["-V", version, "-q", "1", "-r", "-t", "state/three", "-n"]);
@@ -144,12 +149,12 @@ fn a_will_s_delay_spans_kill_9() {
 #[test]
 fn a_large_message_survives_kill_9() {
     let mut broker = Broker::start();
-    let image: String = (0..900 * 1_024 / 8).map(|n| format!("{n:08x}")).collect();
+    let image = "0123456789abcdef".repeat(900 * 1_024 / 16);
     for (version, over) in [("31", Over::Tcp), ("311", Over::Tls), ("5", Over::Tls)] {
         let wake = ["-V", version, "-c", "-i", "dev1", "-q", "1", "-t", "fw/+/image"];
         subscribe(&broker, over, &[&wake[..], &["-E"]].concat()).finish();
         let args = ["-V", version, "-q", "1", "-t", "fw/dev1/image", "-s"];
-        Tool::start_with_input("mosquitto_pub", &broker, over, &args, std::slice::from_ref(&image)).finish();
+        publish_lines(&broker, over, &args, std::slice::from_ref(&image));
         broker.restart();
         let got = subscribe(&broker, over, &[&wake[..], &["-C", "1", "-W", "30"]].concat()).finish();
         // `mosquitto_pub -s` sends its input to the end, with the last line's end; `mosquitto_sub` adds another.
@@ -212,7 +217,7 @@ fn a_request_gets_its_response() {
         subscribe(&broker, over, &[&responder[..], &["-E"]].concat()).finish();
         let ask = ["-V", "5", "-q", "1", "-t", "ask/time", "-e", "answer/asker", "-m", "when", "-W", "30"];
         let correlation = ["-D", "publish", "correlation-data", "c0ffee"];
-        let asker = Tool::start("mosquitto_rr", &broker, over, &[&ask[..], &correlation].concat());
+        let asker = start("mosquitto_rr", &broker, over, &[&ask[..], &correlation].concat(), &[]);
         let request = subscribe(&broker, over, &[&responder[..], &["-C", "1", "-W", "30"]].concat()).finish();
         assert_eq!(request, ["answer/asker|c0ffee|when"]);
         publish(&broker, over, &["-V", "5", "-q", "1", "-t", "answer/asker", "-m", "now"]);
@@ -231,15 +236,46 @@ fn a_client_certificate_lets_mosquitto_in() {
     let own = ["--cert", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
     let hello = ["-q", "1", "-t", "hello", "-m", "hello"];
     publish(&broker, Over::Tls, &[&hello[..], &own].concat());
-    assert!(!Tool::start("mosquitto_pub", &broker, Over::Tls, &hello).ends_well(), "not without one");
+    assert!(!start("mosquitto_pub", &broker, Over::Tls, &hello, &[]).ends_well(), "not without one");
+}
+
+/// Runs `mosquitto_pub` to its end. At QoS 1 and 2 the broker has acknowledged what it sent.
+fn publish(broker: &Broker, over: Over, args: &[&str]) {
+    start("mosquitto_pub", broker, over, args, &[]).finish();
+}
+
+/// The same with lines on its standard input.
+fn publish_lines(broker: &Broker, over: Over, args: &[&str], lines: &[String]) {
+    start("mosquitto_pub", broker, over, args, lines).finish();
+}
+
+/// Starts `mosquitto_sub`.
+fn subscribe(broker: &Broker, over: Over, args: &[&str]) -> Program {
+    start("mosquitto_sub", broker, over, args, &[])
+}
+
+fn start(program: &str, broker: &Broker, over: Over, args: &[&str], input: &[String]) -> Program {
+    let mut command = Command::new(program);
+    let port = match over {
+        Over::Tcp => broker.plain().port(),
+        Over::Tls => broker.tls().port(),
+    };
+    command.args(["-h", "localhost", "-p", &port.to_string()]).args(args);
+    if matches!(over, Over::Tls) {
+        command.arg("--cafile").arg(broker.certs_dir().join("ca.crt"));
+    }
+    Program::start(command, input)
 }
 
 fn wait_for_log(broker: &Broker, times: usize, is_it: impl Fn(&str) -> bool) {
-    let until = Instant::now() + LIMIT;
-    while broker.log().lines().filter(|line| is_it(line)).count() < times {
-        assert!(Instant::now() < until, "the log line did not come");
-        thread::park_timeout(Duration::from_millis(5));
+    let pause = Duration::from_millis(5);
+    for _ in 0..LIMIT.as_millis() / pause.as_millis() {
+        if broker.log().lines().filter(|line| is_it(line)).count() >= times {
+            return;
+        }
+        thread::park_timeout(pause);
     }
+    panic!("the log line did not come");
 }
 
 fn first_difference(got: &[String], expected: &[String]) -> String {

@@ -1,4 +1,4 @@
-//! A mosquitto client as a child process: started, listened to with a limit, never left behind.
+//! Another program as a child process: started, listened to with a limit, never left behind.
 
 use std::{
     fs::File,
@@ -10,18 +10,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Broker, LIMIT};
+use crate::harness::LIMIT;
 
-/// How a client reaches the broker.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Over {
-    Tcp,
-    /// With the CA that the broker made.
-    Tls,
-}
-
-/// A running client.
-pub(super) struct Tool {
+/// A running program.
+pub(crate) struct Program {
     /// Its command line, for when it fails.
     what: String,
     child: Child,
@@ -31,48 +23,22 @@ pub(super) struct Tool {
     errors: File,
 }
 
-/// Runs `mosquitto_pub` to its end. At QoS 1 and 2 the broker has acknowledged what it sent.
-pub(super) fn publish(broker: &Broker, over: Over, args: &[&str]) {
-    Tool::start("mosquitto_pub", broker, over, args).finish();
-}
-
-/// Starts `mosquitto_sub`.
-pub(super) fn subscribe(broker: &Broker, over: Over, args: &[&str]) -> Tool {
-    Tool::start("mosquitto_sub", broker, over, args)
-}
-
-impl Tool {
-    pub(super) fn start(program: &str, broker: &Broker, over: Over, args: &[&str]) -> Self {
-        Self::start_with_input(program, broker, over, args, &[])
-    }
-
-    /// The same with lines on its standard input.
-    pub(super) fn start_with_input(
-        program: &str,
-        broker: &Broker,
-        over: Over,
-        args: &[&str],
-        lines: &[String],
-    ) -> Self {
-        let mut command = Command::new(program);
-        let port = match over {
-            Over::Tcp => broker.plain().port(),
-            Over::Tls => broker.tls().port(),
-        };
-        command.args(["-h", "localhost", "-p", &port.to_string()]).args(args);
-        if matches!(over, Over::Tls) {
-            command.arg("--cafile").arg(broker.certs_dir().join("ca.crt"));
+impl Program {
+    /// Starts it with lines on its standard input.
+    pub(crate) fn start(mut command: Command, input: &[String]) -> Self {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let what = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        // A file takes any amount of input without waiting for the program to read it.
+        let mut stdin = tempfile::tempfile().unwrap();
+        for line in input {
+            writeln!(stdin, "{line}").unwrap();
         }
-        // A file takes any amount of input without waiting for the client to read it.
-        let mut input = tempfile::tempfile().unwrap();
-        input.write_all(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes()).unwrap();
-        input.rewind().unwrap();
+        stdin.rewind().unwrap();
         let errors = tempfile::tempfile().unwrap();
-        command.stdin(input).stdout(Stdio::piped()).stderr(errors.try_clone().unwrap());
-        let what = format!("{program} {}", args.join(" "));
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(errors.try_clone().unwrap());
         let mut child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("{what}: {error}; Debian's package is mosquitto-clients"));
+            .unwrap_or_else(|error| panic!("{what}: {error}; tests/run.sh installs what the tests need"));
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let (sender, lines) = sync_channel(64);
         let reader = thread::spawn(move || {
@@ -89,7 +55,7 @@ impl Tool {
     }
 
     /// Its next line.
-    pub(super) fn next_line(&self) -> String {
+    pub(crate) fn next_line(&self) -> String {
         match self.lines.recv_timeout(LIMIT) {
             Ok(line) => line,
             Err(why) => panic!("{}: no further line: {why}\n{}", self.what, self.complaints()),
@@ -97,7 +63,7 @@ impl Tool {
     }
 
     /// All lines that are left, when it has ended well.
-    pub(super) fn finish(mut self) -> Vec<String> {
+    pub(crate) fn finish(mut self) -> Vec<String> {
         let (lines, status) = self.run_to_its_end();
         assert!(
             status.success(),
@@ -110,12 +76,12 @@ impl Tool {
     }
 
     /// Whether it ends well.
-    pub(super) fn ends_well(mut self) -> bool {
+    pub(crate) fn ends_well(mut self) -> bool {
         self.run_to_its_end().1.success()
     }
 
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(pid, signal).unwrap();
     }
@@ -143,7 +109,7 @@ impl Tool {
     }
 }
 
-impl Drop for Tool {
+impl Drop for Program {
     fn drop(&mut self) {
         // It may be gone already.
         let _ = self.child.kill();
