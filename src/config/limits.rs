@@ -2,7 +2,12 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::document::Section;
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{show_duration, show_size},
+};
 use crate::{broker, net::limits::Limits};
 
 const PACKET_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
@@ -17,6 +22,42 @@ const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=D
 const WRITE_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const OUT_BUFFER_BYTES: RangeInclusive<usize> = 4 << 10..=256 << 20;
 const SUBSCRIPTIONS: RangeInclusive<usize> = 1..=1_000_000;
+
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawLimits {
+    packet_bytes_max: String,
+    connections_max: usize,
+    handshakes_max: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_alive_max: Option<String>,
+    topic_alias_max: u16,
+    receive_maximum: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_timeout: Option<String>,
+    write_timeout: String,
+    out_buffer_bytes_max: String,
+    subscriptions_per_session_max: usize,
+}
+
+impl RawLimits {
+    /// `connect_timeout` is every listener's; none when there is no listener.
+    pub(super) fn of(broker: &broker::Config, network: &Limits, connect_timeout: Option<Duration>) -> Self {
+        let seconds = |count| show_duration(Duration::from_secs(u64::from(count))).to_string();
+        Self {
+            packet_bytes_max: show_size(broker.packet_bytes_max).to_string(),
+            connections_max: network.connections_max,
+            handshakes_max: network.handshakes_max,
+            keep_alive_max: broker.keep_alive_max.map(seconds),
+            topic_alias_max: broker.topic_alias_max,
+            receive_maximum: broker.receive_maximum,
+            connect_timeout: connect_timeout.map(|timeout| show_duration(timeout).to_string()),
+            write_timeout: show_duration(network.write_timeout).to_string(),
+            out_buffer_bytes_max: show_size(broker.out_bytes_max).to_string(),
+            subscriptions_per_session_max: broker.subscriptions_max,
+        }
+    }
+}
 
 /// Returns the connect timeout, if the file says one: it is for every listener.
 pub(super) fn read(

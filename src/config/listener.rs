@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::{document::Section, value::Choice};
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{Choice, show_choice, show_duration},
+};
 use crate::net::{
     listener::{ListenerConfig, Transport},
     tls::{ClientCertificates, TlsConfig, TlsVersion},
@@ -26,6 +31,31 @@ pub struct Listener {
     pub socket: ListenerConfig,
     /// Whether clients that show nothing may come from other machines. Default no.
     pub allow_anonymous: bool,
+}
+
+/// One entry as it is written.
+#[derive(Serialize)]
+pub(super) struct RawListener<'c> {
+    /// None when it is made from the address, which is no name a user may give.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'c str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    bind: SocketAddr,
+    allow_anonymous: bool,
+    #[serde(flatten)]
+    tls: Option<RawTls<'c>>,
+}
+
+#[derive(Serialize)]
+struct RawTls<'c> {
+    certificate: &'c Path,
+    key: &'c Path,
+    client_certificates: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ca: Option<&'c Path>,
+    handshake_timeout: String,
+    min_version: &'static str,
 }
 
 #[derive(Clone, Copy)]
@@ -147,6 +177,41 @@ impl Listener {
             section.complain("bind", why);
         }
         Some(listener)
+    }
+}
+
+impl<'c> RawListener<'c> {
+    pub(super) fn of(listener: &'c Listener) -> Self {
+        let ListenerConfig { name, bind, transport, .. } = &listener.socket;
+        let made_from_address = **name == format!("{}://{bind}", listener.scheme());
+        Self {
+            name: (!made_from_address).then_some(name),
+            kind: listener.scheme(),
+            bind: *bind,
+            allow_anonymous: listener.allow_anonymous,
+            tls: match transport {
+                Transport::Tcp => None,
+                Transport::Tls(tls) => Some(RawTls::of(tls)),
+            },
+        }
+    }
+}
+
+impl<'c> RawTls<'c> {
+    fn of(tls: &'c TlsConfig) -> Self {
+        let (ask, client_ca) = match &tls.client_certificates {
+            ClientCertificates::None => (Ask::None, None),
+            ClientCertificates::Optional(ca) => (Ask::Optional, Some(ca.as_path())),
+            ClientCertificates::Required(ca) => (Ask::Required, Some(ca.as_path())),
+        };
+        Self {
+            certificate: &tls.certificate,
+            key: &tls.key,
+            client_certificates: show_choice(ask),
+            client_ca,
+            handshake_timeout: show_duration(tls.handshake_timeout).to_string(),
+            min_version: show_choice(tls.version_min),
+        }
     }
 }
 

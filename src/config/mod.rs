@@ -14,6 +14,7 @@ mod log;
 mod overrides;
 mod retained;
 mod sessions;
+mod show;
 mod shutdown;
 mod store;
 mod value;
@@ -30,6 +31,7 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub use listener::Listener;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use overrides::Overrides;
+pub use show::ShowError;
 pub use shutdown::ShutdownConfig;
 
 use document::Document;

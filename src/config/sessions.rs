@@ -2,7 +2,12 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::document::Section;
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{show_duration, show_size},
+};
 use crate::broker::Config;
 
 const MAX: RangeInclusive<usize> = 1..=10_000_000;
@@ -11,6 +16,30 @@ const EXPIRY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(49
 const INFLIGHT: RangeInclusive<u16> = 1..=u16::MAX;
 const QUEUE_MESSAGES: RangeInclusive<usize> = 1..=10_000_000;
 const QUEUE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 30;
+
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawSessions {
+    max: usize,
+    session_expiry_max: String,
+    inflight_max: u16,
+    queue_messages_max: usize,
+    queue_bytes_max: String,
+    queue_qos0: bool,
+}
+
+impl RawSessions {
+    pub(super) fn of(broker: &Config) -> Self {
+        Self {
+            max: broker.sessions_max,
+            session_expiry_max: show_duration(broker.session_expiry_max).to_string(),
+            inflight_max: broker.inflight_max,
+            queue_messages_max: broker.queue.messages_max,
+            queue_bytes_max: show_size(broker.queue.bytes_max).to_string(),
+            queue_qos0: broker.queue_qos0,
+        }
+    }
+}
 
 pub(super) fn read(section: &mut Section<'_>, broker: &mut Config) {
     section.count("max", &mut broker.sessions_max, &MAX);

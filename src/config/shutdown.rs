@@ -2,7 +2,9 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use super::document::Section;
+use serde::Serialize;
+
+use super::{document::Section, value::show_duration};
 
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300);
 
@@ -15,6 +17,12 @@ pub struct ShutdownConfig {
     pub grace: Duration,
 }
 
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawShutdown {
+    grace: String,
+}
+
 impl Default for ShutdownConfig {
     fn default() -> Self {
         Self { grace: Duration::from_secs(4) }
@@ -24,5 +32,11 @@ impl Default for ShutdownConfig {
 impl ShutdownConfig {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.duration("grace", &mut self.grace, &GRACE);
+    }
+}
+
+impl RawShutdown {
+    pub(super) fn of(shutdown: &ShutdownConfig) -> Self {
+        Self { grace: show_duration(shutdown.grace).to_string() }
     }
 }

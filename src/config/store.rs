@@ -1,8 +1,17 @@
 //! `[store]`: the data folder and the journal in it.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{document::Section, value::Choice};
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{Choice, show_choice, show_duration, show_size},
+};
 use crate::store::{Config, Durability};
 
 const ELISION_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
@@ -11,6 +20,32 @@ const HELD_BYTES: RangeInclusive<usize> = 0..=1 << 30;
 const DONE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const GENERATION_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 const BACKLOG_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
+
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawStore<'c> {
+    path: &'c Path,
+    durability: &'static str,
+    elision_wait_max: String,
+    held_bytes_max: String,
+    done_interval: String,
+    generation_bytes: String,
+    backlog_bytes_max: String,
+}
+
+impl<'c> RawStore<'c> {
+    pub(super) fn of(path: &'c Path, store: &Config) -> Self {
+        Self {
+            path,
+            durability: show_choice(store.durability),
+            elision_wait_max: show_duration(store.elision_wait_max).to_string(),
+            held_bytes_max: show_size(store.held_bytes_max).to_string(),
+            done_interval: show_duration(store.done_interval).to_string(),
+            generation_bytes: show_size(store.generation_bytes).to_string(),
+            backlog_bytes_max: show_size(store.backlog_bytes_max).to_string(),
+        }
+    }
+}
 
 pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Config) {
     section.path("path", path);

@@ -17,6 +17,59 @@ use crate::store::Durability;
 
 const REFERENCE: &str = include_str!("../../config/dormouse.toml");
 
+/// Every key, each with another value than the default.
+pub(super) const EVERY_KEY: &str = r#"
+certs = "/etc/dormouse/certs"
+[store]
+path = "/var/lib/dormouse"
+durability = "relaxed"
+elision_wait_max = "0ms"
+held_bytes_max = "0B"
+done_interval = "2s"
+generation_bytes = "32MiB"
+backlog_bytes_max = "1MiB"
+[sessions]
+max = 5
+session_expiry_max = "1h"
+inflight_max = 0xffff
+queue_messages_max = 1_000
+queue_bytes_max = "1MiB"
+queue_qos0 = true
+[retained]
+messages_max = 0
+bytes_max = "1KiB"
+[limits]
+packet_bytes_max = "256MiB"
+connections_max = 7
+handshakes_max = 2
+keep_alive_max = "5m"
+topic_alias_max = 0
+receive_maximum = 1
+connect_timeout = "1s"
+write_timeout = "1h"
+out_buffer_bytes_max = "64KiB"
+subscriptions_per_session_max = 3
+[[listeners]]
+name = "field"
+type = "tls"
+bind = "[::]:8883"
+certificate = "a.crt"
+key = "a.key"
+client_ca = "ca.crt"
+client_certificates = "required"
+handshake_timeout = "3s"
+min_version = "1.3"
+[[listeners]]
+type = "tcp"
+bind = "0.0.0.0:1883"
+allow_anonymous = true
+[log]
+level = "debug"
+format = "json"
+[shutdown]
+grace = "0s"
+"#;
+
 fn parse(text: &str, overrides: &Overrides) -> Result<Config, String> {
     Config::from_toml(Path::new("x.toml"), text, overrides).map_err(|errors| errors.to_string())
 }
@@ -69,58 +122,7 @@ fn every_key_stands_in_the_reference_file() {
 
 #[test]
 fn every_value_can_be_set() {
-    let text = r#"
-certs = "/etc/dormouse/certs"
-[store]
-path = "/var/lib/dormouse"
-durability = "relaxed"
-elision_wait_max = "0ms"
-held_bytes_max = "0B"
-done_interval = "2s"
-generation_bytes = "32MiB"
-backlog_bytes_max = "1MiB"
-[sessions]
-max = 5
-session_expiry_max = "1h"
-inflight_max = 0xffff
-queue_messages_max = 1_000
-queue_bytes_max = "1MiB"
-queue_qos0 = true
-[retained]
-messages_max = 0
-bytes_max = "1KiB"
-[limits]
-packet_bytes_max = "256MiB"
-connections_max = 7
-handshakes_max = 2
-keep_alive_max = "5m"
-topic_alias_max = 0
-receive_maximum = 1
-connect_timeout = "1s"
-write_timeout = "1h"
-out_buffer_bytes_max = "64KiB"
-subscriptions_per_session_max = 3
-[[listeners]]
-type = "tcp"
-bind = "0.0.0.0:1883"
-allow_anonymous = true
-[[listeners]]
-name = "field"
-type = "tls"
-bind = "[::]:8883"
-certificate = "a.crt"
-key = "a.key"
-client_ca = "ca.crt"
-client_certificates = "required"
-handshake_timeout = "3s"
-min_version = "1.3"
-[log]
-level = "debug"
-format = "json"
-[shutdown]
-grace = "0s"
-"#;
-    let config = parse(text, &Overrides::default()).unwrap();
+    let config = parse(EVERY_KEY, &Overrides::default()).unwrap();
     let default = Config::default();
     assert_eq!(config.store.durability, Durability::Relaxed);
     assert_eq!(config.store.elision_wait_max, Duration::ZERO);
@@ -130,7 +132,7 @@ grace = "0s"
     assert_eq!(config.broker.packet_bytes_max, 256 << 20);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.shutdown.grace, Duration::ZERO);
-    let [plain, field] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    let [field, plain] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
     assert_eq!((&*plain.socket.name, plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
     assert_eq!(plain.socket.transport, Transport::Tcp);
     assert!(
