@@ -17,7 +17,7 @@ async fn silent_connections_are_closed_while_others_work() {
     // Of this process, which the broker inherits: a thousand sockets are a file each.
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).unwrap();
-    let broker = Broker::start_configured("[limits]\nconnect_timeout = \"1s\"\n");
+    let broker = Broker::start_configured("[limits]\nconnect_timeout = \"2s\"\n");
     let mut reader = broker.client(Version::V5, connect("reader")).await;
     reader.subscribed("t", QoS::AtLeastOnce).await;
     let mut publisher = broker.client(Version::V311, connect("publisher")).await;
