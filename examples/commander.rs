@@ -3,13 +3,15 @@
 //! ```text
 //! cargo run --example commander -- sensor1 "open valve" "close valve"
 //! ```
+//!
+//! The broker is on localhost; `MQTT_PORT` (8883) and `MQTT_CA` (`certs/ca.crt`) say where else.
 
 #[path = "support/tls.rs"]
 mod tls;
 
 use std::{error::Error, time::Duration};
 
-use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
+use rumqttc::{AsyncClient, Event, Incoming, Outgoing, QoS};
 use tokio::time::timeout;
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,21 +22,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if commands.is_empty() {
         commands.push("report".to_owned());
     }
-    let mut options = MqttOptions::new("commander", "localhost", 8883);
-    options.set_transport(tls::transport("certs/ca.crt")?);
-    let (client, mut events) = AsyncClient::new(options, commands.len());
+    let (client, mut events) = AsyncClient::new(tls::options("commander")?, commands.len());
     for (n, command) in commands.iter().enumerate() {
         client.publish(format!("cmd/{device}/{n}"), QoS::AtLeastOnce, false, command.as_str()).await?;
     }
     let mut confirmed = 0;
-    while confirmed < commands.len() {
-        if let Event::Incoming(Incoming::PubAck(_)) =
-            timeout(Duration::from_secs(10), events.poll()).await??
-        {
-            confirmed += 1;
-            println!("{confirmed} of {} commands for {device} are safe", commands.len());
+    loop {
+        match timeout(Duration::from_secs(10), events.poll()).await?? {
+            Event::Incoming(Incoming::PubAck(_)) => {
+                confirmed += 1;
+                println!("{confirmed} of {} commands for {device} are safe", commands.len());
+                if confirmed == commands.len() {
+                    client.disconnect().await?;
+                }
+            }
+            Event::Outgoing(Outgoing::Disconnect) => return Ok(()),
+            _ => {}
         }
     }
-    client.disconnect().await?;
-    Ok(())
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
-    session::{Acknowledged, Waiting},
+    session::{Acknowledged, Link, Waiting},
     store::Gate,
     time::Timestamp,
 };
@@ -85,6 +85,8 @@ pub enum Reading {
 
 /// Answers waiting for the disk beyond which no more packets are taken from a client that keeps no receive maximum.
 const ANSWERS_MAX: usize = 16_384;
+/// Retained messages sent for one SUBSCRIBE beyond which the next packet waits for the connection's next turn.
+const RETAINED_AT_ONCE: usize = 1_000;
 
 impl Connection {
     pub(super) fn new(
@@ -137,8 +139,8 @@ impl Connection {
         let _handling = lock(&slot.handling);
         let mut used = 0;
         while self.ending.is_none() {
-            if self.is_overloaded() {
-                self.paused = true;
+            self.paused |= self.is_overloaded();
+            if self.paused {
                 return (used, Reading::Pause);
             }
             let rest = input.get(used..).unwrap_or_default();
@@ -159,10 +161,15 @@ impl Connection {
 
     /// Backpressure: the publisher is slowed by TCP.
     fn is_overloaded(&self) -> bool {
-        self.broker.journal.backlogged() || {
-            let state = self.slot.state();
-            state.session.link.as_ref().is_some_and(|l| l.answers_waiting() >= ANSWERS_MAX)
-        }
+        self.broker.journal.backlogged() || self.is_owed_too_much(&self.slot.state())
+    }
+
+    /// Whether the client asks for more than it takes. Messages to it stop at `out_bytes_max`, answers go on to twice
+    /// that, so that a client that writes before it reads is not stopped for the messages that wait for it.
+    fn is_owed_too_much(&self, state: &State) -> bool {
+        let bytes_max = self.broker.config.out_bytes_max.saturating_mul(2);
+        let too_much = |l: &Link<Gate>| l.answers_waiting() >= ANSWERS_MAX || l.out.len() >= bytes_max;
+        state.session.link.as_ref().is_some_and(too_much)
     }
 
     fn handle(&mut self, packet: &Packet<'_>, now: Timestamp, touched: &mut Touched) -> Result<(), Ending> {
@@ -174,7 +181,11 @@ impl Connection {
             Packet::Pubrel(ack) => self.handle_pubrel(ack.packet_id),
             Packet::Pubcomp(ack) => self
                 .acknowledged(|state, slot| state.session.outbound.handle_pubcomp(&slot.keep, ack.packet_id)),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, now),
+            Packet::Subscribe(subscribe) => {
+                // The others get their turn before the next one of these.
+                self.paused |= self.handle_subscribe(subscribe, now)? > RETAINED_AT_ONCE;
+                Ok(())
+            }
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
             Packet::Pingreq => self.with_state(|state, _| {
                 if let Some(link) = &mut state.session.link {
@@ -260,12 +271,6 @@ impl Connection {
     /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
     pub fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit {
         self.seen = now;
-        if self.paused && !self.is_overloaded() {
-            self.paused = false;
-        }
-        if self.paused && self.broker.journal.poll_backlog(waker) {
-            self.paused = self.is_overloaded();
-        }
         let slot = Arc::clone(&self.slot);
         let mut state = slot.state();
         if !state.is_served_by(self.epoch) {
@@ -286,6 +291,9 @@ impl Connection {
         if out.len() < self.broker.config.out_bytes_max {
             take_output(&mut state, out);
         }
+        // Whoever is owed too much has something in `out`, or an answer that waits for a gate: it is looked at again.
+        self.paused =
+            self.paused && (self.is_owed_too_much(&state) || !self.broker.journal.poll_backlog(waker));
         Transmit::Open
     }
 
@@ -302,7 +310,8 @@ impl Connection {
             }
             Waiting::Output | Waiting::Nothing => {}
         }
-        again
+        // With a block just asked for, the next look finds the gate to wait for.
+        self.broker.reserve_numbers(&self.slot, state) || again
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {
@@ -320,9 +329,15 @@ impl Connection {
         Transmit::Closing
     }
 
-    /// Ends the connection: one line in the log, the will where it is due, the session to sleep or to its end.
-    pub fn close(mut self, reason: CloseReason, now: Timestamp) {
+    /// Ends the connection: one line in the log, the will where it is due, the session to sleep or to its end. Returns
+    /// the last bytes for the peer: a v5 client that was silent for too long is told so.
+    pub fn close(mut self, reason: CloseReason, now: Timestamp) -> Vec<u8> {
+        let mut last = Vec::new();
+        if reason == CloseReason::KeepAliveTimeout && self.version == Version::V5 && self.ending.is_none() {
+            goodbye(ReasonCode::KeepAliveTimeout).encode(Version::V5, &mut last);
+        }
         self.finish(reason, now);
+        last
     }
 
     fn finish(&mut self, reason: CloseReason, now: Timestamp) {

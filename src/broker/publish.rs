@@ -139,11 +139,11 @@ impl Connection {
         let v5 = self.version == Version::V5;
         self.with_state(|state, slot| {
             let held = state.session.inbound.release(id);
-            let gate = if held && slot.keep.persistent {
-                slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now)
-            } else {
-                AT_ONCE
-            };
+            if held && slot.keep.persistent {
+                let gate = slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now);
+                state.session.inbound.releasing(gate);
+            }
+            let gate = state.session.inbound.released().unwrap_or(AT_ONCE);
             let reason = if held || !v5 { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
             if let Some(link) = &mut state.session.link {
                 link.answer(gate, Answer::Pubcomp(id, reason));

@@ -6,20 +6,37 @@ use std::{
 };
 
 use super::slot::Slot;
-use crate::{message::SessionNo, time::Timestamp};
+use crate::{message::SessionNo, store::Gate, time::Timestamp};
 
 /// All sessions.
 pub(super) struct Registry {
     by_client_id: HashMap<Arc<str>, Arc<Slot>>,
     by_no: HashMap<SessionNo, Arc<Slot>>,
     next_no: SessionNo,
-    /// Moments at which a session is looked at: a will is due, or the session ends. An entry may be out of date.
+    /// Moments at which a session is looked at: a will is due, or the session ends. One for each session at most, and
+    /// it may be too early: a device that wakes every minute moves its end sixty times an hour.
     due: BTreeSet<(Timestamp, SessionNo)>,
+    due_at: HashMap<SessionNo, Timestamp>,
+    /// The ends of sessions that may not be durable yet.
+    ending: HashMap<Arc<str>, Gate>,
+    /// How many of them there may be before the durable ones are taken out.
+    ending_max: usize,
 }
+
+/// Fewer ends of sessions than this are not gone through.
+const ENDING_MIN: usize = 64;
 
 impl Registry {
     pub(super) fn new(next_no: SessionNo) -> Self {
-        Self { by_client_id: HashMap::new(), by_no: HashMap::new(), next_no, due: BTreeSet::new() }
+        Self {
+            by_client_id: HashMap::new(),
+            by_no: HashMap::new(),
+            next_no,
+            due: BTreeSet::new(),
+            due_at: HashMap::new(),
+            ending: HashMap::new(),
+            ending_max: 0,
+        }
     }
 
     pub(super) fn by_client_id(&self, client_id: &str) -> Option<Arc<Slot>> {
@@ -50,24 +67,47 @@ impl Registry {
         self.by_no.insert(slot.no, Arc::clone(slot));
     }
 
-    /// Takes the session out, unless the client id has a newer one already.
-    pub(super) fn remove(&mut self, slot: &Slot) {
+    /// Takes the session out, unless the client id has a newer one already. Its end is durable behind `gone`.
+    pub(super) fn remove(&mut self, slot: &Slot, gone: Gate, is_open: impl Fn(&Gate) -> bool) {
         self.by_no.remove(&slot.no);
+        if let Some(at) = self.due_at.remove(&slot.no) {
+            self.due.remove(&(at, slot.no));
+        }
+        // All but the last few commits' are open: this keeps what is left small.
+        if self.ending.len() >= ENDING_MIN && self.ending.len() >= self.ending_max {
+            self.ending.retain(|_, gate| !is_open(gate));
+            self.ending_max = 2 * self.ending.len();
+        }
+        if !is_open(&gone) {
+            self.ending.insert(Arc::clone(&slot.client_id), gone);
+        }
         if self.by_client_id.get(&slot.client_id).is_some_and(|s| s.no == slot.no) {
             self.by_client_id.remove(&slot.client_id);
         }
     }
 
+    /// The gate behind which the client's former session is gone.
+    pub(super) fn gone(&self, client_id: &str) -> Gate {
+        self.ending.get(client_id).cloned().unwrap_or(Gate::Open)
+    }
+
+    /// Has the session looked at at this moment, or earlier.
     pub(super) fn schedule(&mut self, at: Timestamp, no: SessionNo) {
-        if at != Timestamp::NEVER {
-            self.due.insert((at, no));
+        let sooner = self.due_at.get(&no).is_none_or(|before| at < *before);
+        if at == Timestamp::NEVER || !sooner || !self.by_no.contains_key(&no) {
+            return;
         }
+        if let Some(before) = self.due_at.insert(no, at) {
+            self.due.remove(&(before, no));
+        }
+        self.due.insert((at, no));
     }
 
     /// The next session whose moment has come.
     pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<Arc<Slot>> {
         while let Some(&(at, no)) = self.due.first().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, no));
+            self.due_at.remove(&no);
             if let Some(slot) = self.by_no(no) {
                 return Some(slot);
             }
@@ -77,5 +117,10 @@ impl Registry {
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|&(at, _)| at)
+    }
+
+    #[cfg(test)]
+    pub(super) fn due_len(&self) -> usize {
+        self.due.len()
     }
 }

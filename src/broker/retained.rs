@@ -2,11 +2,19 @@
 
 use std::{ops::ControlFlow, sync::Arc};
 
-use super::{Broker, Config, dispatch::Refused, slot::lock};
+use super::{
+    Broker, Config,
+    connection::AT_ONCE,
+    dispatch::Refused,
+    keep::Kept,
+    slot::{Slot, State, lock},
+};
 use crate::{
-    message::Message,
+    codec::QoS,
+    message::{Delivery, Message},
     routing::Retained,
-    store::{Gate, Journal, RecoveredRetained, Stored},
+    session::Answer,
+    store::{Completion, Gate, Journal, RecoveredRetained, Stored, Target},
     time::Timestamp,
     topic::{TopicFilter, TopicName},
 };
@@ -33,8 +41,6 @@ pub(super) struct Replaced {
     pub(super) version: Option<u64>,
     /// The value before: the journal forgets it once its successor is handed over.
     old: Option<RetainedValue>,
-    /// Opens when a cleared topic stays cleared after a crash.
-    pub(super) cleared: Gate,
 }
 
 impl RetainedMessages {
@@ -59,7 +65,7 @@ impl RetainedMessages {
         self.bytes = bytes;
         let version = self.take_version();
         let old = self.by_topic.set(topic, value);
-        Ok(Replaced { version: Some(version), old, cleared: Gate::Open })
+        Ok(Replaced { version: Some(version), old })
     }
 
     fn clear(&mut self, topic: &TopicName, journal: &Journal) -> Replaced {
@@ -68,7 +74,7 @@ impl RetainedMessages {
             let version = self.take_version();
             self.last_cleared = journal.unretain(&old.stored, Some((topic.clone(), version)));
         }
-        Replaced { version: None, old: None, cleared: self.last_cleared.clone() }
+        Replaced { version: None, old: None }
     }
 
     fn take_version(&mut self) -> u64 {
@@ -95,11 +101,32 @@ impl Broker {
         }
     }
 
+    /// Opens when the topic's value of now is durable, or a cleared topic stays cleared after a crash. A publisher whose
+    /// value was replaced before it was complete waits for the one that replaced it: its own is never written, and
+    /// until the other is, a crash would bring back the one before both.
+    pub(super) fn retained_gate(&self, topic: &TopicName) -> Gate {
+        let retained = lock(&self.retained);
+        match retained.by_topic.get(topic) {
+            Some(value) => Gate::Message(Arc::clone(&value.stored)),
+            None => retained.last_cleared.clone(),
+        }
+    }
+
     /// The new value is in the journal: the one before may go.
     pub(super) fn let_go_of_replaced(&self, replaced: &Replaced) {
         if let Some(old) = &replaced.old {
             self.journal.unretain(&old.stored, None);
         }
+    }
+
+    /// How many retained messages match; `None` if more than `messages_max`.
+    pub(super) fn count_retained(&self, filter: &TopicFilter, messages_max: usize) -> Option<usize> {
+        let mut count = 0;
+        lock(&self.retained).by_topic.lookup(filter, &mut |_| {
+            count += 1;
+            if count > messages_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (count <= messages_max).then_some(count)
     }
 
     /// The retained messages that match, unexpired.
@@ -112,5 +139,44 @@ impl Broker {
             ControlFlow::Continue(())
         });
         found
+    }
+
+    /// Gives the session a retained message for a new subscription. What a persistent session has to keep of it is
+    /// returned, to be completed when the session's lock is free.
+    pub(super) fn deliver_retained(
+        &self,
+        slot: &Slot,
+        state: &mut State,
+        message: Arc<Message>,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> Option<(Arc<Stored>, Target)> {
+        if delivery.qos == QoS::AtMostOnce {
+            let link = state.session.link.as_mut()?;
+            let bytes = message.to_packet(&delivery, now).encoded_len(link.terms.version);
+            if bytes > link.terms.packet_bytes_max {
+                self.drops.slow_reader(&slot.client_id);
+            } else {
+                link.answer(AT_ONCE, Answer::Retained(message, delivery));
+            }
+            return None;
+        }
+        if !slot.keep.persistent {
+            let kept = Kept::Memory { message, after: Gate::Open };
+            state.session.outbound.deliver(&slot.keep, kept, delivery);
+            return None;
+        }
+        let stored = self.journal.message(message);
+        let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };
+        let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
+        self.reserve_numbers(slot, state);
+        Some((stored, Target { session: slot.no, seq, delivery }))
+    }
+
+    /// Hands to the journal what `deliver_retained` returned.
+    pub(super) fn complete_retained(&self, stored: &Arc<Stored>, target: Target) {
+        let may_elide = target.delivery.qos != QoS::ExactlyOnce;
+        let completion = Completion { may_elide, keep_body: true, ..Completion::default() };
+        self.journal.complete(stored, vec![target], completion);
     }
 }

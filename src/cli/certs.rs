@@ -18,7 +18,8 @@ use rcgen::{
 };
 use rustls::RootCertStore;
 
-use super::{Failure, say, tls_files};
+use super::{Failure, say};
+use crate::net::tls::read_certificates;
 use crate::time::WallClock;
 
 /// Ten years: a fleet's trust is not renewed often.
@@ -205,7 +206,7 @@ fn existing_ca(dir: &Path) -> Result<Option<Issuer<'static, KeyPair>>, CertsErro
     let key = KeyPair::from_pem(&pem).map_err(|error| unusable(format!("ca.key: {error}")))?;
     let params = ca_params(now());
     let ours = params.self_signed(&key)?;
-    let theirs = tls_files::certificates(&dir.join("ca.crt")).map_err(&unusable)?;
+    let theirs = read_certificates(&dir.join("ca.crt")).map_err(|error| unusable(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in theirs.into_iter().take(1).chain([ours.der().clone()]) {
         roots.add(certificate).map_err(|error| unusable(format!("ca.crt: {error}")))?;

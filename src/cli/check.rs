@@ -6,9 +6,9 @@ use super::{
     Failure,
     certs::{self, Present},
     config_args::ConfigArgs,
-    say, tls_files,
+    say,
 };
-use crate::config::{Config, Transport};
+use crate::{config::Config, net::listener::Transport};
 
 /// Prints one line when all is right; else returns every mistake.
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
@@ -22,7 +22,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
         n => format!("{n} listeners"),
     };
     let source = args.source();
-    let mut text = format!("{source}: ok, {listeners}, data in {}\n", config.store.path.display());
+    let mut text = format!("{source}: ok, {listeners}, data in {}\n", config.data.display());
     if let Some(certs) = config.development_certs().filter(|dir| matches!(certs::present(dir), Present::None))
     {
         let _ = writeln!(text, "the first start makes development certificates in {}", certs.display());
@@ -39,15 +39,14 @@ fn certificate_problems(config: &Config) -> Vec<String> {
         Some(Present::All | Present::None) | None => {}
     }
     for listener in &config.listeners {
-        let Transport::Tls(tls) = &listener.transport else { continue };
+        let Transport::Tls(tls) = &listener.socket.transport else { continue };
         // Those that are not made yet are no mistake.
         let to_be_made = development.is_some_and(|dir| {
             tls.certificate.starts_with(dir) && matches!(certs::present(dir), Present::None)
         });
         if !to_be_made {
-            problems.extend(
-                tls_files::problems(tls).into_iter().map(|why| format!("listener {}: {why}", listener.name)),
-            );
+            problems
+                .extend(tls.problems().iter().map(|why| format!("listener {}: {why}", listener.socket.name)));
         }
     }
     problems

@@ -8,8 +8,8 @@ pub mod certs;
 pub mod check;
 mod config_args;
 mod logging;
+mod open_files;
 pub mod serve;
-mod tls_files;
 
 use std::process::ExitCode;
 

@@ -3,11 +3,15 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
 use super::{document::Section, value::Choice};
+use crate::net::{
+    listener::{ListenerConfig, Transport},
+    tls::{ClientCertificates, TlsConfig, TlsVersion},
+};
 
 const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
 /// The keys that only a TLS listener has.
@@ -17,65 +21,11 @@ const TLS_KEYS: [&str; 6] =
 /// One listening socket. A listener that other machines can reach either requires client certificates or says
 /// `allow_anonymous` in so many words; nothing else passes validation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ListenerConfig {
-    /// Its name in the log, unique. Default `tcp://ADDRESS` or `tls://ADDRESS`.
-    pub name: String,
-    /// The address and port. Port 0 lets the system choose one.
-    pub bind: SocketAddr,
+pub struct Listener {
+    /// The socket. Its name is unique, and `tcp://ADDRESS` or `tls://ADDRESS` when the user gave none.
+    pub socket: ListenerConfig,
     /// Whether clients that show nothing may come from other machines. Default no.
     pub allow_anonymous: bool,
-    /// What runs below MQTT.
-    pub transport: Transport,
-}
-
-/// What runs below MQTT.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Transport {
-    /// Plain TCP.
-    Tcp,
-    /// TLS over TCP.
-    Tls(TlsConfig),
-}
-
-/// How a TLS listener behaves.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TlsConfig {
-    /// The server's certificate with its chain, PEM. Default `server.crt` in the folder of development certificates.
-    pub certificate: PathBuf,
-    /// Its private key, PEM. Default `server.key` beside it.
-    pub key: PathBuf,
-    /// Whether clients show certificates. Default no.
-    pub client_certificates: ClientCertificates,
-    /// How long a handshake may take. 100 ms to 5 min, default 10 s: a small device needs seconds for its signature.
-    pub handshake_timeout: Duration,
-    /// The oldest version spoken. Default 1.2: many devices have nothing newer.
-    pub min_version: TlsVersion,
-}
-
-/// Whether clients show certificates, and who must have signed them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientCertificates {
-    /// Nobody is asked.
-    None,
-    /// Asked for; a client without one is served as well, one with a bad one is not.
-    Optional {
-        /// The authorities' certificates, PEM.
-        ca: PathBuf,
-    },
-    /// Nobody is served without one.
-    Required {
-        /// The authorities' certificates, PEM.
-        ca: PathBuf,
-    },
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    V12,
-    /// TLS 1.3.
-    V13,
 }
 
 #[derive(Clone, Copy)]
@@ -91,19 +41,19 @@ enum Ask {
     Required,
 }
 
-impl ListenerConfig {
+impl Listener {
     /// What is listened to when nothing else is said: both transports, on this machine only.
     pub fn defaults(certs: &Path) -> Vec<Self> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         vec![
             Self::named_after_address(local(1883), Transport::Tcp),
-            Self::named_after_address(local(8883), Transport::Tls(TlsConfig::development(certs))),
+            Self::named_after_address(local(8883), Transport::Tls(development_tls(certs))),
         ]
     }
 
     /// The scheme of its address: `tcp` or `tls`.
     pub fn scheme(&self) -> &'static str {
-        match self.transport {
+        match self.socket.transport {
             Transport::Tcp => "tcp",
             Transport::Tls(_) => "tls",
         }
@@ -114,7 +64,7 @@ impl ListenerConfig {
         let (scheme, address) = url.split_once("://")?;
         let transport = match scheme {
             "tcp" => Transport::Tcp,
-            "tls" => Transport::Tls(TlsConfig::development(certs)),
+            "tls" => Transport::Tls(development_tls(certs)),
             _ => return None,
         };
         Some(Self::named_after_address(address.parse().ok()?, transport))
@@ -125,12 +75,12 @@ impl ListenerConfig {
         let mut listeners: Vec<Self> = Vec::with_capacity(sections.len());
         for mut section in sections {
             if let Some(listener) = Self::read(&mut section, certs) {
-                let same_place = |other: &&Self| listener.bind.port() != 0 && other.bind == listener.bind;
-                if let Some(other) = listeners.iter().find(same_place) {
-                    section
-                        .complain("bind", format!("{} is taken by listener `{}`", listener.bind, other.name));
-                } else if listeners.iter().any(|other| section.has("name") && other.name == listener.name) {
-                    section.complain("name", format!("`{}` is the name of another listener", listener.name));
+                let (bind, name) = (listener.socket.bind, &listener.socket.name);
+                let same_place = |other: &&Self| other.has_address(bind);
+                if let Some(Self { socket: other, .. }) = listeners.iter().find(same_place) {
+                    section.complain("bind", format!("{bind} is taken by listener `{}`", other.name));
+                } else if listeners.iter().any(|other| section.has("name") && other.socket.name == *name) {
+                    section.complain("name", format!("`{name}` is the name of another listener"));
                 }
                 listeners.push(listener);
             }
@@ -139,26 +89,33 @@ impl ListenerConfig {
         listeners
     }
 
+    /// Whether it takes this address for itself; port 0 never collides.
+    pub(super) fn has_address(&self, address: SocketAddr) -> bool {
+        address.port() != 0 && self.socket.bind == address
+    }
+
     /// Why it must not listen where it does, if so.
     pub(super) fn exposure(&self) -> Option<String> {
-        let open = !self.bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
+        let ListenerConfig { bind, transport, .. } = &self.socket;
+        let open = !bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
         let required = matches!(
-            &self.transport,
-            Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required { .. }, .. })
+            transport,
+            Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required(_), .. })
         );
         (open && !required).then(|| {
             format!(
-                "{} can be reached from other machines and would let anybody in; require client certificates \
-                 (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true",
-                self.bind
+                "{bind} can be reached from other machines and would let anybody in; require client certificates \
+                 (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true"
             )
         })
     }
 
     fn named_after_address(bind: SocketAddr, transport: Transport) -> Self {
-        let mut listener = Self { name: String::new(), bind, allow_anonymous: false, transport };
-        listener.name = format!("{}://{bind}", listener.scheme());
-        listener
+        let socket = match transport {
+            Transport::Tcp => ListenerConfig::tcp(format!("tcp://{bind}"), bind),
+            Transport::Tls(tls) => ListenerConfig::tls(format!("tls://{bind}"), bind, tls),
+        };
+        Self { socket, allow_anonymous: false }
     }
 
     fn read(section: &mut Section<'_>, certs: &Path) -> Option<Self> {
@@ -170,7 +127,7 @@ impl ListenerConfig {
         let bind = section.required_address("bind");
         let mut allow_anonymous = false;
         section.flag("allow_anonymous", &mut allow_anonymous);
-        let tls = TlsConfig::read(section, certs);
+        let tls = read_tls(section, certs);
         if let Some(Kind::Tcp) = kind {
             for key in TLS_KEYS.into_iter().filter(|key| section.has(key)) {
                 section
@@ -182,7 +139,9 @@ impl ListenerConfig {
             Kind::Tls => Transport::Tls(tls),
         };
         let mut listener = Self::named_after_address(bind?, transport);
-        listener.name = name.unwrap_or(listener.name);
+        if let Some(name) = name {
+            listener.socket.name = name.into();
+        }
         listener.allow_anonymous = allow_anonymous;
         if let Some(why) = listener.exposure() {
             section.complain("bind", why);
@@ -191,52 +150,46 @@ impl ListenerConfig {
     }
 }
 
-impl TlsConfig {
-    fn development(certs: &Path) -> Self {
-        Self {
-            certificate: certs.join("server.crt"),
-            key: certs.join("server.key"),
-            client_certificates: ClientCertificates::None,
-            handshake_timeout: Duration::from_secs(10),
-            min_version: TlsVersion::V12,
-        }
-    }
+/// The development certificates, and the defaults of the rest.
+fn development_tls(certs: &Path) -> TlsConfig {
+    TlsConfig::new(certs.join("server.crt"), certs.join("server.key"))
+}
 
-    fn read(section: &mut Section<'_>, certs: &Path) -> Self {
-        let mut tls = Self::development(certs);
-        let own = section.has("certificate") || section.has("key");
-        match (section.optional_path("certificate"), section.optional_path("key")) {
-            (Some(certificate), Some(key)) => (tls.certificate, tls.key) = (certificate, key),
-            _ if section.has("certificate") && !section.has("key") => {
-                section.complain("certificate", "needs its `key` beside it".to_owned());
-            }
-            _ if section.has("key") && !section.has("certificate") => {
-                section.complain("key", "needs its `certificate` beside it".to_owned());
-            }
-            _ => {}
+/// A TLS listener's keys on top of the defaults.
+fn read_tls(section: &mut Section<'_>, certs: &Path) -> TlsConfig {
+    let mut tls = development_tls(certs);
+    let own = section.has("certificate") || section.has("key");
+    match (section.optional_path("certificate"), section.optional_path("key")) {
+        (Some(certificate), Some(key)) => (tls.certificate, tls.key) = (certificate, key),
+        _ if section.has("certificate") && !section.has("key") => {
+            section.complain("certificate", "needs its `key` beside it".to_owned());
         }
-        let ca = section.optional_path("client_ca");
-        let mut ask = Ask::None;
-        section.choice("client_certificates", &mut ask);
-        if ask == Ask::None && section.has("client_ca") && !section.has("client_certificates") {
-            section.complain(
-                "client_ca",
-                "is of no use without client_certificates = \"optional\" or \"required\"".to_owned(),
-            );
+        _ if section.has("key") && !section.has("certificate") => {
+            section.complain("key", "needs its `certificate` beside it".to_owned());
         }
-        if ask != Ask::None && own && !section.has("client_ca") {
-            section.complain("client_certificates", "needs `client_ca`, which signed them".to_owned());
-        }
-        let ca = ca.unwrap_or_else(|| certs.join("ca.crt"));
-        tls.client_certificates = match ask {
-            Ask::None => ClientCertificates::None,
-            Ask::Optional => ClientCertificates::Optional { ca },
-            Ask::Required => ClientCertificates::Required { ca },
-        };
-        section.duration("handshake_timeout", &mut tls.handshake_timeout, &HANDSHAKE_TIMEOUT);
-        section.choice("min_version", &mut tls.min_version);
-        tls
+        _ => {}
     }
+    let ca = section.optional_path("client_ca");
+    let mut ask = Ask::None;
+    section.choice("client_certificates", &mut ask);
+    if ask == Ask::None && section.has("client_ca") && !section.has("client_certificates") {
+        section.complain(
+            "client_ca",
+            "is of no use without client_certificates = \"optional\" or \"required\"".to_owned(),
+        );
+    }
+    if ask != Ask::None && own && !section.has("client_ca") {
+        section.complain("client_certificates", "needs `client_ca`, which signed them".to_owned());
+    }
+    let ca = ca.unwrap_or_else(|| certs.join("ca.crt"));
+    tls.client_certificates = match ask {
+        Ask::None => ClientCertificates::None,
+        Ask::Optional => ClientCertificates::Optional(ca),
+        Ask::Required => ClientCertificates::Required(ca),
+    };
+    section.duration("handshake_timeout", &mut tls.handshake_timeout, &HANDSHAKE_TIMEOUT);
+    section.choice("min_version", &mut tls.version_min);
+    tls
 }
 
 impl Choice for Kind {

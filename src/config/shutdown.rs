@@ -9,14 +9,15 @@ const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(300
 /// How the broker ends.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShutdownConfig {
-    /// How long clients have, after SIGTERM or SIGINT, to take their DISCONNECT before their connections are cut. Up to
-    /// 5 min, default 5 s: service managers kill after 10 s.
+    /// How long clients have, after SIGTERM or SIGINT, to take their DISCONNECT before their connections are cut. Default
+    /// 4 s: with the second that ending the rest and closing the journal may take, the broker is gone within 5 s; service
+    /// managers kill after 10 s.
     pub grace: Duration,
 }
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(5) }
+        Self { grace: Duration::from_secs(4) }
     }
 }
 

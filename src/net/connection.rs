@@ -261,10 +261,10 @@ impl<G: Gate, W: Wire> Task<G, W> {
         self.stage = Stage::Closing { until: now.after(self.write_timeout) };
     }
 
-    /// Closes the broker's end, if there is one.
+    /// Closes the broker's end, if there is one, and takes its last bytes for the peer.
     fn close_client(&mut self, reason: CloseReason, now: Timestamp) {
         if let Stage::Open(open) = mem::replace(&mut self.stage, Stage::Ended) {
-            open.client.close(reason, now);
+            self.outbox.buffer().append(&mut open.client.close(reason, now));
         }
     }
 

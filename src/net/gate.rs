@@ -27,7 +27,7 @@ pub(super) trait Client: Send + Unpin + 'static {
     fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit;
     fn may_read(&self) -> bool;
     fn keep_alive_limit(&self) -> Option<Duration>;
-    fn close(self, reason: CloseReason, now: Timestamp);
+    fn close(self, reason: CloseReason, now: Timestamp) -> Vec<u8>;
 }
 
 /// `broker::Greeting` for any client.
@@ -72,7 +72,7 @@ impl Client for Connection {
         Connection::keep_alive_limit(self)
     }
 
-    fn close(self, reason: CloseReason, now: Timestamp) {
-        Connection::close(self, reason, now);
+    fn close(self, reason: CloseReason, now: Timestamp) -> Vec<u8> {
+        Connection::close(self, reason, now)
     }
 }

@@ -34,7 +34,7 @@ pub struct TlsConfig {
     pub client_certificates: ClientCertificates,
     /// The oldest version spoken. Default TLS 1.2, which most device stacks have.
     pub version_min: TlsVersion,
-    /// From accept to the end of the handshake, with the wait for its turn. Default 15 s: a small device on a slow link
+    /// From accept to the end of the handshake, with the wait for its turn. Default 10 s: a small device on a slow link
     /// needs several seconds for a full handshake. A shorter connect timeout goes before it.
     pub handshake_timeout: Duration,
 }
@@ -69,7 +69,7 @@ impl TlsConfig {
             key: key.into(),
             client_certificates: ClientCertificates::default(),
             version_min: TlsVersion::default(),
-            handshake_timeout: Duration::from_secs(15),
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 
@@ -91,14 +91,29 @@ impl TlsConfig {
         Ok(Arc::new(config))
     }
 
+    /// Everything that `load` could fail of, at once; empty when it would not.
+    pub fn problems(&self) -> Vec<TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let files = [read_certificates(&self.certificate).err(), self.read_key().err()];
+        let mut problems: Vec<TlsError> = files.into_iter().flatten().collect();
+        if problems.is_empty() {
+            problems.extend(self.load_identity(&provider).err());
+        }
+        problems.extend(self.client_certificates.verifier(&provider).err());
+        problems
+    }
+
+    fn read_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        match PrivateKeyDer::from_pem_slice(&read(&self.key)?) {
+            Ok(key) => Ok(key),
+            Err(pem::Error::NoItemsFound) => Err(TlsError::NoKey { path: self.key.clone() }),
+            Err(_) => Err(TlsError::BadKey { path: self.key.clone() }),
+        }
+    }
+
     fn load_identity(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = read_certificates(&self.certificate)?;
-        let pem = read(&self.key)?;
-        let key = match PrivateKeyDer::from_pem_slice(&pem) {
-            Ok(key) => key,
-            Err(pem::Error::NoItemsFound) => return Err(TlsError::NoKey { path: self.key.clone() }),
-            Err(_) => return Err(TlsError::BadKey { path: self.key.clone() }),
-        };
+        let key = self.read_key()?;
         let key = provider
             .key_provider
             .load_private_key(key)
@@ -210,7 +225,8 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in a PEM file, at least one.
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let certificates = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<Vec<_>, _>>()

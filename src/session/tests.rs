@@ -276,7 +276,7 @@ fn numbers_beyond_the_reserved_block_wait_for_its_commit() {
     let mut s: Session<Memory> = Session::new(outbound).connected(10);
     s.give(&keeper, QoS::AtLeastOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
-    let until = s.outbound.wanted_reservation().unwrap();
+    let until = s.outbound.wanted_reservation(&keeper).unwrap();
     s.outbound.reserving(until, keeper.write());
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 a"]);
     keeper.commit();
@@ -301,6 +301,26 @@ fn recovery_takes_the_oldest_window_for_sent() {
     assert_eq!(s.outbound.next_seq(), Seq(100));
 }
 
+/// More in flight than the receive maximum of the connection that takes it up: resending stops in the middle, and the
+/// quota for the rest comes back with PUBCOMP (MQTT 5.0 section 4.9), for which PUBREL has to leave.
+#[test]
+fn pubrel_leaves_while_the_rest_waits_to_be_resent() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    for payload in ["a", "b"] {
+        s.give(&keeper, QoS::ExactlyOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper).len(), 2);
+    let mut s = s.connected(1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
+    s.pubrec(&keeper, 1);
+    assert!(matches!(s.transmit(&keeper, NOW).delivery, Waiting::Gate(1)), "for the PUBREC to be durable");
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 1"]);
+    s.pubcomp(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 2 b"]);
+}
+
 #[test]
 fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     let keeper = Memory::default();
@@ -316,4 +336,113 @@ fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     s.pubcomp(&keeper, 1);
     keeper.commit();
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 new"]);
+}
+
+/// [MQTT-3.2.0-1]
+#[test]
+fn nothing_overtakes_connack() {
+    let keeper = Memory::default();
+    let mut s = session(10);
+    let mut connack = Vec::new();
+    Packet::Pingresp.encode(Version::V5, &mut connack);
+    s.attach(Link::new(terms(10), connack, keeper.write()));
+    s.give(&keeper, QoS::AtLeastOnce, "a");
+    s.link.as_mut().unwrap().send(&Packet::Pingreq);
+    assert!(s.sent(&keeper).is_empty(), "CONNACK waits for its commit");
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["Pingresp", "Pingreq", "PUBLISH 1 a"]);
+}
+
+#[test]
+fn pubrel_needs_no_quota_while_older_messages_are_sent_again() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    for payload in ["a", "b", "c"] {
+        s.give(&keeper, QoS::ExactlyOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper).len(), 3);
+    let mut s = s.connected(1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
+    for (id, next) in [(1, "PUBLISH! 2 b"), (2, "PUBLISH! 3 c")] {
+        s.pubrec(&keeper, id);
+        assert!(matches!(s.transmit(&keeper, NOW).delivery, Waiting::Gate(_)), "says what it waits for");
+        keeper.commit();
+        assert_eq!(s.sent(&keeper), [format!("PUBREL {id}")]);
+        s.pubcomp(&keeper, id);
+        assert_eq!(s.sent(&keeper), [next]);
+    }
+}
+
+/// [MQTT-3.3.4-7]: an exchange that PUBREL goes on with counts until its PUBCOMP, as the client counts it.
+#[test]
+fn exchanges_of_the_connection_before_count_against_the_receive_maximum() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(2);
+    for payload in ["a", "b", "c", "d"] {
+        s.give(&keeper, QoS::ExactlyOnce, payload);
+    }
+    s.sent(&keeper);
+    s.pubrec(&keeper, 1);
+    keeper.commit();
+    s.sent(&keeper);
+    let mut s = s.connected(2);
+    assert_eq!(s.sent(&keeper), ["PUBREL 1", "PUBLISH! 2 b"]);
+    s.pubcomp(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH 3 c"]);
+}
+
+#[test]
+fn an_acknowledgement_before_the_message_was_sent_again_gives_no_quota() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(3);
+    for payload in ["a", "b", "c", "d"] {
+        s.give(&keeper, QoS::AtLeastOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper).len(), 3);
+    let mut s = s.connected(1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
+    s.puback(&keeper, 2);
+    assert!(s.sent(&keeper).is_empty());
+    s.puback(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 3 c"]);
+}
+
+/// [MQTT-4.6.0-4]
+#[test]
+fn pubrels_leave_in_the_order_of_the_pubrecs() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.give(&keeper, QoS::ExactlyOnce, "b");
+    s.sent(&keeper);
+    s.pubrec(&keeper, 2);
+    s.pubrec(&keeper, 1);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 2", "PUBREL 1"]);
+}
+
+#[test]
+fn recovery_takes_pubrecs_that_came_out_of_order() {
+    let keeper = Memory::default();
+    let mut outbound: Outbound<Memory> = Outbound::new(Seq(100), Seq(200), 2, LIMITS);
+    let entry = |seq| super::Entry {
+        seq: Seq(seq),
+        kept: message(&seq.to_string()),
+        delivery: delivery(QoS::ExactlyOnce),
+    };
+    // Four were in flight when the window was larger.
+    outbound.recover(&keeper, &[Seq(9), Seq(4)], vec![entry(3), entry(7), entry(12)]);
+    let mut s = Session::new(outbound).connected(10);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7", "PUBREL 10"]);
+    for id in [10, 5] {
+        assert_eq!(s.pubcomp(&keeper, id), Acknowledged::Yes);
+    }
+    s.pubrec(&keeper, 4);
+    s.pubrec(&keeper, 8);
+    keeper.commit();
+    s.sent(&keeper);
+    s.pubcomp(&keeper, 4);
+    s.pubcomp(&keeper, 8);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 13 12"]);
 }

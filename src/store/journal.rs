@@ -148,9 +148,10 @@ impl Journal {
 
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
     /// now, or do so while it is held back.
+    #[expect(clippy::needless_pass_by_value, reason = "a completion is made for this call")]
     pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {
         let now = self.shared().now().0;
-        self.shared().change(|state| state.complete(stored, targets, completion, now));
+        self.shared().change(|state| state.complete(stored, targets, &completion, now));
     }
 
     /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
@@ -209,7 +210,7 @@ impl Journal {
 
     /// Asks for what has been appended to be committed now: somebody has come to need it.
     pub fn hurry(&self) {
-        self.shared().change(|state| state.hurry());
+        self.shared().change(super::state::State::hurry);
     }
 
     /// Whether what waits for this gate may go on.

@@ -80,7 +80,7 @@ impl Shared {
         wanted.sort_by_cached_key(|stored| stored.lock().place());
         let mut reader = EntryReader::new(&*self.medium);
         for stored in wanted {
-            if self.read_body(&mut reader, &stored) == Outcome::Lost {
+            if read_body(&mut reader, &stored) == Outcome::Lost {
                 tracing::error!(message = stored.id(), "a stored message cannot be read back: it is lost");
                 count(&self.counters.messages_lost, 1);
             }
@@ -88,46 +88,48 @@ impl Shared {
         waker.wake();
         true
     }
-
-    fn read_body(&self, reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
-        for attempt in 1..=TRIES {
-            let place = {
-                let state = stored.lock();
-                match state.place() {
-                    Some(place) if state.body.is_none() && !state.lost && !state.is_dead() => place,
-                    _ => return Outcome::Served,
-                }
-            };
-            let found = reader.message(place, stored.id());
-            let mut state = stored.lock();
-            match found {
-                Ok(Some(message)) => {
-                    if !state.is_dead() {
-                        state.body = Some(Arc::new(message));
-                    }
-                    return Outcome::Served;
-                }
-                _ if state.place() != Some(place) && attempt < TRIES => {}
-                _ if state.is_dead() => return Outcome::Served,
-                Ok(None) => {
-                    state.lost = true;
-                    return Outcome::Lost;
-                }
-                Err(error) => {
-                    tracing::error!(message = stored.id(), %error, "reading the journal failed");
-                    state.lost = true;
-                    return Outcome::Lost;
-                }
-            }
-        }
-        Outcome::Served
-    }
 }
 
+/// What became of a request for a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Served,
     Lost,
+}
+
+/// Reads one body back.
+fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
+    for attempt in 1..=TRIES {
+        let place = {
+            let state = stored.lock();
+            match state.place() {
+                Some(place) if state.body.is_none() && !state.lost && !state.is_dead() => place,
+                _ => return Outcome::Served,
+            }
+        };
+        let found = reader.message(place, stored.id());
+        let mut state = stored.lock();
+        match found {
+            Ok(Some(message)) => {
+                if !state.is_dead() {
+                    state.body = Some(Arc::new(message));
+                }
+                return Outcome::Served;
+            }
+            _ if state.place() != Some(place) && attempt < TRIES => {}
+            _ if state.is_dead() => return Outcome::Served,
+            Ok(None) => {
+                state.lost = true;
+                return Outcome::Lost;
+            }
+            Err(error) => {
+                tracing::error!(message = stored.id(), %error, "reading the journal failed");
+                state.lost = true;
+                return Outcome::Lost;
+            }
+        }
+    }
+    Outcome::Served
 }
 
 /// Reads entries by place. Keeps the last frame: messages of one frame are read one after the other.

@@ -163,13 +163,17 @@ pub(super) fn recover(
 fn drop_unwanted(replay: &mut Replay) {
     let nobodys: Vec<SessionNo> =
         replay.queues.keys().filter(|no| !replay.sessions.contains_key(no)).copied().collect();
-    nobodys.into_iter().for_each(|no| replay.drop_queue(no));
+    for no in nobodys {
+        replay.drop_queue(no);
+    }
     let received: Vec<(SessionNo, Seq)> = replay
         .sessions
         .iter()
         .flat_map(|(no, session)| session.snapshot.received.iter().map(|seq| (*no, *seq)))
         .collect();
-    received.into_iter().for_each(|(no, seq)| replay.drop_target(no, seq));
+    for (no, seq) in received {
+        replay.drop_target(no, seq);
+    }
 }
 
 struct Builder<'a> {
@@ -213,18 +217,12 @@ impl Builder<'_> {
         let mut reader = EntryReader::new(self.medium);
         let mut retained = Vec::with_capacity(wanted.len());
         for (place, version, stored) in wanted {
-            match reader.message(place, stored.id()) {
-                Ok(Some(message)) => {
-                    retained.push(RecoveredRetained { version, stored, message: Arc::new(message) });
-                }
-                _ => {
-                    tracing::error!(
-                        message = stored.id(),
-                        "a retained message cannot be read back: it is lost"
-                    );
-                    self.messages_lost += 1;
-                    stored.lock().lost = true;
-                }
+            if let Ok(Some(message)) = reader.message(place, stored.id()) {
+                retained.push(RecoveredRetained { version, stored, message: Arc::new(message) });
+            } else {
+                tracing::error!(message = stored.id(), "a retained message cannot be read back: it is lost");
+                self.messages_lost += 1;
+                stored.lock().lost = true;
             }
         }
         retained.sort_unstable_by(|a, b| a.message.topic.cmp(&b.message.topic));

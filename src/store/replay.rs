@@ -105,6 +105,11 @@ impl Replay {
             }
         };
         let header = frame.header;
+        if self.last_commit != 0 && header.commit > self.last_commit + 1 {
+            let (from, to) = (self.last_commit + 1, header.commit - 1);
+            tracing::error!(from, to, "commits are missing: a damaged disk has lost them");
+            self.damaged += 1;
+        }
         self.last_commit = self.last_commit.max(header.commit);
         self.marks.run = self.marks.run.max(header.run);
         let goes_on = self.partial.as_ref().is_some_and(|p| {

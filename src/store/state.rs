@@ -134,7 +134,7 @@ impl State {
         &mut self,
         stored: &Arc<Stored>,
         targets: Vec<Target>,
-        completion: Completion,
+        completion: &Completion,
         now: Timestamp,
     ) {
         let mut state = stored.lock();
@@ -188,7 +188,9 @@ impl State {
             && (!targets.is_empty() || retained.is_some())
             && let Some(message) = state.body.clone()
         {
-            targets.iter().for_each(|(_, target)| self.marks.see_session(target.session));
+            for (_, target) in &targets {
+                self.marks.see_session(target.session);
+            }
             let claims = Claims { retained, targets };
             self.open.push(Item::Message { stored: Arc::clone(stored), message, claims }, now);
         }

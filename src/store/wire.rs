@@ -82,7 +82,8 @@ impl<'a> Reader<'a> {
         u32::try_from(self.varint()?).ok()
     }
 
-    /// An optional number.
+    /// An optional number, as the number plus one, or zero.
+    #[expect(clippy::option_option, reason = "the outer one says whether the bytes are an optional number")]
     pub(super) fn option(&mut self) -> Option<Option<u32>> {
         match self.varint()? {
             0 => Some(None),

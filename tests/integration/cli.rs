@@ -107,7 +107,7 @@ fn certificates_are_made_once_and_checked() {
     assert_eq!(code, Some(1));
     assert_eq!(
         err,
-        "dormouse: listener tls://127.0.0.1:8883: the key in ./certs/server.key does not belong to the certificate in \
+        "dormouse: listener tls://127.0.0.1:8883: the key in ./certs/server.key does not match the certificate in \
          ./certs/server.crt\n"
     );
     fs::remove_file(dir.path().join("certs/server.key")).unwrap();
@@ -129,9 +129,9 @@ fn unusable_certificate_files_are_told_each() {
     let (code, _, err) = run(dir.path(), &["check", "--config", "x.toml"]);
     assert_eq!(code, Some(1));
     let expected = [
-        "dormouse: listener tls://127.0.0.1:8883: empty has no certificate in it",
-        "dormouse: listener tls://127.0.0.1:8883: none cannot be read: No such file or directory (os error 2)",
-        "dormouse: listener tls://127.0.0.1:8883: empty has no certificate in it",
+        "dormouse: listener tls://127.0.0.1:8883: no certificate in empty (a PEM section \"BEGIN CERTIFICATE\" is wanted)",
+        "dormouse: listener tls://127.0.0.1:8883: cannot read none: there is no such file",
+        "dormouse: listener tls://127.0.0.1:8883: no certificate in empty (a PEM section \"BEGIN CERTIFICATE\" is wanted)",
     ];
     assert_eq!(err.lines().collect::<Vec<_>>(), expected);
 }

@@ -4,9 +4,13 @@
 mod cli;
 mod codec_oracle;
 mod crash;
+mod examples;
 mod floors;
 mod harness;
+mod mosquitto;
 mod network;
 mod packaging;
 mod peer;
+mod program;
+mod rumqttc_clients;
 mod transcripts;

@@ -2,12 +2,16 @@ use std::{io, os::unix::fs::PermissionsExt, sync::Arc};
 
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, SupportedProtocolVersion,
-    client::WebPkiServerVerifier, crypto::ring, pki_types::ServerName, server::WebPkiClientVerifier, version,
+    client::WebPkiServerVerifier,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, ServerName, pem::PemObject},
+    server::WebPkiClientVerifier,
+    version,
 };
 use tempfile::TempDir;
 
 use super::*;
-use crate::cli::tls_files::{certificates, private_key};
+use crate::net::tls::read_certificates as certificates;
 
 fn made(names: &[&str]) -> TempDir {
     let dir = TempDir::new().unwrap();
@@ -48,7 +52,7 @@ fn handshake(
         .with_client_cert_verifier(verifier)
         .with_single_cert(
             certificates(&server.join("server.crt")).unwrap(),
-            private_key(&server.join("server.key")).unwrap(),
+            PrivateKeyDer::from_pem_file(server.join("server.key")).unwrap(),
         )
         .unwrap();
     let verifier =
@@ -59,7 +63,7 @@ fn handshake(
         .with_webpki_verifier(verifier)
         .with_client_auth_cert(
             certificates(&client.join("client.crt")).unwrap(),
-            private_key(&client.join("client.key")).unwrap(),
+            PrivateKeyDer::from_pem_file(client.join("client.key")).unwrap(),
         )
         .unwrap();
     let mut server = ServerConnection::new(Arc::new(server_config)).unwrap();
@@ -179,7 +183,7 @@ fn a_ca_that_cannot_sign_is_told() {
         ("ca.crt is there, ca.key is not", &[("ca.crt", "x")]),
         ("ca.key is there, ca.crt is not", &[("ca.key", "x")]),
         ("ca.key: ", &[("ca.key", "x"), ("ca.crt", "x")]),
-        ("ca.crt has no certificate in it", &[("ca.key", ""), ("ca.crt", "x")]),
+        ("no certificate in ", &[("ca.key", ""), ("ca.crt", "x")]),
     ];
     for (expected, files) in table {
         let dir = TempDir::new().unwrap();

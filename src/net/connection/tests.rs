@@ -111,8 +111,9 @@ impl Client for Script {
         self.0.state().keep_alive
     }
 
-    fn close(self, reason: CloseReason, _now: Timestamp) {
+    fn close(self, reason: CloseReason, _now: Timestamp) -> Vec<u8> {
         assert_eq!(self.0.state().closed.replace(reason), None, "closed twice");
+        Vec::new()
     }
 }
 

@@ -117,7 +117,9 @@ pub(super) fn put_claims(out: &mut Vec<u8>, claims: &Claims) {
         );
         if !ids.is_empty() {
             put_varint(out, ids.len() as u64);
-            ids.iter().for_each(|id| put_varint(out, u64::from(*id)));
+            for id in ids {
+                put_varint(out, u64::from(*id));
+            }
         }
     }
 }

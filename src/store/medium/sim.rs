@@ -142,7 +142,9 @@ impl Medium for SimMedium {
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
         let frames = self.powered()?.generations.get(&generation).cloned().unwrap_or_default();
-        frames.iter().for_each(|(no, bytes)| each(*no, bytes));
+        for (no, bytes) in &frames {
+            each(*no, bytes);
+        }
         Ok(())
     }
 

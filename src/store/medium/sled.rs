@@ -11,6 +11,7 @@
 //! A generation is made under another name and renamed when it is durable, so a power cut leaves a whole one or none.
 //! Deleting one renames it first.
 
+mod census;
 mod salvage;
 
 use std::{
@@ -29,7 +30,7 @@ const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
 /// The same for one that is only read.
 const OLD_CACHE_BYTES: u64 = 1 << 20;
 /// How many old generations are kept open for reading.
-const OLD_OPEN_MAX: usize = 4;
+const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 
@@ -97,36 +98,13 @@ impl SledMedium {
         }
         let all = tidy(dir)?;
         let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, state: Mutex::default() };
-        for no in all {
-            if medium.check(no)? {
-                medium.lock().all.push(no);
-                continue;
-            }
-            medium.damaged += 1;
-            if salvage::set_aside(dir, damaged_dir, no, &medium.disk)? {
-                medium.lock().all.push(no);
-            }
-        }
+        medium.damaged = medium.check(&all, damaged_dir)?;
         let newest = medium.lock().all.last().copied();
         if let Some(no) = newest {
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             medium.lock().active = Some(Arc::new(generation));
         }
         Ok(medium)
-    }
-
-    /// Whether sled can open and read all of a generation. An error is the machine's fault, not the generation's.
-    fn check(&self, no: u32) -> Result<bool, MediumError> {
-        let result =
-            self.open_generation(no, OLD_CACHE_BYTES).and_then(|generation| generation.scan(&mut |_, _| {}));
-        match result {
-            Ok(()) => Ok(true),
-            Err(MediumError::Io(error)) if is_environment(&error) => Err(error.into()),
-            Err(error) => {
-                tracing::error!(generation = no, %error, "a part of the journal is damaged");
-                Ok(false)
-            }
-        }
     }
 
     fn open_generation(&self, no: u32, cache_bytes: u64) -> Result<Generation, MediumError> {
@@ -189,7 +167,10 @@ impl Medium for SledMedium {
         let opened = self.open_generation(generation, ACTIVE_CACHE_BYTES)?;
         let mut state = self.lock();
         state.all.push(generation);
-        if let Some(before) = state.active.replace(Arc::new(opened)) {
+        // Closed, the old one takes no memory; it is opened again when somebody reads from it.
+        if let Some(before) =
+            state.active.replace(Arc::new(opened)).filter(|before| Arc::strong_count(before) > 1)
+        {
             state.old.push(before);
         }
         Ok(())
@@ -197,6 +178,10 @@ impl Medium for SledMedium {
 
     fn apply(&self, frames: Vec<NumberedFrame>) -> Result<(), MediumError> {
         let active = self.active()?;
+        // Batches are an economy: a commit is whole by its own count. One frame is cheaper without.
+        if let [(no, frame)] = frames.as_slice() {
+            return active.insert(*no, frame);
+        }
         let mut batch = sled::Batch::default();
         let mut bytes = 0;
         for (no, frame) in frames {
@@ -257,6 +242,10 @@ impl Generation {
         guarded(|| self.db().apply_batch(batch))
     }
 
+    fn insert(&self, no: u64, frame: &[u8]) -> Result<(), MediumError> {
+        guarded(|| self.db().insert(no.to_be_bytes(), frame)).map(drop)
+    }
+
     fn flush(&self) -> Result<(), MediumError> {
         guarded(|| self.db().flush()).map(drop)
     }
@@ -313,7 +302,7 @@ fn make(
     remove_if_there(&path)?;
     let generation = Generation::open(path.clone(), no, OLD_CACHE_BYTES, Arc::clone(disk))?;
     for (frame, bytes) in frames {
-        guarded(|| generation.db().insert(frame.to_be_bytes(), bytes))?;
+        generation.insert(frame, &bytes)?;
     }
     generation.sync()?;
     drop(generation);

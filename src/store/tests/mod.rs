@@ -2,7 +2,9 @@
 
 mod basic;
 mod crash;
+mod damage;
 mod power;
+mod records;
 mod truth;
 mod world;
 

@@ -180,8 +180,8 @@ impl World {
         let durable = self.journal.durable().0;
         let possible = [durable, durable + 1].map(|last| self.base.after(&self.facts, last));
         if !possible.contains(found) {
-            let [durably, _] = possible;
-            return Err(format!("found {found:#?}\nexpected {durably:#?}\nor a commit more"));
+            let [expected, _] = possible;
+            return Err(format!("found {found:#?}\nexpected {expected:#?}\nor a commit more"));
         }
         // The same promise seen from outside: what was acknowledged and not confirmed is there.
         for acked in

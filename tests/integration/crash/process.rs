@@ -19,8 +19,13 @@ impl Process {
     pub(super) fn start(folder: &Path) -> Self {
         let log = folder.join("log");
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
+        let config = folder.join("dormouse.toml");
+        // Generations as small as can be, so that compaction runs all the time.
+        fs::write(&config, "[store]\ngeneration_bytes = \"1MiB\"\n").unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_dormouse"))
-            .args(["--listen", "tcp://127.0.0.1:0", "--log-level", "warn", "--data"])
+            .args(["--listen", "tcp://127.0.0.1:0", "--log-level", "warn", "--config"])
+            .arg(config)
+            .arg("--data")
             .arg(folder.join("data"))
             .current_dir(folder)
             .stdin(Stdio::null())
@@ -60,4 +65,10 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// How many generations the journal in `folder` has begun.
+pub(super) fn newest_generation(folder: &Path) -> u32 {
+    let names = fs::read_dir(folder.join("data/journal")).unwrap();
+    names.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).max().unwrap_or(0)
 }

@@ -45,6 +45,8 @@ struct InFlight {
     stage: Stage,
 }
 
+/// Makes the journal big enough for compaction.
+const PADDING_BYTES: usize = 400;
 /// Messages under way at once.
 const WINDOW: usize = 20;
 
@@ -105,7 +107,7 @@ impl Publisher {
     }
 
     fn send(&self, wire: &mut Wire, f: &InFlight, dup: bool) -> io::Result<()> {
-        let payload = format!("{} {}", self.name, f.number);
+        let payload = format!("{} {} {}", self.name, f.number, "x".repeat(PADDING_BYTES));
         wire.send(&[match f.stage {
             Stage::Publish => Packet::Publish(Publish {
                 dup,

@@ -47,7 +47,7 @@ pub(super) fn read(address: SocketAddr) -> Option<u64> {
             match packet {
                 Packet::Publish(p) if p.retain => {
                     let text = std::str::from_utf8(p.payload).unwrap();
-                    value = Some(text.split_once(' ').unwrap().1.parse().unwrap());
+                    value = Some(text.split(' ').nth(1).unwrap().parse().unwrap());
                 }
                 Packet::Pingresp => done = true,
                 _ => {}

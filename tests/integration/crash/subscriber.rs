@@ -136,7 +136,8 @@ impl Subscriber {
 
     fn deliver(&self, publish: &Publish<'_>, memory: &mut Memory) {
         let text = std::str::from_utf8(publish.payload).unwrap();
-        let (publisher, number) = text.split_once(' ').unwrap();
+        let mut words = text.split(' ');
+        let (publisher, number) = (words.next().unwrap(), words.next().unwrap());
         self.ledger.deliver(self.name, (publisher.to_owned(), number.parse().unwrap()));
         memory.since_nap += 1;
     }

@@ -1,59 +1,168 @@
-//! Saving what can be saved of a generation that sled cannot read.
+//! Saving what can be saved of a generation that sled cannot read, or reads only in part.
 //!
 //! sled writes values as they are, so a frame lies in the data file in one piece and can be found by its first bytes
-//! and proven by its checksum. What is found makes a new generation in the old one's place; a commit that is not whole
-//! is dropped by recovery like any torn one. The damaged folder is kept for people to look at.
+//! and proven by its checksum. What is found makes a new generation in the old one's place. The damaged folder is kept
+//! for people to look at.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
-use super::{DataSync, MediumError, REBUILT, make, path_of, rename_durably, suffixed, sync_dir};
-use crate::store::frame::{self, FRAME_BYTES_MAX};
+use memchr::memmem;
+
+use super::{
+    DELETED, MediumError, REBUILT, SledMedium, census::Census, path_of, remove_if_there, rename_durably,
+    suffixed, sync_dir,
+};
+use crate::store::frame::{self, FRAME_BYTES_MAX, Frame};
 
 /// How much of the data file is looked at in one go.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// Moves generation `no` to `damaged_dir` and puts what could be saved in its place. False if nothing could.
-pub(super) fn set_aside(
-    dir: &Path,
-    damaged_dir: &Path,
-    no: u32,
-    disk: &Arc<dyn DataSync>,
-) -> Result<bool, MediumError> {
-    let damaged = path_of(dir, no);
-    let frames = find_frames(&damaged.join("db"))?;
-    let saved = frames.len();
-    if saved > 0 {
-        make(dir, no, REBUILT, &mut frames.into_iter(), disk)?;
-    }
-    fs::create_dir_all(damaged_dir)?;
-    if let Some(parent) = damaged_dir.parent() {
-        sync_dir(parent)?;
-    }
-    let away = free_name(damaged_dir, no);
-    rename_durably(&damaged, &away)?;
-    if saved > 0 {
-        rename_durably(&suffixed(dir, no, REBUILT), &damaged)?;
-    }
-    tracing::error!(
-        generation = no,
-        frames_saved = saved,
-        kept_at = %away.display(),
-        "the damaged part of the journal was set aside; serving goes on with what could be saved"
-    );
-    Ok(saved > 0)
+/// What sled says of a generation.
+pub(super) struct Finding {
+    pub(super) no: u32,
+    /// The frames it shows; `None` when it fails.
+    pub(super) shown: Option<Census>,
 }
 
-/// Every whole frame in a file, by number. Parts of the file that cannot be read are passed over.
-fn find_frames(path: &Path) -> io::Result<BTreeMap<u64, Vec<u8>>> {
-    let mut frames = BTreeMap::new();
+/// What became of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Sound,
+    /// The last commit, which nobody was told of or which sled had lost, was put back.
+    PutBack,
+    /// Damaged; what could be saved has taken its place.
+    Saved,
+    /// Damaged, and nothing could be saved.
+    Lost,
+}
+
+impl SledMedium {
+    /// Looks at every generation: those that sled cannot read, those at a gap in the commits, and the newest, whose end
+    /// no later commit vouches for, are compared with what lies in their files.
+    pub(super) fn check(&self, all: &[u32], damaged_dir: &Path) -> Result<u64, MediumError> {
+        let mut findings = Vec::with_capacity(all.len());
+        for &no in all {
+            findings.push(Finding { no, shown: self.look(no)? });
+        }
+        let ends: Vec<_> = findings.iter().map(|f| f.shown.as_ref().and_then(Census::ends)).collect();
+        let joins = |before: usize| match (ends.get(before), ends.get(before + 1)) {
+            (Some(Some((_, last))), Some(Some((first, _)))) => last + 1 == *first,
+            _ => false,
+        };
+        let mut damaged = 0;
+        let mut before = 0;
+        for (at, finding) in findings.iter().enumerate() {
+            let gaps = finding.shown.as_ref().is_none_or(Census::has_gaps);
+            let is_joined = (at == 0 || joins(at - 1)) && joins(at);
+            let from = ends.get(at).copied().flatten().map_or(before + 1, |(first, _)| first);
+            let newest = at + 1 == findings.len();
+            let outcome = if gaps || !is_joined {
+                self.compare(finding, from, newest, damaged_dir)?
+            } else {
+                Outcome::Sound
+            };
+            damaged += u64::from(matches!(outcome, Outcome::Saved | Outcome::Lost));
+            if outcome != Outcome::Lost {
+                self.lock().all.push(finding.no);
+            }
+            before = ends.get(at).copied().flatten().map_or(before, |(_, last)| last);
+        }
+        Ok(damaged)
+    }
+
+    /// The frames sled shows; `None` if it fails. An error is the machine's fault, not the generation's.
+    fn look(&self, no: u32) -> Result<Option<Census>, MediumError> {
+        let mut census = Census::default();
+        let result = self.open_generation(no, super::OLD_CACHE_BYTES).and_then(|generation| {
+            generation.scan(&mut |_, bytes| {
+                if let Ok(frame) = frame::decode(bytes) {
+                    census.see(&frame.header);
+                }
+            })
+        });
+        match result {
+            Ok(()) => Ok(Some(census)),
+            Err(MediumError::Io(error)) if super::is_environment(&error) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(generation = no, %error, "a part of the journal is damaged");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Compares what sled shows of a generation with its file, and rebuilds it if something is missing.
+    fn compare(
+        &self,
+        finding: &Finding,
+        from: u64,
+        newest: bool,
+        damaged_dir: &Path,
+    ) -> Result<Outcome, MediumError> {
+        let no = finding.no;
+        let db = path_of(&self.dir, no).join("db");
+        let mut raw = Census::default();
+        find_frames(&db, &mut |frame, _| raw.see(&frame.header))?;
+        let nothing = Census::default();
+        let shown = finding.shown.as_ref().unwrap_or(&nothing);
+        let missing = raw.missing_in(shown, from);
+        if missing.is_empty() && finding.shown.is_some() {
+            return Ok(Outcome::Sound);
+        }
+        let last = shown.ends().map_or(0, |(_, last)| last);
+        let is_tail =
+            newest && finding.shown.is_some() && missing.len() == 1 && missing.keys().all(|c| *c >= last);
+
+        let mut frames = BTreeMap::new();
+        find_frames(&db, &mut |frame, bytes| {
+            if missing.get(&frame.header.commit) == Some(&frame.header.run) {
+                frames.insert(frame.header.frame, bytes.to_vec());
+            }
+        })?;
+        if finding.shown.is_some() {
+            self.open_generation(no, super::OLD_CACHE_BYTES)?.scan(&mut |frame, bytes| {
+                frames.entry(frame).or_insert_with(|| bytes.to_vec());
+            })?;
+        }
+        let saved = frames.len();
+        if saved > 0 {
+            super::make(&self.dir, no, REBUILT, &mut frames.into_iter(), &self.disk)?;
+        }
+        let old = path_of(&self.dir, no);
+        if is_tail {
+            tracing::info!(generation = no, "the last commit was whole but not entered: it was put back");
+            rename_durably(&old, &suffixed(&self.dir, no, DELETED))?;
+        } else {
+            let away = free_name(damaged_dir, no)?;
+            rename_durably(&old, &away)?;
+            tracing::error!(
+                generation = no,
+                frames_saved = saved,
+                commits_found = missing.len(),
+                kept_at = %away.display(),
+                "a damaged part of the journal was set aside; serving goes on with what could be saved"
+            );
+        }
+        if saved > 0 {
+            rename_durably(&suffixed(&self.dir, no, REBUILT), &old)?;
+        }
+        remove_if_there(&suffixed(&self.dir, no, DELETED))?;
+        Ok(match (is_tail, saved) {
+            (true, _) => Outcome::PutBack,
+            (false, 0) => Outcome::Lost,
+            (false, _) => Outcome::Saved,
+        })
+    }
+}
+
+/// Shows every whole frame in a file, some more than once. Parts of the file that cannot be read are passed over.
+fn find_frames(path: &Path, each: &mut dyn FnMut(&Frame<'_>, &[u8])) -> io::Result<()> {
     let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(frames),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         opened => opened?,
     };
     let len = file.metadata()?.len();
@@ -62,35 +171,23 @@ fn find_frames(path: &Path) -> io::Result<BTreeMap<u64, Vec<u8>>> {
     while at < len {
         file.seek(SeekFrom::Start(at))?;
         let filled = fill(&mut file, &mut window);
-        find_in(window.get(..filled).unwrap_or_default(), &mut frames);
+        find_in(window.get(..filled).unwrap_or_default(), each);
         at += WINDOW_BYTES as u64;
     }
-    Ok(frames)
+    Ok(())
 }
 
-fn find_in(window: &[u8], frames: &mut BTreeMap<u64, Vec<u8>>) {
-    let mut at = 0;
-    while let Some(rest) = window.get(at..)
-        && let Some(hit) = rest.windows(frame::MAGIC.len()).position(|bytes| bytes == frame::MAGIC)
-    {
-        let found = rest.get(hit..).unwrap_or_default();
-        match frame::decode_prefix(found) {
-            Ok((frame, len)) => {
-                let bytes = found.get(..len).unwrap_or_default();
-                keep_newest(frames.entry(frame.header.frame), bytes);
-                at += hit + len;
-            }
-            Err(_) => at += hit + 1,
+fn find_in(window: &[u8], each: &mut dyn FnMut(&Frame<'_>, &[u8])) {
+    let mut end = 0;
+    for at in memmem::find_iter(window, &frame::MAGIC) {
+        let found = window.get(at..).unwrap_or_default();
+        // What looks like a frame inside of one is part of a payload.
+        if at >= end
+            && let Ok((frame, len)) = frame::decode_prefix(found)
+        {
+            each(&frame, found.get(..len).unwrap_or_default());
+            end = at + len;
         }
-    }
-}
-
-/// A number may have been used twice when the first use was lost to a power cut: the later run counts.
-fn keep_newest(entry: Entry<'_, u64, Vec<u8>>, bytes: &[u8]) {
-    let run = |bytes: &[u8]| frame::decode(bytes).ok().map(|frame| frame.header.run);
-    let kept = entry.or_insert_with(|| bytes.to_vec());
-    if run(kept) < run(bytes) {
-        *kept = bytes.to_vec();
     }
 }
 
@@ -110,9 +207,12 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> usize {
     filled
 }
 
-fn free_name(damaged_dir: &Path, no: u32) -> PathBuf {
-    (0_u32..)
-        .map(|n| damaged_dir.join(format!("{no:06}-{n}")))
-        .find(|path| !path.exists())
-        .expect("the file system runs out of names later than we do")
+/// A name for a damaged generation that no earlier one has.
+fn free_name(damaged_dir: &Path, no: u32) -> io::Result<PathBuf> {
+    fs::create_dir_all(damaged_dir)?;
+    if let Some(parent) = damaged_dir.parent() {
+        sync_dir(parent)?;
+    }
+    let names = (0_u32..).map(|n| damaged_dir.join(format!("{no:06}-{n}")));
+    names.into_iter().find(|path| !path.exists()).ok_or_else(|| io::Error::other("no name left"))
 }
