@@ -9,7 +9,7 @@ use crate::{
     peer::packets::{connack, connect, puback, pubcomp, publish, pubrec, pubrel},
 };
 
-const MAX: &str = "[limits]\npacket_bytes_max = \"2KiB\"\nconnect_timeout = \"1s\"\n";
+const MAX: &str = "[limits]\npacket_bytes_max = \"2KiB\"\n";
 
 /// Sends `bytes` as a connected client; it is shown out with `reason`, and `logged` stands in the log once.
 async fn shown_out(bytes: impl Fn(Version) -> Vec<u8>, reason: ReasonCode, logged: &str) {

@@ -7,7 +7,7 @@ use dormouse::codec::{
 };
 
 use crate::{
-    harness::Broker,
+    harness::{Broker, LIMIT},
     peer::{
         Peer,
         packets::{
@@ -19,9 +19,6 @@ use crate::{
 
 /// 3.1 differs from 3.1.1 only in its CONNECT and CONNACK.
 pub(super) const BOTH: [Version; 2] = [Version::V311, Version::V5];
-
-/// Rounds of pings that `until_logged` gives the broker: some seconds.
-const LOG_ROUNDS_MAX: u32 = 50_000;
 
 impl Broker {
     /// A client that has no session yet, connected.
@@ -61,7 +58,8 @@ impl Broker {
 
     /// Waits for a line of the log with all of these in it, while `other` is being served.
     pub(super) async fn until_logged(&self, other: &mut Peer, parts: &[&str]) {
-        for _ in 0..LOG_ROUNDS_MAX {
+        let watch = Stopwatch::start();
+        while watch.elapsed() < LIMIT {
             other.expect_nothing_for_one_ping().await;
             if self.logged(parts) > 0 {
                 return;
