@@ -22,21 +22,17 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
-    broker::{self, Broker},
-    config::{self, Config},
+    broker::Broker,
+    config::Config,
     net::{
         limits::{CounterReading, Limits},
         listener::{ListenError, ListenerConfig, Listening},
         network::Network,
     },
-    session::QueueLimits,
     store::{self, OpenError},
     time::{Timestamp, WallClock},
 };
 
-/// The grace period by default: with the second that ending the rest and closing the journal may take, the broker is
-/// gone in 5 s, before service managers lose patience.
-pub const GRACE: Duration = Duration::from_secs(4);
 /// The broker's clock work is looked after at least this often.
 const TIMEOUTS_MAX: Duration = Duration::from_secs(1);
 /// And at most this often, whatever it asks for.
@@ -90,12 +86,10 @@ impl Server {
     /// Has to be called within a tokio runtime with time and I/O enabled.
     pub fn open(config: &Config) -> Result<Self, StartError> {
         let (broker, from) =
-            Broker::open(broker_config(config), &config.store.path, store_config(config), wall_clock())?;
+            Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
         broker.start(clock(from))?;
-        let listeners: Vec<ListenerConfig> =
-            config.listeners.iter().map(|l| listener_config(config, l)).collect();
-        let limits = Limits { connections_max: config.limits.connections_max, ..Limits::default() };
-        match Self::start(Arc::clone(&broker), &listeners, limits) {
+        let sockets: Vec<ListenerConfig> = config.listeners.iter().map(|l| l.socket.clone()).collect();
+        match Self::start(Arc::clone(&broker), &sockets, config.network.clone()) {
             Ok(server) => Ok(server),
             Err(error) => {
                 broker.close();
@@ -222,44 +216,4 @@ fn clock(from: Timestamp) -> store::Clock {
 fn wall_clock() -> WallClock {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallClock::believed(u64::try_from(since_1970.as_millis()).unwrap_or(0))
-}
-
-fn broker_config(config: &Config) -> broker::Config {
-    let (sessions, limits) = (&config.sessions, &config.limits);
-    broker::Config {
-        sessions_max: sessions.max,
-        session_expiry_max: sessions.session_expiry_max,
-        inflight_max: sessions.inflight_max,
-        queue: QueueLimits { messages_max: sessions.queue_messages_max, bytes_max: sessions.queue_bytes_max },
-        queue_qos0: sessions.queue_qos0,
-        retained_messages_max: config.retained.messages_max,
-        retained_bytes_max: config.retained.bytes_max,
-        packet_bytes_max: u32::try_from(limits.packet_bytes_max).unwrap_or(u32::MAX),
-        keep_alive_max: limits.keep_alive_max.map(|d| u16::try_from(d.as_secs()).unwrap_or(u16::MAX)),
-        topic_alias_max: limits.topic_alias_max,
-        receive_maximum: limits.receive_maximum,
-        out_bytes_max: limits.out_buffer_bytes_max,
-        subscriptions_max: limits.subscriptions_per_session_max,
-    }
-}
-
-fn store_config(config: &Config) -> store::Config {
-    let s = &config.store;
-    store::Config {
-        durability: s.durability,
-        elision_wait_max: s.elision_wait_max,
-        done_interval: s.done_interval,
-        backlog_bytes_max: s.backlog_bytes_max,
-        generation_bytes: s.generation_bytes as u64,
-        ..store::Config::default()
-    }
-}
-
-fn listener_config(config: &Config, listener: &config::ListenerConfig) -> ListenerConfig {
-    let plain = ListenerConfig::tcp(listener.name.as_str(), listener.bind);
-    ListenerConfig {
-        transport: listener.transport.clone(),
-        connect_timeout: config.limits.connect_timeout,
-        ..plain
-    }
 }

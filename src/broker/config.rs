@@ -7,29 +7,33 @@ use crate::session::QueueLimits;
 /// Bounds and options of the broker. Every bound has a defined behaviour when it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Sessions, connected or sleeping. A new client beyond it is refused (0x97; 3.1.1: 0x03). Default 100,000.
+    /// Sessions, connected or sleeping. A new client beyond it is refused (0x97; 3.1.1: 0x03). Default 100,000: some
+    /// 100 MB of memory when all are sleeping.
     pub sessions_max: usize,
     /// Longest time a session is kept for a client that is away: caps the session expiry of v5 and ends the
-    /// persistent sessions of v3. Default 30 days.
+    /// persistent sessions of v3. Default 30 days: a device in a drawer for a month finds its messages.
     pub session_expiry_max: Duration,
     /// QoS > 0 messages sent to a client and not yet durably confirmed; the client's receive maximum may lower it.
     /// Default 100.
     pub inflight_max: u16,
     /// One session's waiting messages; beyond it the oldest goes, counted and logged. Default 100,000 and 64 MiB.
     pub queue: QueueLimits,
-    /// Whether QoS 0 messages are kept for sleeping sessions. Default no.
+    /// Whether QoS 0 messages are kept for sleeping sessions. Default no: their publisher asked for no guarantee, and
+    /// flash wears.
     pub queue_qos0: bool,
     /// Retained messages; one more is refused (0x97). Default 100,000.
     pub retained_messages_max: usize,
-    /// Their bytes of topic and payload. Default 64 MiB.
+    /// Their bytes of topic and payload; they are held in memory. Default 64 MiB: what a gateway with 512 MiB can spare.
     pub retained_bytes_max: usize,
-    /// Largest packet taken from a client, in bytes. Default 1 MiB.
+    /// Largest packet taken from a client, in bytes. Default 1 MiB: firmware comes in pieces, and memory is small.
     pub packet_bytes_max: u32,
-    /// Keep alive imposed on clients that ask for a longer one or none (v5), in seconds. Default none.
+    /// Keep alive imposed on clients that ask for a longer one or none (v5), in seconds. Default none: a sleeper
+    /// knows best when it wakes.
     pub keep_alive_max: Option<u16>,
-    /// Topic aliases in either direction. Default 16: a device has few topics.
+    /// Topic aliases in either direction. Default 16: a device has few topics, and each alias holds one in memory.
     pub topic_alias_max: u16,
-    /// QoS > 0 messages taken from a client before it has its answers. Default 1,000.
+    /// QoS > 0 messages taken from a client before it has its answers. Default 1,000: a publisher that waits for the
+    /// disk sends a commit full meanwhile.
     pub receive_maximum: u16,
     /// Bytes waiting to be written to one client. Beyond it QoS 0 is dropped and counted, the rest stays queued.
     /// Default 1 MiB.

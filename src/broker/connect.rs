@@ -162,17 +162,17 @@ impl Broker {
             version,
             limit,
             peer.clone(),
+            now,
         );
         Greeting::Connected { connection, used_bytes }
     }
 
     /// Attaches the client to its former session or a new one. `None`: there is no room for a new one.
     fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
-        let mut after = Gate::Open;
         loop {
             let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
-                match self.create(client, &after) {
+                match self.create(client) {
                     Created::Joined(joined) => return Some(joined),
                     Created::Full => return None,
                     // Another connection of the same client was faster.
@@ -185,11 +185,8 @@ impl Broker {
             self.kick(&slot, ReasonCode::SessionTakenOver, now);
             if client.packet.clean_start || !slot.keep.persistent {
                 // [MQTT-3.1.2-4]
-                if let Some(gate) = self.end_session(&slot, now) {
-                    after = gate;
-                } else {
+                if !self.end_session(&slot, now) {
                     // Somebody else is ending it at this moment.
-                    after = slot.state().settled.clone();
                     std::thread::yield_now();
                 }
                 continue;
@@ -200,7 +197,7 @@ impl Broker {
         }
     }
 
-    fn create(&self, client: &Client<'_>, after: &Gate) -> Created {
+    fn create(&self, client: &Client<'_>) -> Created {
         let persistent = !client.expiry.is_zero();
         let mut registry = lock(&self.registry);
         if registry.by_client_id(&client.id).is_some() {
@@ -220,8 +217,12 @@ impl Broker {
             seq_reserved: reserved,
             will: client.will.clone(),
         };
-        let gate =
-            if persistent { self.journal.append(first_record(&record), Urgency::Now) } else { after.clone() };
+        // The first record of the new session stands behind the last one of the old.
+        let gate = if persistent {
+            self.journal.append(first_record(&record), Urgency::Now)
+        } else {
+            registry.gone(&client.id)
+        };
         let outbound = Outbound::new(Seq(0), reserved, self.config.inflight_max, self.config.queue);
         let mut state = State {
             session: Session::new(outbound),
@@ -378,7 +379,7 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, (Rea
     Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
 }
 
-fn connack(
+pub(super) fn connack(
     version: Version,
     session_present: bool,
     reason: ReasonCode,

@@ -1,18 +1,26 @@
 //! One connection, from its CONNACK to its end: packets in, bytes out.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Wake, Waker},
+    time::Duration,
+};
 
 use tracing::info;
 
 use super::{
     Broker, Peer,
+    connect::connack,
     dispatch::{RouteCache, Touched},
     lifecycle::Parting,
     slot::{Farewell, Slot, State, goodbye, lock},
 };
 use crate::{
-    codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
-    session::{Acknowledged, Waiting},
+    codec::{Ack, ConnackProperties, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
+    session::{Acknowledged, Link, Waiting},
     store::Gate,
     time::Timestamp,
 };
@@ -31,8 +39,29 @@ pub struct Connection {
     /// How it ends, once that is clear.
     ending: Option<Ending>,
     paused: bool,
+    loading: Option<Arc<Loading>>,
     closed: bool,
     seen: Timestamp,
+}
+
+/// Bodies that were asked of the disk. One request at a time: a connection is polled for many reasons meanwhile.
+struct Loading {
+    served: AtomicBool,
+    waker: Waker,
+}
+
+impl Wake for Loading {
+    fn wake(self: Arc<Self>) {
+        self.served.store(true, Ordering::Release);
+        self.waker.wake_by_ref();
+    }
+}
+
+impl Loading {
+    /// Whether it is under way, and will wake this task.
+    fn serves(&self, waker: &Waker) -> bool {
+        !self.served.load(Ordering::Acquire) && self.waker.will_wake(waker)
+    }
 }
 
 /// How a connection ends from inside.
@@ -85,8 +114,11 @@ pub enum Reading {
 
 /// Answers waiting for the disk beyond which no more packets are taken from a client that keeps no receive maximum.
 const ANSWERS_MAX: usize = 16_384;
+/// Retained messages sent for one SUBSCRIBE beyond which the next packet waits for the connection's next turn.
+const RETAINED_AT_ONCE: usize = 1_000;
 
 impl Connection {
+    #[expect(clippy::too_many_arguments, reason = "one call site; what CONNECT has settled")]
     pub(super) fn new(
         broker: Arc<Broker>,
         slot: Arc<Slot>,
@@ -95,6 +127,7 @@ impl Connection {
         version: Version,
         keep_alive_limit: Option<Duration>,
         peer: Peer,
+        now: Timestamp,
     ) -> Self {
         Self {
             broker,
@@ -107,8 +140,9 @@ impl Connection {
             peer,
             ending: None,
             paused: false,
+            loading: None,
             closed: false,
-            seen: Timestamp(0),
+            seen: now,
         }
     }
 
@@ -137,8 +171,8 @@ impl Connection {
         let _handling = lock(&slot.handling);
         let mut used = 0;
         while self.ending.is_none() {
-            if self.is_overloaded() {
-                self.paused = true;
+            self.paused |= self.is_overloaded();
+            if self.paused {
                 return (used, Reading::Pause);
             }
             let rest = input.get(used..).unwrap_or_default();
@@ -159,10 +193,15 @@ impl Connection {
 
     /// Backpressure: the publisher is slowed by TCP.
     fn is_overloaded(&self) -> bool {
-        self.broker.journal.backlogged() || {
-            let state = self.slot.state();
-            state.session.link.as_ref().is_some_and(|l| l.answers_waiting() >= ANSWERS_MAX)
-        }
+        self.broker.journal.backlogged() || self.is_owed_too_much(&self.slot.state())
+    }
+
+    /// Whether the client asks for more than it takes. Messages to it stop at `out_bytes_max`, answers go on to twice
+    /// that, so that a client that writes before it reads is not stopped for the messages that wait for it.
+    fn is_owed_too_much(&self, state: &State) -> bool {
+        let bytes_max = self.broker.config.out_bytes_max.saturating_mul(2);
+        let too_much = |l: &Link<Gate>| l.answers_waiting() >= ANSWERS_MAX || l.out.len() >= bytes_max;
+        state.session.link.as_ref().is_some_and(too_much)
     }
 
     fn handle(&mut self, packet: &Packet<'_>, now: Timestamp, touched: &mut Touched) -> Result<(), Ending> {
@@ -174,7 +213,11 @@ impl Connection {
             Packet::Pubrel(ack) => self.handle_pubrel(ack.packet_id),
             Packet::Pubcomp(ack) => self
                 .acknowledged(|state, slot| state.session.outbound.handle_pubcomp(&slot.keep, ack.packet_id)),
-            Packet::Subscribe(subscribe) => self.handle_subscribe(subscribe, now),
+            Packet::Subscribe(subscribe) => {
+                // The others get their turn before the next one of these.
+                self.paused |= self.handle_subscribe(subscribe, now)? > RETAINED_AT_ONCE;
+                Ok(())
+            }
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
             Packet::Pingreq => self.with_state(|state, _| {
                 if let Some(link) = &mut state.session.link {
@@ -260,12 +303,6 @@ impl Connection {
     /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
     pub fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit {
         self.seen = now;
-        if self.paused && !self.is_overloaded() {
-            self.paused = false;
-        }
-        if self.paused && self.broker.journal.poll_backlog(waker) {
-            self.paused = self.is_overloaded();
-        }
         let slot = Arc::clone(&self.slot);
         let mut state = slot.state();
         if !state.is_served_by(self.epoch) {
@@ -283,26 +320,56 @@ impl Connection {
             return Transmit::Closing;
         }
         while self.transmit_once(&mut state, waker, now) {}
+        if self.ending.is_some() {
+            take_output(&mut state, out);
+            return Transmit::Closing;
+        }
         if out.len() < self.broker.config.out_bytes_max {
             take_output(&mut state, out);
         }
+        // Whoever is owed too much has something in `out`, or an answer that waits for a gate: it is looked at again.
+        self.paused =
+            self.paused && (self.is_owed_too_much(&state) || !self.broker.journal.poll_backlog(waker));
         Transmit::Open
     }
 
     /// Encodes what may leave; `true` when more may by now.
-    fn transmit_once(&self, state: &mut State, waker: &Waker, now: Timestamp) -> bool {
+    fn transmit_once(&mut self, state: &mut State, waker: &Waker, now: Timestamp) -> bool {
         let journal = &self.broker.journal;
         let pending = state.session.transmit(&self.slot.keep, now);
-        let mut again = pending.answer.is_some_and(|gate| journal.poll_gate(&gate, waker));
+        let mut again = false;
+        if let Some(gate) = pending.answer {
+            again = journal.poll_gate(&gate, waker);
+            if !again && journal.poisoned() {
+                self.give_up(state);
+                return false;
+            }
+        }
         match pending.delivery {
             Waiting::Gate(gate) => again |= journal.poll_gate(&gate, waker),
+            Waiting::Load(_) if self.loading.as_ref().is_some_and(|l| l.serves(waker)) => {}
             Waiting::Load(kept) => {
                 let stored = kept.into_iter().filter_map(super::keep::Kept::into_stored).collect();
-                journal.load(stored, waker.clone());
+                let loading = Arc::new(Loading { served: AtomicBool::new(false), waker: waker.clone() });
+                journal.load(stored, Waker::from(Arc::clone(&loading)));
+                self.loading = Some(loading);
             }
             Waiting::Output | Waiting::Nothing => {}
         }
-        again
+        // With a block just asked for, the next look finds the gate to wait for.
+        self.broker.reserve_numbers(&self.slot, state) || again
+    }
+
+    /// The next answer waits for a disk that has failed: the client is told, not left to wait.
+    fn give_up(&mut self, state: &mut State) {
+        self.ending = Some(Ending::Refused(ReasonCode::ImplementationSpecificError, "the store has failed"));
+        let Some(link) = &mut state.session.link else { return };
+        if !link.is_greeted() {
+            let unavailable = ReasonCode::ServerUnavailable;
+            link.out.extend(connack(self.version, false, unavailable, ConnackProperties::default()));
+        } else if self.version == Version::V5 {
+            link.send(&goodbye(ReasonCode::ImplementationSpecificError));
+        }
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {

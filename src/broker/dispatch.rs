@@ -173,7 +173,7 @@ impl Broker {
         } else {
             None
         };
-        let mut batch = Batch { targets: Vec::new(), all_sent: true, any_online: false };
+        let mut batch = Batch { targets: Vec::new(), all_sent: true, is_awaited: false };
         for share in shares {
             self.deliver(
                 &share,
@@ -195,13 +195,20 @@ impl Broker {
                     inbound_qos2: inbound,
                     retained: replaced.as_ref().and_then(|r| r.version),
                     may_elide: batch.all_sent && publish.qos != QoS::ExactlyOnce && !publish.retain,
-                    keep_body: batch.any_online,
+                    keep_body: batch.is_awaited,
                 };
                 self.journal.complete(stored, batch.targets, completion);
-                Gate::Message(Arc::clone(stored))
+                let gate = Gate::Message(Arc::clone(stored));
+                // One that needs no commit for itself waits all the same for what became of its topic.
+                if replaced.is_some() && self.journal.is_open(&gate) {
+                    self.retained_gate(&route.topic)
+                } else {
+                    gate
+                }
             }
-            // Nothing was kept but, perhaps, the clearing of the topic; a kept message's commit comes after it.
-            None => replaced.as_ref().map_or(Gate::Open, |r| r.cleared.clone()),
+            // Nothing was kept but, perhaps, the clearing of the topic.
+            None if replaced.is_some() => self.retained_gate(&route.topic),
+            None => Gate::Open,
         };
         if let Some((id, own)) = origin.inbound_qos2.zip(own.as_mut()) {
             own.session.inbound.accept(id, gate.clone());
@@ -240,7 +247,7 @@ impl Broker {
         if share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0) {
             if online {
                 let mut packet = outgoing(publish, topic, &share.delivery);
-                if !state.session.deliver_at_most_once(&mut packet, topic) {
+                if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
                     self.drops.slow_reader(&slot.client_id);
                 }
                 touched.add(state.notify());
@@ -264,52 +271,14 @@ impl Broker {
             state.encode_ready(&slot.keep, now);
         }
         let sent = online && !state.session.outbound.has_backlog();
+        let is_awaited = online && !sent && state.session.outbound.sends_soon();
         self.reserve_numbers(slot, &mut state);
         touched.add(state.notify());
         drop(state);
         if is_target {
             batch.all_sent &= sent;
-            batch.any_online |= online;
+            batch.is_awaited |= is_awaited;
             batch.targets.push(Target { session: slot.no, seq, delivery: share.delivery.clone() });
-        }
-    }
-
-    /// A retained message for a new subscription of `slot`. QoS 0 is returned encoded, since it follows SUBACK.
-    pub(super) fn deliver_retained(
-        &self,
-        slot: &Arc<Slot>,
-        message: &Arc<Message>,
-        delivery: Delivery,
-        now: Timestamp,
-        out: &mut Vec<u8>,
-    ) {
-        if delivery.qos == QoS::AtMostOnce {
-            let state = slot.state();
-            if let Some(link) = &state.session.link {
-                let packet = message.to_packet(&delivery, now);
-                if packet.encoded_len(link.terms.version) <= link.terms.packet_bytes_max {
-                    packet.encode(link.terms.version, out);
-                } else {
-                    self.drops.slow_reader(&slot.client_id);
-                }
-            }
-            return;
-        }
-        let stored = slot.keep.persistent.then(|| self.journal.message(Arc::clone(message)));
-        let kept = match &stored {
-            Some(stored) => Kept::Journal { stored: Arc::clone(stored), target: 0 },
-            None => Kept::Memory { message: Arc::clone(message), after: Gate::Open },
-        };
-        let seq = {
-            let mut state = slot.state();
-            let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
-            self.reserve_numbers(slot, &mut state);
-            seq
-        };
-        if let Some(stored) = stored {
-            let may_elide = delivery.qos != QoS::ExactlyOnce;
-            let completion = Completion { may_elide, keep_body: true, ..Completion::default() };
-            self.journal.complete(&stored, vec![Target { session: slot.no, seq, delivery }], completion);
         }
     }
 }
@@ -318,7 +287,8 @@ impl Broker {
 struct Batch {
     targets: Vec<Target>,
     all_sent: bool,
-    any_online: bool,
+    /// Somebody online is about to be sent it: its body stays in memory.
+    is_awaited: bool,
 }
 
 impl Batch {

@@ -160,8 +160,8 @@ impl Keeper for Keep {
         }
     }
 
-    fn dropped(&self, seq: Seq, kept: &Kept, reason: DropReason) {
-        self.confirm(seq, kept);
+    fn dropped(&self, seq: Seq, kept: &Kept, reason: DropReason) -> Gate {
+        let gate = self.confirm(seq, kept);
         let (counter, why) = match reason {
             DropReason::QueueFull => (&self.drops.queue_full, "its queue is full, the oldest message goes"),
             DropReason::Expired => (&self.drops.expired, "its message expiry interval has passed"),
@@ -173,6 +173,7 @@ impl Keeper for Keep {
         if let Some(total) = counter.count() {
             warn!(client_id = &*self.client_id, total, "message dropped: {why}");
         }
+        gate
     }
 
     fn hurry(&self) {

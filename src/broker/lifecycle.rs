@@ -16,7 +16,7 @@ use super::{
 use crate::{
     codec::ReasonCode,
     message::{Delivery, expires_at},
-    store::{Gate, Record, Urgency, WillRecord},
+    store::{Record, Urgency, WillRecord},
     time::Timestamp,
 };
 
@@ -33,8 +33,9 @@ pub(super) struct Parting {
 }
 
 impl Broker {
-    /// Runs what is due: delayed wills, the end of sessions. Returns when to call again.
+    /// Runs what is due: delayed wills, the end of sessions, of retained messages. Returns when to call again.
     pub fn handle_timeout(&self, now: Timestamp) -> Timestamp {
+        self.expire_retained(now);
         let mut touched = Touched::default();
         loop {
             let Some(slot) = lock(&self.registry).pop_due(now) else { break };
@@ -87,6 +88,8 @@ impl Broker {
         for kept in state.session.outbound.unconfirmed() {
             slot.keep.write_now(kept);
         }
+        state.session.outbound.unload(&slot.keep);
+        let before = (state.record.expiry, state.record.will.is_some());
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
@@ -107,33 +110,33 @@ impl Broker {
                 due = state.record.will.take();
             }
         }
-        let mut urgency = wake_urgency(state.record.expiry);
         if let Some(will) = due {
             // Into the journal before the record that no longer has it; not under the lock, as it may be for its own
             // session.
             drop(state);
             self.publish_will(slot, will, now, touched);
             state = slot.state();
-            urgency = Urgency::Rides;
         }
         if state.ended {
             return;
         }
-        if state.record.will.is_some() {
-            urgency = Urgency::Rides;
-        }
+        // Only falling asleep as before may wait: a will that is due, published or taken back, or another expiry, may not.
+        let urgency = match before {
+            (expiry, false) if expiry == state.record.expiry => wake_urgency(expiry),
+            _ => Urgency::Rides,
+        };
         self.journal.append(Record::Session(Box::new(state.record.clone())), urgency);
         let next = next_due(&state);
         drop(state);
         lock(&self.registry).schedule(next, slot.no);
     }
 
-    /// Ends a session for good. Returns the gate of its end, or `None` if it had ended already.
-    pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> Option<Gate> {
+    /// Ends a session for good; `false` if another thread does or did.
+    pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
         let mut touched = Touched::default();
         let mut state = slot.state();
         if state.ended {
-            return None;
+            return false;
         }
         state.kick(ReasonCode::SessionTakenOver);
         state.ended = true;
@@ -159,8 +162,8 @@ impl Broker {
         }
         let gate = state.settled.clone();
         drop(state);
-        lock(&self.registry).remove(slot);
-        Some(gate)
+        lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));
+        true
     }
 
     /// Publishes a will taken from its session. Nobody is told when it cannot be kept: it is logged.
@@ -179,16 +182,16 @@ impl Broker {
         }
     }
 
-    /// Journals the next block of sequence numbers when the present one is half used.
-    pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) {
+    /// Journals the next block of sequence numbers when the present one is half used; `true` if it did.
+    pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) -> bool {
         if !slot.keep.persistent {
-            return;
+            return false;
         }
-        if let Some(until) = state.session.outbound.wanted_reservation() {
-            state.record.seq_reserved = until;
-            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
-            state.session.outbound.reserving(until, gate);
-        }
+        let Some(until) = state.session.outbound.wanted_reservation(&slot.keep) else { return false };
+        state.record.seq_reserved = until;
+        let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
+        state.session.outbound.reserving(until, gate);
+        true
     }
 }
 

@@ -24,6 +24,8 @@ mod registry;
 mod retained;
 mod slot;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
@@ -92,6 +94,23 @@ impl Broker {
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
         let (journal, recovered) = Journal::open(folder, store, wall)?;
+        Ok(Self::recover(config, journal, recovered))
+    }
+
+    /// The same on any medium, for simulations: [`Broker::set_clock`] takes the place of [`Broker::start`], and nothing
+    /// is committed on its own.
+    #[cfg(test)]
+    fn open_on(
+        config: Config,
+        medium: Box<dyn store::medium::Medium>,
+        store: store::Config,
+        wall: WallClock,
+    ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        let (journal, recovered) = Journal::open_on(medium, store, wall)?;
+        Ok(Self::recover(config, journal, recovered))
+    }
+
+    fn recover(config: Config, journal: Journal, recovered: store::Recovered) -> (Arc<Self>, Timestamp) {
         let now = recovered.now;
         let first = NonZeroU64::new(recovered.next_session).unwrap_or(NonZeroU64::MIN);
         let broker = Arc::new(Self {
@@ -116,7 +135,7 @@ impl Broker {
         }
         let source: Arc<dyn store::SnapshotSource> = Arc::clone(&broker) as _;
         broker.journal.set_snapshot_source(Arc::downgrade(&source));
-        Ok((broker, now))
+        (broker, now)
     }
 
     /// Gives the broker its clock, which reads the time line and the wall clock, and starts the journal's threads.
@@ -124,6 +143,13 @@ impl Broker {
         // A second start would be a second clock: the first stays.
         let clock = self.clock.get_or_init(|| clock);
         self.journal.start(Arc::clone(clock))
+    }
+
+    /// Gives the broker a clock and starts no threads.
+    #[cfg(test)]
+    fn set_clock(&self, clock: store::Clock) {
+        let clock = self.clock.get_or_init(|| clock);
+        self.journal.set_clock(Arc::clone(clock));
     }
 
     /// The time now, by the clock given to [`Broker::start`]; before that, the time at which the broker was opened.

@@ -21,8 +21,19 @@ impl Connection {
         now: Timestamp,
         touched: &mut Touched,
     ) -> Result<(), Ending> {
+        // [MQTT-3.3.4-6]
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Ending::Refused(
+                ReasonCode::ProtocolError,
+                "a subscription identifier from a client",
+            ));
+        }
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
+        }
+        // [MQTT-3.3.4-6]
+        if !publish.properties.subscription_ids.is_empty() {
+            return Err(Ending::Refused(ReasonCode::ProtocolError, "a subscription identifier in a PUBLISH"));
         }
         let aliased;
         let topic = if publish.properties.topic_alias.is_some() {
@@ -135,11 +146,11 @@ impl Connection {
         let v5 = self.version == Version::V5;
         self.with_state(|state, slot| {
             let held = state.session.inbound.release(id);
-            let gate = if held && slot.keep.persistent {
-                slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now)
-            } else {
-                AT_ONCE
-            };
+            if held && slot.keep.persistent {
+                let gate = slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now);
+                state.session.inbound.releasing(gate);
+            }
+            let gate = state.session.inbound.released().unwrap_or(AT_ONCE);
             let reason = if held || !v5 { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
             if let Some(link) = &mut state.session.link {
                 link.answer(gate, Answer::Pubcomp(id, reason));

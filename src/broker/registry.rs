@@ -6,18 +6,25 @@ use std::{
 };
 
 use super::slot::Slot;
-use crate::{message::SessionNo, time::Timestamp};
+use crate::{message::SessionNo, store::Gate, time::Timestamp};
 
 /// All sessions.
 pub(super) struct Registry {
     by_client_id: HashMap<Arc<str>, Arc<Slot>>,
     by_no: HashMap<SessionNo, Arc<Slot>>,
     next_no: SessionNo,
-    /// Moments at which a session is looked at: a will is due, or the session ends. One a session at most, which may be
-    /// too early but is never too late.
+    /// Moments at which a session is looked at: a will is due, or the session ends. One for each session at most, and
+    /// it may be too early: a device that wakes every minute moves its end sixty times an hour.
     due: BTreeSet<(Timestamp, SessionNo)>,
-    due_of: HashMap<SessionNo, Timestamp>,
+    due_at: HashMap<SessionNo, Timestamp>,
+    /// The ends of sessions that may not be durable yet.
+    ending: HashMap<Arc<str>, Gate>,
+    /// How many of them there may be before the durable ones are taken out.
+    ending_max: usize,
 }
+
+/// Fewer ends of sessions than this are not gone through.
+const ENDING_MIN: usize = 64;
 
 impl Registry {
     pub(super) fn new(next_no: SessionNo) -> Self {
@@ -26,7 +33,9 @@ impl Registry {
             by_no: HashMap::new(),
             next_no,
             due: BTreeSet::new(),
-            due_of: HashMap::new(),
+            due_at: HashMap::new(),
+            ending: HashMap::new(),
+            ending_max: 0,
         }
     }
 
@@ -58,25 +67,38 @@ impl Registry {
         self.by_no.insert(slot.no, Arc::clone(slot));
     }
 
-    /// Takes the session out, unless the client id has a newer one already.
-    pub(super) fn remove(&mut self, slot: &Slot) {
+    /// Takes the session out, unless the client id has a newer one already. Its end is durable behind `gone`.
+    pub(super) fn remove(&mut self, slot: &Slot, gone: Gate, is_open: impl Fn(&Gate) -> bool) {
         self.by_no.remove(&slot.no);
-        if let Some(at) = self.due_of.remove(&slot.no) {
+        if let Some(at) = self.due_at.remove(&slot.no) {
             self.due.remove(&(at, slot.no));
+        }
+        // All but the last few commits' are open: this keeps what is left small.
+        if self.ending.len() >= ENDING_MIN && self.ending.len() >= self.ending_max {
+            self.ending.retain(|_, gate| !is_open(gate));
+            self.ending_max = 2 * self.ending.len();
+        }
+        if !is_open(&gone) {
+            self.ending.insert(Arc::clone(&slot.client_id), gone);
         }
         if self.by_client_id.get(&slot.client_id).is_some_and(|s| s.no == slot.no) {
             self.by_client_id.remove(&slot.client_id);
         }
     }
 
-    /// Looks at the session at `at`, or earlier if it has been scheduled for that already: a device that wakes every
-    /// minute must not leave a moment behind each time.
+    /// The gate behind which the client's former session is gone.
+    pub(super) fn gone(&self, client_id: &str) -> Gate {
+        self.ending.get(client_id).cloned().unwrap_or(Gate::Open)
+    }
+
+    /// Has the session looked at at this moment, or earlier.
     pub(super) fn schedule(&mut self, at: Timestamp, no: SessionNo) {
-        if at == Timestamp::NEVER || self.due_of.get(&no).is_some_and(|earlier| *earlier <= at) {
+        let sooner = self.due_at.get(&no).is_none_or(|before| at < *before);
+        if at == Timestamp::NEVER || !sooner || !self.by_no.contains_key(&no) {
             return;
         }
-        if let Some(later) = self.due_of.insert(no, at) {
-            self.due.remove(&(later, no));
+        if let Some(before) = self.due_at.insert(no, at) {
+            self.due.remove(&(before, no));
         }
         self.due.insert((at, no));
     }
@@ -85,7 +107,7 @@ impl Registry {
     pub(super) fn pop_due(&mut self, now: Timestamp) -> Option<Arc<Slot>> {
         while let Some(&(at, no)) = self.due.first().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, no));
-            self.due_of.remove(&no);
+            self.due_at.remove(&no);
             if let Some(slot) = self.by_no(no) {
                 return Some(slot);
             }
@@ -95,5 +117,10 @@ impl Registry {
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.due.first().map(|&(at, _)| at)
+    }
+
+    #[cfg(test)]
+    pub(super) fn due_len(&self) -> usize {
+        self.due.len()
     }
 }

@@ -1,12 +1,20 @@
 //! Retained messages: one per topic, bounded, each with a version that tells the journal which is the latest.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
-use super::{Broker, Config, dispatch::Refused, slot::lock};
+use super::{
+    Broker, Config,
+    connection::AT_ONCE,
+    dispatch::Refused,
+    keep::Kept,
+    slot::{Slot, State, lock},
+};
 use crate::{
-    message::Message,
+    codec::QoS,
+    message::{Delivery, Message},
     routing::Retained,
-    store::{Gate, Journal, RecoveredRetained, Stored},
+    session::Answer,
+    store::{Completion, Gate, Journal, RecoveredRetained, Stored, Target},
     time::Timestamp,
     topic::{TopicFilter, TopicName},
 };
@@ -21,6 +29,8 @@ pub(super) struct RetainedValue {
 /// All of them.
 pub(super) struct RetainedMessages {
     by_topic: Retained<RetainedValue>,
+    /// The topics whose value expires, by when.
+    expiring: BTreeSet<(Timestamp, TopicName)>,
     bytes: usize,
     next_version: u64,
     /// The latest clearing: who clears a topic that is clear already waits for it too.
@@ -33,42 +43,73 @@ pub(super) struct Replaced {
     pub(super) version: Option<u64>,
     /// The value before: the journal forgets it once its successor is handed over.
     old: Option<RetainedValue>,
-    /// Opens when a cleared topic stays cleared after a crash.
-    pub(super) cleared: Gate,
 }
 
 impl RetainedMessages {
     pub(super) fn recover(recovered: Vec<RecoveredRetained>, next_version: u64) -> Self {
-        let mut all = Self { by_topic: Retained::new(), bytes: 0, next_version, last_cleared: Gate::Open };
+        let mut all = Self {
+            by_topic: Retained::new(),
+            expiring: BTreeSet::new(),
+            bytes: 0,
+            next_version,
+            last_cleared: Gate::Open,
+        };
         for RecoveredRetained { stored, message, .. } in recovered {
-            all.bytes += message.size_bytes();
-            let topic = message.topic.clone();
-            all.by_topic.set(&topic, RetainedValue { message, stored });
+            all.put(RetainedValue { message, stored });
         }
         all
     }
 
     /// Sets a topic's value. The version is taken under the same lock: memory and journal agree on the order.
-    fn set(&mut self, topic: &TopicName, value: RetainedValue, config: &Config) -> Result<Replaced, Refused> {
-        let old_bytes = self.by_topic.get(topic).map(|v| v.message.size_bytes());
+    fn set(&mut self, value: RetainedValue, config: &Config) -> Result<Replaced, Refused> {
+        let old_bytes = self.by_topic.get(&value.message.topic).map(|v| v.message.size_bytes());
         let bytes = self.bytes - old_bytes.unwrap_or(0) + value.message.size_bytes();
         let count = self.by_topic.len() + usize::from(old_bytes.is_none());
         if bytes > config.retained_bytes_max || count > config.retained_messages_max {
             return Err(Refused::RetainedFull);
         }
-        self.bytes = bytes;
         let version = self.take_version();
-        let old = self.by_topic.set(topic, value);
-        Ok(Replaced { version: Some(version), old, cleared: Gate::Open })
+        Ok(Replaced { version: Some(version), old: self.put(value) })
+    }
+
+    fn put(&mut self, value: RetainedValue) -> Option<RetainedValue> {
+        let message = Arc::clone(&value.message);
+        let old = self.by_topic.set(&message.topic, value);
+        if let Some(old) = &old {
+            self.took_out(&old.message);
+        }
+        self.bytes += message.size_bytes();
+        if message.expires_at != Timestamp::NEVER {
+            self.expiring.insert((message.expires_at, message.topic.clone()));
+        }
+        old
+    }
+
+    fn remove(&mut self, topic: &TopicName) -> Option<RetainedValue> {
+        let old = self.by_topic.remove(topic)?;
+        self.took_out(&old.message);
+        Some(old)
+    }
+
+    fn took_out(&mut self, message: &Message) {
+        self.bytes -= message.size_bytes();
+        if message.expires_at != Timestamp::NEVER {
+            self.expiring.remove(&(message.expires_at, message.topic.clone()));
+        }
+    }
+
+    /// Takes out a value whose time has passed.
+    fn pop_expired(&mut self, now: Timestamp) -> Option<RetainedValue> {
+        let (_, topic) = self.expiring.first().filter(|(at, _)| *at <= now)?.clone();
+        self.remove(&topic)
     }
 
     fn clear(&mut self, topic: &TopicName, journal: &Journal) -> Replaced {
-        if let Some(old) = self.by_topic.remove(topic) {
-            self.bytes -= old.message.size_bytes();
+        if let Some(old) = self.remove(topic) {
             let version = self.take_version();
             self.last_cleared = journal.unretain(&old.stored, Some((topic.clone(), version)));
         }
-        Replaced { version: None, old: None, cleared: self.last_cleared.clone() }
+        Replaced { version: None, old: None }
     }
 
     fn take_version(&mut self) -> u64 {
@@ -89,9 +130,20 @@ impl Broker {
         match message.zip(stored) {
             Some((message, stored)) => {
                 let value = RetainedValue { message: Arc::clone(message), stored: Arc::clone(stored) };
-                retained.set(topic, value, &self.config)
+                retained.set(value, &self.config)
             }
             None => Ok(retained.clear(topic, &self.journal)),
+        }
+    }
+
+    /// Opens when the topic's value of now is durable, or a cleared topic stays cleared after a crash. A publisher whose
+    /// value was replaced before it was complete waits for the one that replaced it: its own is never written, and
+    /// until the other is, a crash would bring back the one before both.
+    pub(super) fn retained_gate(&self, topic: &TopicName) -> Gate {
+        let retained = lock(&self.retained);
+        match retained.by_topic.get(topic) {
+            Some(value) => Gate::Message(Arc::clone(&value.stored)),
+            None => retained.last_cleared.clone(),
         }
     }
 
@@ -100,6 +152,25 @@ impl Broker {
         if let Some(old) = &replaced.old {
             self.journal.unretain(&old.stored, None);
         }
+    }
+
+    /// Lets go of what has expired. The journal needs no word of it: after a restart it has expired again.
+    pub(super) fn expire_retained(&self, now: Timestamp) {
+        loop {
+            let expired = lock(&self.retained).pop_expired(now);
+            let Some(expired) = expired else { return };
+            self.journal.unretain(&expired.stored, None);
+        }
+    }
+
+    /// How many retained messages match; `None` if more than `messages_max`.
+    pub(super) fn count_retained(&self, filter: &TopicFilter, messages_max: usize) -> Option<usize> {
+        let mut count = 0;
+        lock(&self.retained).by_topic.lookup(filter, &mut |_| {
+            count += 1;
+            if count > messages_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (count <= messages_max).then_some(count)
     }
 
     /// The retained messages that match, unexpired.
@@ -112,5 +183,44 @@ impl Broker {
             ControlFlow::Continue(())
         });
         found
+    }
+
+    /// Gives the session a retained message for a new subscription. What a persistent session has to keep of it is
+    /// returned, to be completed when the session's lock is free.
+    pub(super) fn deliver_retained(
+        &self,
+        slot: &Slot,
+        state: &mut State,
+        message: Arc<Message>,
+        delivery: Delivery,
+        now: Timestamp,
+    ) -> Option<(Arc<Stored>, Target)> {
+        if delivery.qos == QoS::AtMostOnce {
+            let link = state.session.link.as_mut()?;
+            let bytes = message.to_packet(&delivery, now).encoded_len(link.terms.version);
+            if bytes > link.terms.packet_bytes_max {
+                self.drops.slow_reader(&slot.client_id);
+            } else {
+                link.answer(AT_ONCE, Answer::Retained(message, delivery));
+            }
+            return None;
+        }
+        if !slot.keep.persistent {
+            let kept = Kept::Memory { message, after: Gate::Open };
+            state.session.outbound.deliver(&slot.keep, kept, delivery);
+            return None;
+        }
+        let stored = self.journal.message(message);
+        let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };
+        let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
+        self.reserve_numbers(slot, state);
+        Some((stored, Target { session: slot.no, seq, delivery }))
+    }
+
+    /// Hands to the journal what `deliver_retained` returned.
+    pub(super) fn complete_retained(&self, stored: &Arc<Stored>, target: Target) {
+        let may_elide = target.delivery.qos != QoS::ExactlyOnce;
+        let completion = Completion { may_elide, keep_body: true, ..Completion::default() };
+        self.journal.complete(stored, vec![target], completion);
     }
 }

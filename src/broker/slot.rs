@@ -119,11 +119,12 @@ impl State {
     pub(super) fn kick(&mut self, reason: ReasonCode) {
         let Some(connection) = self.connection.take() else { return };
         let mut bytes = Vec::new();
-        if let Some(link) = self.session.link.take() {
-            bytes = link.out;
-            if link.terms.version == Version::V5 {
-                goodbye(reason).encode(Version::V5, &mut bytes);
+        if let Some(mut link) = self.session.link.take() {
+            // [MQTT-3.14.0-1]
+            if link.terms.version == Version::V5 && link.is_greeted() {
+                link.send(&goodbye(reason));
             }
+            bytes = link.out;
         }
         connection.farewell.leave(bytes, reason);
         if let Some(waker) = connection.waker {

@@ -19,21 +19,30 @@ use crate::{
     topic::TopicFilter,
 };
 
-/// A filter that was granted, and whether its retained messages are wanted.
+/// A filter that was granted.
 struct Granted {
     filter: TopicFilter,
     terms: SubscriptionTerms,
-    send_retained: bool,
+    /// How many retained messages it gets; 0 when none are wanted.
+    retained: usize,
 }
 
 impl Connection {
-    pub(super) fn handle_subscribe(&self, subscribe: &Subscribe<'_>, now: Timestamp) -> Result<(), Ending> {
+    /// Returns how many retained messages were sent.
+    pub(super) fn handle_subscribe(
+        &self,
+        subscribe: &Subscribe<'_>,
+        now: Timestamp,
+    ) -> Result<usize, Ending> {
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::new();
+        // A megabyte of SUBSCRIBE holds a hundred thousand filters that match everything.
+        let mut retained_left = self.broker.config.retained_messages_max;
         for asked in &subscribe.filters {
-            match self.subscribe(asked, subscribe.subscription_id)? {
+            match self.subscribe(asked, subscribe.subscription_id, retained_left)? {
                 Ok(grant) => {
                     reasons.push(granted_reason(grant.terms.options.qos));
+                    retained_left = retained_left.saturating_sub(grant.retained);
                     granted.push(grant);
                 }
                 Err(reason) => reasons.push(reason),
@@ -42,14 +51,18 @@ impl Connection {
         let suback =
             Suback { packet_id: subscribe.packet_id, reasons, properties: ReasonProperties::default() };
         self.answer_settled(&Packet::Suback(suback), Answer::Suback)?;
-        self.send_retained(&granted, now)
+        for grant in granted.iter().filter(|g| g.retained > 0) {
+            self.send_retained(grant, now)?;
+        }
+        Ok(granted.iter().map(|g| g.retained).sum())
     }
 
-    /// One filter: `Err(reason)` refuses it alone.
+    /// One filter: `Err(reason)` refuses it alone, as when more than `retained_max` retained messages would follow.
     fn subscribe(
         &self,
         asked: &SubscribeFilter<'_>,
         id: Option<u32>,
+        retained_max: usize,
     ) -> Result<Result<Granted, ReasonCode>, Ending> {
         let Ok(filter) = TopicFilter::parse(asked.filter) else {
             return Ok(Err(ReasonCode::TopicFilterInvalid));
@@ -66,6 +79,16 @@ impl Connection {
             if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
                 return Err(ReasonCode::QuotaExceeded);
             }
+            // [MQTT-3.8.4-4] and section 3.3.1.3; a shared subscription gets no retained messages.
+            let wants_retained = !shared
+                && match asked.options.retain_handling {
+                    RetainHandling::Send => true,
+                    RetainHandling::SendIfNew => before.is_none(),
+                    RetainHandling::DoNotSend => false,
+                };
+            let retained =
+                if wants_retained { broker.count_retained(&filter, retained_max) } else { Some(0) };
+            let retained = retained.ok_or(ReasonCode::QuotaExceeded)?;
             // A device subscribes anew at each wake: what has not changed is not written.
             if before != Some(terms) {
                 state.session.subscriptions.insert(filter.clone(), terms);
@@ -77,14 +100,7 @@ impl Connection {
                         slot.keep.journal.append(Record::Subscribed(slot.no, record), Urgency::Now);
                 }
             }
-            // [MQTT-3.8.4-4] and section 3.3.1.3; a shared subscription gets no retained messages.
-            let send_retained = !shared
-                && match asked.options.retain_handling {
-                    RetainHandling::Send => true,
-                    RetainHandling::SendIfNew => before.is_none(),
-                    RetainHandling::DoNotSend => false,
-                };
-            Ok(Granted { filter: filter.clone(), terms, send_retained })
+            Ok(Granted { filter: filter.clone(), terms, retained })
         })
     }
 
@@ -104,27 +120,26 @@ impl Connection {
         })
     }
 
-    fn send_retained(&self, granted: &[Granted], now: Timestamp) -> Result<(), Ending> {
-        let mut at_most_once = Vec::new();
-        for Granted { filter, terms, .. } in granted.iter().filter(|g| g.send_retained) {
-            for message in self.broker.retained_for(filter, now) {
+    /// Looked up and queued under the session's lock: a newer value waits for it, and comes after the one found.
+    fn send_retained(&self, grant: &Granted, now: Timestamp) -> Result<(), Ending> {
+        let Granted { filter, terms, .. } = grant;
+        let broker = &self.broker;
+        let stored = self.with_state(|state, slot| {
+            let found = broker.retained_for(filter, now).into_iter().filter_map(|message| {
                 let delivery = Delivery {
                     qos: message.qos.min(terms.options.qos),
                     // [MQTT-3.3.1-8]
                     retain: true,
                     subscription_ids: terms.id.into_iter().collect(),
                 };
-                self.broker.deliver_retained(&self.slot, &message, delivery, now, &mut at_most_once);
-            }
+                broker.deliver_retained(slot, state, message, delivery, now)
+            });
+            found.collect::<Vec<_>>()
+        })?;
+        for (stored, target) in stored {
+            broker.complete_retained(&stored, target);
         }
-        if at_most_once.is_empty() {
-            return Ok(());
-        }
-        self.with_state(|state, _| {
-            if let Some(link) = &mut state.session.link {
-                link.answer(super::connection::AT_ONCE, Answer::Encoded(at_most_once));
-            }
-        })
+        Ok(())
     }
 
     pub(super) fn handle_unsubscribe(&self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Ending> {

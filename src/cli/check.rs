@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use clap::Args;
+
 use super::{
     Failure,
     certs::{self, Present},
@@ -10,25 +12,52 @@ use super::{
 };
 use crate::{config::Config, net::listener::Transport};
 
-/// Prints one line when all is right; else returns every mistake.
-pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
-    let config = args.load()?;
+/// What is to be checked.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Prints the configuration in force, defaults included, as a file that --config takes
+    #[arg(short = 'T', long)]
+    show: bool,
+}
+
+/// Prints one line when all is right, or the configuration if that is asked for; else returns every mistake.
+pub fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let config = args.config.load()?;
+    // Before the certificates: who looks for the wrong one wants to see where it is looked for.
+    if args.show {
+        say(&shown(&config, &args.config.source())?);
+    }
     let problems = certificate_problems(&config);
     if !problems.is_empty() {
         return Err(Failure::Runtime(problems.join("\ndormouse: ")));
     }
+    if !args.show {
+        say(&verdict(&config, &args.config.source()));
+    }
+    Ok(())
+}
+
+/// The configuration as a file; the comment at its top says where it came from.
+fn shown(config: &Config, source: &str) -> Result<String, Failure> {
+    let toml = config.to_toml().map_err(|error| Failure::Runtime(error.to_string()))?;
+    // A name with a line break in it must not end the comment.
+    let source = source.replace(char::is_control, "?");
+    Ok(format!("# {source}, with flags and variables on top.\n{toml}"))
+}
+
+fn verdict(config: &Config, source: &str) -> String {
     let listeners = match config.listeners.len() {
         1 => "1 listener".to_owned(),
         n => format!("{n} listeners"),
     };
-    let source = args.source();
-    let mut text = format!("{source}: ok, {listeners}, data in {}\n", config.store.path.display());
+    let mut text = format!("{source}: ok, {listeners}, data in {}\n", config.data.display());
     if let Some(certs) = config.development_certs().filter(|dir| matches!(certs::present(dir), Present::None))
     {
         let _ = writeln!(text, "the first start makes development certificates in {}", certs.display());
     }
-    say(&text);
-    Ok(())
+    text
 }
 
 fn certificate_problems(config: &Config) -> Vec<String> {
@@ -39,13 +68,14 @@ fn certificate_problems(config: &Config) -> Vec<String> {
         Some(Present::All | Present::None) | None => {}
     }
     for listener in &config.listeners {
-        let Transport::Tls(tls) = &listener.transport else { continue };
+        let Transport::Tls(tls) = &listener.socket.transport else { continue };
         // Those that are not made yet are no mistake.
         let to_be_made = development.is_some_and(|dir| {
             tls.certificate.starts_with(dir) && matches!(certs::present(dir), Present::None)
         });
         if !to_be_made {
-            problems.extend(tls.problems().iter().map(|why| format!("listener {}: {why}", listener.name)));
+            problems
+                .extend(tls.problems().iter().map(|why| format!("listener {}: {why}", listener.socket.name)));
         }
     }
     problems

@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ConfigErrors;
 use certs::CertsArgs;
+use check::CheckArgs;
 use config_args::ConfigArgs;
 
 /// The MQTT broker for devices that sleep.
@@ -34,7 +35,7 @@ enum Command {
     /// Serves; the same as no command at all
     Serve(ConfigArgs),
     /// Says whether the configuration and its certificates are right, without serving
-    Check(ConfigArgs),
+    Check(CheckArgs),
     /// Makes a development CA, and a server's and a client's certificate signed by it
     Certs(CertsArgs),
 }
@@ -53,6 +54,7 @@ pub enum Failure {
 const AFTER_HELP: &str = "\
 Without a file, dormouse serves this machine only: plain MQTT on 127.0.0.1:1883 and TLS on 127.0.0.1:8883, with
 development certificates in ./certs, made at the first start, and its data in ./data.
+`dormouse check --show` prints the configuration in force.
 
 Exit codes: 0 success, 1 something went wrong, 2 command line not understood, 78 configuration not right.";
 

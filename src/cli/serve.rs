@@ -17,13 +17,13 @@ use crate::{
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     let config = args.load()?;
     logging::init(config.log);
-    open_files::allow(config.limits.connections_max);
+    open_files::allow(config.network.connections_max);
     if let Some(dir) = config.development_certs() {
         // A listener on an address of its own is reached by it.
         let names: Vec<String> = config
             .listeners
             .iter()
-            .map(|listener| listener.bind.ip())
+            .map(|listener| listener.socket.bind.ip())
             .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
             .map(|ip| ip.to_string())
             .collect();
@@ -33,7 +33,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
     }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        data = %config.store.path.display(),
+        data = %config.data.display(),
         durability = promise(config.store.durability),
         "starting"
     );
@@ -45,7 +45,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
 fn greeting(config: &Config, started: &Started) -> String {
     let mut text = format!("dormouse {}\n", env!("CARGO_PKG_VERSION"));
     for (listener, address) in config.listeners.iter().zip(&started.listeners) {
-        let security = match &listener.transport {
+        let security = match &listener.socket.transport {
             Transport::Tcp => "not encrypted".to_owned(),
             Transport::Tls(tls) => {
                 let version = match tls.version_min {
@@ -62,7 +62,7 @@ fn greeting(config: &Config, started: &Started) -> String {
         };
         let _ = writeln!(text, "  listening   {}://{address}  ({security})", listener.scheme());
     }
-    let _ = writeln!(text, "  data        {}", config.store.path.display());
+    let _ = writeln!(text, "  data        {}", config.data.display());
     let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
     if let Some(client) = client_options(config, started) {
         let _ = writeln!(
@@ -91,7 +91,7 @@ fn client_options(config: &Config, started: &Started) -> Option<String> {
     let mut plain = None;
     for (listener, address) in config.listeners.iter().zip(&started.listeners) {
         let place = format!("-h {} -p {}", host(*address), address.port());
-        match (&listener.transport, development) {
+        match (&listener.socket.transport, development) {
             (Transport::Tls(tls), Some(dir)) if tls.certificate.starts_with(dir) => {
                 let own = match tls.client_certificates {
                     ClientCertificates::Required(_) => format!(
@@ -129,7 +129,8 @@ mod tests {
 
     fn greeted(text: &str, overrides: &Overrides) -> String {
         let config = Config::from_toml(Path::new("x.toml"), text, overrides).unwrap();
-        let started = Started { listeners: config.listeners.iter().map(|listener| listener.bind).collect() };
+        let started =
+            Started { listeners: config.listeners.iter().map(|listener| listener.socket.bind).collect() };
         greeting(&config, &started)
     }
 

@@ -200,12 +200,34 @@ impl<'d> Section<'d> {
         self.read(key, target, |value| parse_duration_value(value, range).map(Some));
     }
 
-    /// Reads a size like `"16MiB"` within `range`, in bytes.
-    pub(super) fn size(&mut self, key: &'static str, target: &mut usize, range: &RangeInclusive<usize>) {
+    /// Reads a duration of whole seconds within `range` for which there is no default.
+    pub(super) fn optional_seconds(
+        &mut self,
+        key: &'static str,
+        target: &mut Option<u16>,
+        range: &RangeInclusive<u16>,
+    ) {
+        let seconds = |count: &u16| Duration::from_secs(u64::from(*count));
+        let range = seconds(range.start())..=seconds(range.end());
+        self.read(key, target, |value| {
+            let duration = parse_duration_value(value, &range)?;
+            let whole = u16::try_from(duration.as_secs()).ok().filter(|count| seconds(count) == duration);
+            whole.map(Some).ok_or_else(|| "is not in whole seconds".to_owned())
+        });
+    }
+
+    /// Reads a size like `"16MiB"` within `range`, in bytes. Whatever the range admits must fit into `T`.
+    pub(super) fn size<T: TryFrom<usize>>(
+        &mut self,
+        key: &'static str,
+        target: &mut T,
+        range: &RangeInclusive<usize>,
+    ) {
         self.read(key, target, |value| {
             let bytes = value.as_str().and_then(parse_size);
             let bytes = bytes.ok_or("is not a size; use e.g. \"512B\", \"64KiB\" or \"16MiB\"")?;
-            within(bytes, range, |bytes| format!("\"{}\"", show_size(*bytes)))
+            let bytes = within(bytes, range, |bytes| format!("\"{}\"", show_size(*bytes)))?;
+            T::try_from(bytes).map_err(|_| "is too large".to_owned())
         });
     }
 

@@ -7,9 +7,14 @@ use std::{
     time::Duration,
 };
 
-use super::{document::Section, value::Choice};
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{Choice, show_choice, show_duration},
+};
 use crate::net::{
-    listener::Transport,
+    listener::{ListenerConfig, Transport},
     tls::{ClientCertificates, TlsConfig, TlsVersion},
 };
 
@@ -21,15 +26,36 @@ const TLS_KEYS: [&str; 6] =
 /// One listening socket. A listener that other machines can reach either requires client certificates or says
 /// `allow_anonymous` in so many words; nothing else passes validation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ListenerConfig {
-    /// Its name in the log, unique. Default `tcp://ADDRESS` or `tls://ADDRESS`.
-    pub name: String,
-    /// The address and port. Port 0 lets the system choose one.
-    pub bind: SocketAddr,
+pub struct Listener {
+    /// The socket. Its name is unique, and `tcp://ADDRESS` or `tls://ADDRESS` when the user gave none.
+    pub socket: ListenerConfig,
     /// Whether clients that show nothing may come from other machines. Default no.
     pub allow_anonymous: bool,
-    /// What runs below MQTT.
-    pub transport: Transport,
+}
+
+/// One entry as it is written.
+#[derive(Serialize)]
+pub(super) struct RawListener<'c> {
+    /// None when it is made from the address, which is no name a user may give.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'c str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    bind: SocketAddr,
+    allow_anonymous: bool,
+    #[serde(flatten)]
+    tls: Option<RawTls<'c>>,
+}
+
+#[derive(Serialize)]
+struct RawTls<'c> {
+    certificate: &'c Path,
+    key: &'c Path,
+    client_certificates: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_ca: Option<&'c Path>,
+    handshake_timeout: String,
+    min_version: &'static str,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +71,7 @@ enum Ask {
     Required,
 }
 
-impl ListenerConfig {
+impl Listener {
     /// What is listened to when nothing else is said: both transports, on this machine only.
     pub fn defaults(certs: &Path) -> Vec<Self> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
@@ -57,7 +83,7 @@ impl ListenerConfig {
 
     /// The scheme of its address: `tcp` or `tls`.
     pub fn scheme(&self) -> &'static str {
-        match self.transport {
+        match self.socket.transport {
             Transport::Tcp => "tcp",
             Transport::Tls(_) => "tls",
         }
@@ -79,12 +105,12 @@ impl ListenerConfig {
         let mut listeners: Vec<Self> = Vec::with_capacity(sections.len());
         for mut section in sections {
             if let Some(listener) = Self::read(&mut section, certs) {
-                let same_place = |other: &&Self| listener.bind.port() != 0 && other.bind == listener.bind;
-                if let Some(other) = listeners.iter().find(same_place) {
-                    section
-                        .complain("bind", format!("{} is taken by listener `{}`", listener.bind, other.name));
-                } else if listeners.iter().any(|other| section.has("name") && other.name == listener.name) {
-                    section.complain("name", format!("`{}` is the name of another listener", listener.name));
+                let (bind, name) = (listener.socket.bind, &listener.socket.name);
+                let same_place = |other: &&Self| other.has_address(bind);
+                if let Some(Self { socket: other, .. }) = listeners.iter().find(same_place) {
+                    section.complain("bind", format!("{bind} is taken by listener `{}`", other.name));
+                } else if listeners.iter().any(|other| section.has("name") && other.socket.name == *name) {
+                    section.complain("name", format!("`{name}` is the name of another listener"));
                 }
                 listeners.push(listener);
             }
@@ -93,26 +119,33 @@ impl ListenerConfig {
         listeners
     }
 
+    /// Whether it takes this address for itself; port 0 never collides.
+    pub(super) fn has_address(&self, address: SocketAddr) -> bool {
+        address.port() != 0 && self.socket.bind == address
+    }
+
     /// Why it must not listen where it does, if so.
     pub(super) fn exposure(&self) -> Option<String> {
-        let open = !self.bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
+        let ListenerConfig { bind, transport, .. } = &self.socket;
+        let open = !bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
         let required = matches!(
-            &self.transport,
+            transport,
             Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required(_), .. })
         );
         (open && !required).then(|| {
             format!(
-                "{} can be reached from other machines and would let anybody in; require client certificates \
-                 (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true",
-                self.bind
+                "{bind} can be reached from other machines and would let anybody in; require client certificates \
+                 (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true"
             )
         })
     }
 
     fn named_after_address(bind: SocketAddr, transport: Transport) -> Self {
-        let mut listener = Self { name: String::new(), bind, allow_anonymous: false, transport };
-        listener.name = format!("{}://{bind}", listener.scheme());
-        listener
+        let socket = match transport {
+            Transport::Tcp => ListenerConfig::tcp(format!("tcp://{bind}"), bind),
+            Transport::Tls(tls) => ListenerConfig::tls(format!("tls://{bind}"), bind, tls),
+        };
+        Self { socket, allow_anonymous: false }
     }
 
     fn read(section: &mut Section<'_>, certs: &Path) -> Option<Self> {
@@ -136,7 +169,9 @@ impl ListenerConfig {
             Kind::Tls => Transport::Tls(tls),
         };
         let mut listener = Self::named_after_address(bind?, transport);
-        listener.name = name.unwrap_or(listener.name);
+        if let Some(name) = name {
+            listener.socket.name = name.into();
+        }
         listener.allow_anonymous = allow_anonymous;
         if let Some(why) = listener.exposure() {
             section.complain("bind", why);
@@ -145,13 +180,44 @@ impl ListenerConfig {
     }
 }
 
-/// The development certificates, and the defaults of the rest. A handshake may take 10 s: a small device needs seconds for
-/// its signature.
-fn development_tls(certs: &Path) -> TlsConfig {
-    TlsConfig {
-        handshake_timeout: Duration::from_secs(10),
-        ..TlsConfig::new(certs.join("server.crt"), certs.join("server.key"))
+impl<'c> RawListener<'c> {
+    pub(super) fn of(listener: &'c Listener) -> Self {
+        let ListenerConfig { name, bind, transport, .. } = &listener.socket;
+        let made_from_address = **name == format!("{}://{bind}", listener.scheme());
+        Self {
+            name: (!made_from_address).then_some(name),
+            kind: listener.scheme(),
+            bind: *bind,
+            allow_anonymous: listener.allow_anonymous,
+            tls: match transport {
+                Transport::Tcp => None,
+                Transport::Tls(tls) => Some(RawTls::of(tls)),
+            },
+        }
     }
+}
+
+impl<'c> RawTls<'c> {
+    fn of(tls: &'c TlsConfig) -> Self {
+        let (ask, client_ca) = match &tls.client_certificates {
+            ClientCertificates::None => (Ask::None, None),
+            ClientCertificates::Optional(ca) => (Ask::Optional, Some(ca.as_path())),
+            ClientCertificates::Required(ca) => (Ask::Required, Some(ca.as_path())),
+        };
+        Self {
+            certificate: &tls.certificate,
+            key: &tls.key,
+            client_certificates: show_choice(ask),
+            client_ca,
+            handshake_timeout: show_duration(tls.handshake_timeout).to_string(),
+            min_version: show_choice(tls.version_min),
+        }
+    }
+}
+
+/// The development certificates, and the defaults of the rest.
+fn development_tls(certs: &Path) -> TlsConfig {
+    TlsConfig::new(certs.join("server.crt"), certs.join("server.key"))
 }
 
 /// A TLS listener's keys on top of the defaults.

@@ -1,6 +1,11 @@
 //! `[log]`: what is told on stderr, and how.
 
-use super::{document::Section, value::Choice};
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{Choice, show_choice},
+};
 
 /// The log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,6 +14,13 @@ pub struct LogConfig {
     pub level: LogLevel,
     /// How a line looks. Default `auto`.
     pub format: LogFormat,
+}
+
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawLog {
+    level: &'static str,
+    format: &'static str,
 }
 
 /// How serious a line is.
@@ -47,6 +59,12 @@ impl LogConfig {
     pub(super) fn read(&mut self, section: &mut Section<'_>) {
         section.choice("level", &mut self.level);
         section.choice("format", &mut self.format);
+    }
+}
+
+impl RawLog {
+    pub(super) fn of(log: LogConfig) -> Self {
+        Self { level: show_choice(log.level), format: show_choice(log.format) }
     }
 }
 

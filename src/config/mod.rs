@@ -2,8 +2,9 @@
 //!
 //! It reports every mistake at once, each with file, line, key and what is allowed; it never opens a socket, a store or
 //! a certificate. The keys a section understands are exactly those its `read` asks for, so there is no second list of
-//! them; `config/dormouse.toml` is held against it by a test. Invariant: a `Config` that [`Config::load`] returned
-//! keeps every range written beside its field.
+//! them; `config/dormouse.toml` is held against it by a test. It reads straight into the settings of the modules they are
+//! for: those own the fields, their units and their defaults, and here stand only the names of the keys and the ranges
+//! they may have. Invariant: a `Config` that [`Config::load`] returned keeps every range.
 
 mod document;
 mod error;
@@ -13,6 +14,7 @@ mod log;
 mod overrides;
 mod retained;
 mod sessions;
+mod show;
 mod shutdown;
 mod store;
 mod value;
@@ -26,18 +28,19 @@ use std::{
 };
 
 pub use error::{ConfigError, ConfigErrors, Origin};
-pub use limits::LimitsConfig;
-pub use listener::ListenerConfig;
+pub use listener::Listener;
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use overrides::Overrides;
-pub use retained::RetainedConfig;
-pub use sessions::SessionsConfig;
+pub use show::ShowError;
 pub use shutdown::ShutdownConfig;
-pub use store::StoreConfig;
 
 use document::Document;
 
-use crate::net::listener::Transport;
+use crate::{
+    broker,
+    net::{limits::Limits, listener::Transport},
+    store as journal,
+};
 
 /// Everything the broker can be told, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,15 +49,15 @@ pub struct Config {
     /// their own use the one in here, and it is made at the first start.
     pub certs: PathBuf,
     /// Where clients connect: never empty. By default plain MQTT on 127.0.0.1:1883 and TLS on 127.0.0.1:8883.
-    pub listeners: Vec<ListenerConfig>,
-    /// The journal.
-    pub store: StoreConfig,
-    /// Sessions and their queues.
-    pub sessions: SessionsConfig,
-    /// Retained messages.
-    pub retained: RetainedConfig,
-    /// Bounds on connections and packets.
-    pub limits: LimitsConfig,
+    pub listeners: Vec<Listener>,
+    /// The data folder, made when missing: `store.path`. `./data` by default: a first try needs no rights anywhere else.
+    pub data: PathBuf,
+    /// How the journal keeps messages: the rest of `[store]`.
+    pub store: journal::Config,
+    /// What the broker holds and promises: `[sessions]`, `[retained]`, and of `[limits]` what is about one client.
+    pub broker: broker::Config,
+    /// Bounds over all connections together: the rest of `[limits]`, but for `connect_timeout`, which is each listener's.
+    pub network: Limits,
     /// The log on stderr.
     pub log: LogConfig,
     /// How the broker ends.
@@ -65,12 +68,12 @@ impl Default for Config {
     fn default() -> Self {
         let certs = PathBuf::from("./certs");
         Self {
-            listeners: ListenerConfig::defaults(&certs),
+            listeners: Listener::defaults(&certs),
             certs,
-            store: StoreConfig::default(),
-            sessions: SessionsConfig::default(),
-            retained: RetainedConfig::default(),
-            limits: LimitsConfig::default(),
+            data: PathBuf::from("./data"),
+            store: journal::Config::default(),
+            broker: broker::Config::default(),
+            network: Limits::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
         }
@@ -100,7 +103,7 @@ impl Config {
 
     /// The folder of the development certificates, if a listener uses them.
     pub fn development_certs(&self) -> Option<&Path> {
-        let in_use = self.listeners.iter().any(|listener| match &listener.transport {
+        let in_use = self.listeners.iter().any(|listener| match &listener.socket.transport {
             Transport::Tcp => false,
             Transport::Tls(tls) => {
                 tls.certificate == self.certs.join("server.crt") && tls.key == self.certs.join("server.key")
@@ -116,15 +119,23 @@ impl Config {
         let mut root = document.root();
         root.path("certs", &mut config.certs);
         overrides.apply_certs(&mut config);
-        config.listeners = ListenerConfig::read_all(&mut root, &config.certs);
-        root.section("store", |section| config.store.read(section));
-        root.section("sessions", |section| config.sessions.read(section));
-        root.section("retained", |section| config.retained.read(section));
-        root.section("limits", |section| config.limits.read(section));
+        config.listeners = Listener::read_all(&mut root, &config.certs);
+        root.section("store", |section| store::read(section, &mut config.data, &mut config.store));
+        root.section("sessions", |section| sessions::read(section, &mut config.broker));
+        root.section("retained", |section| retained::read(section, &mut config.broker));
+        let mut connect_timeout = None;
+        root.section("limits", |section| {
+            connect_timeout = limits::read(section, &mut config.broker, &mut config.network);
+        });
         root.section("log", |section| config.log.read(section));
         root.section("shutdown", |section| config.shutdown.read(section));
         root.finish();
         overrides.apply(&mut config, &document);
+        if let Some(connect_timeout) = connect_timeout {
+            for listener in &mut config.listeners {
+                listener.socket.connect_timeout = connect_timeout;
+            }
+        }
         (config, document)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, document::Document, listener::ListenerConfig, value::parse_choice};
+use super::{Config, document::Document, listener::Listener, value::parse_choice};
 
 /// Flags and `DORMOUSE_*` variables, as the user wrote them. They are checked together with the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Overrides {
 
     pub(super) fn apply(&self, config: &mut Config, document: &Document<'_>) {
         if let Some(data) = &self.data {
-            config.store.path.clone_from(data);
+            config.data.clone_from(data);
         }
         choose(self.durability.as_deref(), &mut config.store.durability, DURABILITY, document);
         choose(self.log_level.as_deref(), &mut config.log.level, LOG_LEVEL, document);
@@ -54,10 +54,10 @@ impl Overrides {
         }
     }
 
-    fn listeners(&self, config: &Config, document: &Document<'_>) -> Vec<ListenerConfig> {
-        let mut listeners: Vec<ListenerConfig> = Vec::with_capacity(self.listen.len());
+    fn listeners(&self, config: &Config, document: &Document<'_>) -> Vec<Listener> {
+        let mut listeners: Vec<Listener> = Vec::with_capacity(self.listen.len());
         for url in &self.listen {
-            let Some(mut listener) = ListenerConfig::from_url(url, &config.certs) else {
+            let Some(mut listener) = Listener::from_url(url, &config.certs) else {
                 let how = "use e.g. tcp://127.0.0.1:1883 or tls://127.0.0.1:8883";
                 document.report_flag(LISTEN, format!("{url:?} is not a listener; {how}"));
                 continue;
@@ -67,8 +67,9 @@ impl Overrides {
                 let instead = why.replace("allow_anonymous = true", "--allow-anonymous");
                 document.report_flag(LISTEN, instead);
             }
-            if listener.bind.port() != 0 && listeners.iter().any(|other| other.bind == listener.bind) {
-                document.report_flag(LISTEN, format!("{} is given twice", listener.bind));
+            let bind = listener.socket.bind;
+            if listeners.iter().any(|other| other.has_address(bind)) {
+                document.report_flag(LISTEN, format!("{bind} is given twice"));
             }
             listeners.push(listener);
         }

@@ -2,30 +2,31 @@
 
 use std::ops::RangeInclusive;
 
-use super::document::Section;
+use serde::Serialize;
+
+use super::{document::Section, value::show_size};
+use crate::broker::Config;
 
 const MESSAGES: RangeInclusive<usize> = 0..=10_000_000;
 const BYTES: RangeInclusive<usize> = 0..=1 << 30;
 
-/// Bounds on retained messages.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetainedConfig {
-    /// Retained messages, beyond which a new topic's is refused. 0 to 10,000,000, default 100,000.
-    pub messages_max: usize,
-    /// Bytes of retained messages, beyond which a new one is refused; they are held in memory. Up to 1 GiB, default
-    /// 64 MiB: what a gateway with 512 MiB can spare.
-    pub bytes_max: usize,
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawRetained {
+    messages_max: usize,
+    bytes_max: String,
 }
 
-impl Default for RetainedConfig {
-    fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20 }
+impl RawRetained {
+    pub(super) fn of(broker: &Config) -> Self {
+        Self {
+            messages_max: broker.retained_messages_max,
+            bytes_max: show_size(broker.retained_bytes_max).to_string(),
+        }
     }
 }
 
-impl RetainedConfig {
-    pub(super) fn read(&mut self, section: &mut Section<'_>) {
-        section.count("messages_max", &mut self.messages_max, &MESSAGES);
-        section.size("bytes_max", &mut self.bytes_max, &BYTES);
-    }
+pub(super) fn read(section: &mut Section<'_>, broker: &mut Config) {
+    section.count("messages_max", &mut broker.retained_messages_max, &MESSAGES);
+    section.size("bytes_max", &mut broker.retained_bytes_max, &BYTES);
 }

@@ -1,59 +1,60 @@
-//! `[store]`: the journal.
+//! `[store]`: the data folder and the journal in it.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use super::{document::Section, value::Choice};
-use crate::store::Durability;
+use serde::Serialize;
+
+use super::{
+    document::Section,
+    value::{Choice, show_choice, show_duration, show_size},
+};
+use crate::store::{Config, Durability};
 
 const ELISION_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
+/// None: then every message is written.
+const HELD_BYTES: RangeInclusive<usize> = 0..=1 << 30;
 const DONE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const GENERATION_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 const BACKLOG_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
 
-/// Where and how messages are kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StoreConfig {
-    /// The data folder, made when missing. Default `./data`: a first try needs no rights anywhere else.
-    pub path: PathBuf,
-    /// What an acknowledgement promises. Default `power`: it survives a power cut, for which the broker exists.
-    pub durability: Durability,
-    /// How long a message whose receivers are all online may wait for their confirmations before it is written;
-    /// its publisher's acknowledgement waits as long. 0 ms to 1 s, default 100 ms: longer than a round trip on a
-    /// bad link, short enough for a person not to notice. 0 writes every message.
-    pub elision_wait_max: Duration,
-    /// How long a confirmation may wait for a commit to ride on before it gets one of its own. 10 ms to 60 s, default
-    /// 1 s: what is lost with it in a crash costs one duplicate, never a message.
-    pub done_interval: Duration,
-    /// The size at which the journal starts its next generation, in bytes. 1 MiB to 1 GiB, default 16 MiB: space is
-    /// given back by whole generations, so this is about what may lie idle.
-    pub generation_bytes: usize,
-    /// Bytes waiting for the disk beyond which publishers are slowed down. 64 KiB to 1 GiB, default 16 MiB: some
-    /// seconds of an SD card's writing.
-    pub backlog_bytes_max: usize,
+/// The section as it is written.
+#[derive(Serialize)]
+pub(super) struct RawStore<'c> {
+    path: &'c Path,
+    durability: &'static str,
+    elision_wait_max: String,
+    held_bytes_max: String,
+    done_interval: String,
+    generation_bytes: String,
+    backlog_bytes_max: String,
 }
 
-impl Default for StoreConfig {
-    fn default() -> Self {
+impl<'c> RawStore<'c> {
+    pub(super) fn of(path: &'c Path, store: &Config) -> Self {
         Self {
-            path: PathBuf::from("./data"),
-            durability: Durability::Power,
-            elision_wait_max: Duration::from_millis(100),
-            done_interval: Duration::from_secs(1),
-            generation_bytes: 16 << 20,
-            backlog_bytes_max: 16 << 20,
+            path,
+            durability: show_choice(store.durability),
+            elision_wait_max: show_duration(store.elision_wait_max).to_string(),
+            held_bytes_max: show_size(store.held_bytes_max).to_string(),
+            done_interval: show_duration(store.done_interval).to_string(),
+            generation_bytes: show_size(store.generation_bytes).to_string(),
+            backlog_bytes_max: show_size(store.backlog_bytes_max).to_string(),
         }
     }
 }
 
-impl StoreConfig {
-    pub(super) fn read(&mut self, section: &mut Section<'_>) {
-        section.path("path", &mut self.path);
-        section.choice("durability", &mut self.durability);
-        section.duration("elision_wait_max", &mut self.elision_wait_max, &ELISION_WAIT);
-        section.duration("done_interval", &mut self.done_interval, &DONE_INTERVAL);
-        section.size("generation_bytes", &mut self.generation_bytes, &GENERATION_BYTES);
-        section.size("backlog_bytes_max", &mut self.backlog_bytes_max, &BACKLOG_BYTES);
-    }
+pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Config) {
+    section.path("path", path);
+    section.choice("durability", &mut store.durability);
+    section.duration("elision_wait_max", &mut store.elision_wait_max, &ELISION_WAIT);
+    section.size("held_bytes_max", &mut store.held_bytes_max, &HELD_BYTES);
+    section.duration("done_interval", &mut store.done_interval, &DONE_INTERVAL);
+    section.size("generation_bytes", &mut store.generation_bytes, &GENERATION_BYTES);
+    section.size("backlog_bytes_max", &mut store.backlog_bytes_max, &BACKLOG_BYTES);
 }
 
 impl Choice for Durability {

@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::{prop_assert, proptest};
 
-use super::{Config, ListenerConfig, LogFormat, LogLevel, Overrides};
+use super::{Config, Listener, LogFormat, LogLevel, Overrides};
 use crate::net::{
     listener::Transport,
     tls::{ClientCertificates, TlsVersion},
@@ -16,6 +16,59 @@ use crate::net::{
 use crate::store::Durability;
 
 const REFERENCE: &str = include_str!("../../config/dormouse.toml");
+
+/// Every key, each with another value than the default.
+pub(super) const EVERY_KEY: &str = r#"
+certs = "/etc/dormouse/certs"
+[store]
+path = "/var/lib/dormouse"
+durability = "relaxed"
+elision_wait_max = "0ms"
+held_bytes_max = "0B"
+done_interval = "2s"
+generation_bytes = "32MiB"
+backlog_bytes_max = "1MiB"
+[sessions]
+max = 5
+session_expiry_max = "1h"
+inflight_max = 0xffff
+queue_messages_max = 1_000
+queue_bytes_max = "1MiB"
+queue_qos0 = true
+[retained]
+messages_max = 0
+bytes_max = "1KiB"
+[limits]
+packet_bytes_max = "256MiB"
+connections_max = 7
+handshakes_max = 2
+keep_alive_max = "5m"
+topic_alias_max = 0
+receive_maximum = 1
+connect_timeout = "1s"
+write_timeout = "1h"
+out_buffer_bytes_max = "64KiB"
+subscriptions_per_session_max = 3
+[[listeners]]
+name = "field"
+type = "tls"
+bind = "[::]:8883"
+certificate = "a.crt"
+key = "a.key"
+client_ca = "ca.crt"
+client_certificates = "required"
+handshake_timeout = "3s"
+min_version = "1.3"
+[[listeners]]
+type = "tcp"
+bind = "0.0.0.0:1883"
+allow_anonymous = true
+[log]
+level = "debug"
+format = "json"
+[shutdown]
+grace = "0s"
+"#;
 
 fn parse(text: &str, overrides: &Overrides) -> Result<Config, String> {
     Config::from_toml(Path::new("x.toml"), text, overrides).map_err(|errors| errors.to_string())
@@ -69,75 +122,28 @@ fn every_key_stands_in_the_reference_file() {
 
 #[test]
 fn every_value_can_be_set() {
-    let text = r#"
-certs = "/etc/dormouse/certs"
-[store]
-path = "/var/lib/dormouse"
-durability = "relaxed"
-elision_wait_max = "0ms"
-done_interval = "2s"
-generation_bytes = "32MiB"
-backlog_bytes_max = "1MiB"
-[sessions]
-max = 5
-session_expiry_max = "1h"
-inflight_max = 0xffff
-queue_messages_max = 1_000
-queue_bytes_max = "1MiB"
-queue_qos0 = true
-[retained]
-messages_max = 0
-bytes_max = "1KiB"
-[limits]
-packet_bytes_max = "256MiB"
-connections_max = 7
-keep_alive_max = "5m"
-topic_alias_max = 0
-receive_maximum = 1
-connect_timeout = "1s"
-out_buffer_bytes_max = "64KiB"
-subscriptions_per_session_max = 3
-[[listeners]]
-type = "tcp"
-bind = "0.0.0.0:1883"
-allow_anonymous = true
-[[listeners]]
-name = "field"
-type = "tls"
-bind = "[::]:8883"
-certificate = "a.crt"
-key = "a.key"
-client_ca = "ca.crt"
-client_certificates = "required"
-handshake_timeout = "3s"
-min_version = "1.3"
-[log]
-level = "debug"
-format = "json"
-[shutdown]
-grace = "0s"
-"#;
-    let config = parse(text, &Overrides::default()).unwrap();
+    let config = parse(EVERY_KEY, &Overrides::default()).unwrap();
     let default = Config::default();
     assert_eq!(config.store.durability, Durability::Relaxed);
     assert_eq!(config.store.elision_wait_max, Duration::ZERO);
-    assert_eq!(config.sessions.inflight_max, 65_535);
-    assert_eq!(config.sessions.queue_messages_max, 1_000);
-    assert_eq!(config.limits.keep_alive_max, Some(Duration::from_secs(300)));
-    assert_eq!(config.limits.packet_bytes_max, 256 << 20);
+    assert_eq!(config.broker.inflight_max, 65_535);
+    assert_eq!(config.broker.queue.messages_max, 1_000);
+    assert_eq!(config.broker.keep_alive_max, Some(300));
+    assert_eq!(config.broker.packet_bytes_max, 256 << 20);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.shutdown.grace, Duration::ZERO);
-    let [plain, field] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
-    assert_eq!((plain.name.as_str(), plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
-    assert_eq!(plain.transport, Transport::Tcp);
-    assert_eq!(field.name, "field");
-    let Transport::Tls(tls) = &field.transport else { panic!("{field:?}") };
+    let [field, plain] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    assert_eq!((&*plain.socket.name, plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
+    assert_eq!(plain.socket.transport, Transport::Tcp);
+    assert!(
+        config.listeners.iter().all(|listener| listener.socket.connect_timeout == Duration::from_secs(1))
+    );
+    assert_eq!(&*field.socket.name, "field");
+    let Transport::Tls(tls) = &field.socket.transport else { panic!("{field:?}") };
     assert_eq!(tls.client_certificates, ClientCertificates::Required(PathBuf::from("ca.crt")));
     assert_eq!(tls.version_min, TlsVersion::V13);
     assert_eq!(config.development_certs(), None);
-    // Nothing was left at its default by a key that is read and then forgotten.
-    assert_ne!(config.store, default.store);
-    assert_ne!(config.retained, default.retained);
+    // Nothing was left at its default by a key that is read and then forgotten, or by a field that has no key.
     let unchanged = |a: &str, b: &str| {
         a.split(", ")
             .zip(b.split(", "))
@@ -147,9 +153,8 @@ grace = "0s"
     };
     for (ours, theirs) in [
         (format!("{:?}", config.store), format!("{:?}", default.store)),
-        (format!("{:?}", config.sessions), format!("{:?}", default.sessions)),
-        (format!("{:?}", config.retained), format!("{:?}", default.retained)),
-        (format!("{:?}", config.limits), format!("{:?}", default.limits)),
+        (format!("{:?}", config.broker), format!("{:?}", default.broker)),
+        (format!("{:?}", config.network), format!("{:?}", default.network)),
     ] {
         assert_eq!(unchanged(&ours, &theirs), Vec::<String>::new());
     }
@@ -190,6 +195,14 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:2: limits.packet_bytes_max: \"257MiB\" is out of range; allowed is \"1KiB\" to \"256MiB\"",
             ],
+        ),
+        (
+            "[limits]\nkeep_alive_max = \"1500ms\"",
+            &["x.toml:2: limits.keep_alive_max: \"1500ms\" is not in whole seconds"],
+        ),
+        (
+            "[limits]\nkeep_alive_max = \"1d\"",
+            &["x.toml:2: limits.keep_alive_max: \"1d\" is out of range; allowed is \"1s\" to \"65535s\""],
         ),
         (
             "[limits]\npacket_bytes_max = \"1MB\"",
@@ -275,7 +288,7 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
                 "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, done_interval, generation_bytes, backlog_bytes_max",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, held_bytes_max, done_interval, generation_bytes, backlog_bytes_max",
             ],
         ),
     ];
@@ -334,10 +347,10 @@ proptest! {
         bytes.splice(at..end, with.bytes());
         let text = String::from_utf8_lossy(&bytes);
         if let Ok(config) = parse(&text, &Overrides::default()) {
-            prop_assert!(config.sessions.inflight_max >= 1);
-            prop_assert!((1 << 10..=256 << 20).contains(&config.limits.packet_bytes_max));
+            prop_assert!(config.broker.inflight_max >= 1);
+            prop_assert!((1 << 10..=256 << 20).contains(&config.broker.packet_bytes_max));
             prop_assert!(config.store.elision_wait_max <= Duration::from_secs(1));
-            prop_assert!(config.listeners.iter().all(|listener| listener.allow_anonymous || listener.bind.ip().is_loopback()));
+            prop_assert!(config.listeners.iter().all(|listener| listener.allow_anonymous || listener.socket.bind.ip().is_loopback()));
         }
     }
 }
@@ -355,11 +368,11 @@ fn flags_and_variables_go_on_top_of_the_file() {
     };
     let config =
         parse("[store]\npath = \"x\"\ndone_interval = \"3s\"\n[log]\nlevel = \"trace\"", &overrides).unwrap();
-    assert_eq!(config.store.path, PathBuf::from("/d"));
+    assert_eq!(config.data, PathBuf::from("/d"));
     assert_eq!(config.store.durability, Durability::Process);
     assert_eq!(config.store.done_interval, Duration::from_secs(3));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Human));
-    let names: Vec<_> = config.listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let names: Vec<_> = config.listeners.iter().map(|listener| &*listener.socket.name).collect();
     assert_eq!(names, ["tls://127.0.0.1:0", "tcp://[::1]:1883"]);
     assert_eq!(config.development_certs(), Some(Path::new("/c")));
 }
@@ -368,7 +381,7 @@ fn flags_and_variables_go_on_top_of_the_file() {
 fn the_certs_folder_moves_the_default_listeners_too() {
     let overrides = Overrides { certs: Some("/c".into()), ..Overrides::default() };
     let config = parse("", &overrides).unwrap();
-    assert_eq!(config.listeners, ListenerConfig::defaults(Path::new("/c")));
+    assert_eq!(config.listeners, Listener::defaults(Path::new("/c")));
 }
 
 #[test]

@@ -37,8 +37,13 @@ pub(super) fn show_duration(duration: Duration) -> impl fmt::Display {
 }
 
 /// Writes a size as a configuration file would: `16MiB`, `100B`.
-pub(super) fn show_size(bytes: usize) -> impl fmt::Display {
-    show_with_unit(bytes as u64, &SIZE_UNITS)
+pub(super) fn show_size(bytes: impl TryInto<u64>) -> impl fmt::Display {
+    show_with_unit(bytes.try_into().unwrap_or(u64::MAX), &SIZE_UNITS)
+}
+
+/// The name of a choice.
+pub(super) fn show_choice<T: Choice + PartialEq>(choice: T) -> &'static str {
+    T::ALL.iter().find(|(_, value)| *value == choice).map(|(name, _)| *name).unwrap_or_default()
 }
 
 /// `a`, `a or b`, `a, b or c`.

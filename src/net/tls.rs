@@ -34,7 +34,7 @@ pub struct TlsConfig {
     pub client_certificates: ClientCertificates,
     /// The oldest version spoken. Default TLS 1.2, which most device stacks have.
     pub version_min: TlsVersion,
-    /// From accept to the end of the handshake, with the wait for its turn. Default 15 s: a small device on a slow link
+    /// From accept to the end of the handshake, with the wait for its turn. Default 10 s: a small device on a slow link
     /// needs several seconds for a full handshake. A shorter connect timeout goes before it.
     pub handshake_timeout: Duration,
 }
@@ -69,7 +69,7 @@ impl TlsConfig {
             key: key.into(),
             client_certificates: ClientCertificates::default(),
             version_min: TlsVersion::default(),
-            handshake_timeout: Duration::from_secs(15),
+            handshake_timeout: Duration::from_secs(10),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::codec::PacketId;
 #[derive(Debug)]
 pub struct Inbound<G> {
     unreleased: BTreeMap<PacketId, G>,
+    /// Where the latest release is durable.
+    released: Option<G>,
 }
 
 /// Whether a QoS 2 PUBLISH is new.
@@ -21,7 +23,7 @@ pub enum Arrival<G> {
 impl<G: Clone> Inbound<G> {
     /// No ids held.
     pub fn new() -> Self {
-        Self { unreleased: BTreeMap::new() }
+        Self { unreleased: BTreeMap::new(), released: None }
     }
 
     /// Looks a QoS 2 packet id up.
@@ -37,6 +39,17 @@ impl<G: Clone> Inbound<G> {
     /// PUBREL: the id is free. `false` if it was not held.
     pub fn release(&mut self, id: PacketId) -> bool {
         self.unreleased.remove(&id).is_some()
+    }
+
+    /// Notes that what was released until now is durably so behind `gate`.
+    pub fn releasing(&mut self, gate: G) {
+        self.released = Some(gate);
+    }
+
+    /// The gate behind which every id that is free is durably so. A PUBREL for an id that is not held may be one sent
+    /// again, whose first copy is not durable.
+    pub fn released(&self) -> Option<G> {
+        self.released.clone()
     }
 
     /// Ids held, ascending, for the session's snapshot.

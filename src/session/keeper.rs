@@ -58,8 +58,8 @@ pub trait Keeper {
     fn received(&self, seq: Seq, kept: &Self::Kept) -> Self::Gate;
     /// PUBCOMP: even the number is free.
     fn completed(&self, seq: Seq) -> Self::Gate;
-    /// The session gives the message up undelivered.
-    fn dropped(&self, seq: Seq, kept: &Self::Kept, reason: DropReason);
+    /// The session gives the message up undelivered; it does not come back once the gate is open.
+    fn dropped(&self, seq: Seq, kept: &Self::Kept, reason: DropReason) -> Self::Gate;
     /// The in-flight window is nearly full of confirmations that are not durable yet: commit soon.
     fn hurry(&self);
 }

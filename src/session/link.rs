@@ -4,10 +4,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU16,
+    sync::Arc,
 };
 
 use crate::{
     codec::{Ack, Packet, PacketId, Publish, ReasonCode, ReasonProperties, Version},
+    message::{Delivery, Message},
+    time::Timestamp,
     topic::TopicName,
 };
 
@@ -31,7 +34,7 @@ pub struct Terms {
 }
 
 /// An answer to the client, in the order of the packets it answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// PUBACK with its reason.
     Puback(PacketId, ReasonCode),
@@ -43,6 +46,10 @@ pub enum Answer {
     Connack(Vec<u8>),
     /// SUBACK, encoded; messages are held back until it has left.
     Suback(Vec<u8>),
+    /// A QoS 0 retained message: it follows its SUBACK, and is encoded when the out-buffer has room.
+    Retained(Arc<Message>, Delivery),
+    /// A QoS 0 PUBLISH, encoded, that came while others were held back.
+    Publish(Vec<u8>),
     /// Any other packet, encoded.
     Encoded(Vec<u8>),
 }
@@ -60,6 +67,9 @@ pub struct Link<G> {
     answers: VecDeque<(G, Answer)>,
     greeted: bool,
     subacks_waiting: usize,
+    /// QoS 0 messages among the answers, and the bytes of the encoded ones.
+    messages_waiting: usize,
+    publish_bytes: usize,
     /// QoS > 0 PUBLISH packets of the client that have no PUBACK or PUBCOMP yet.
     unanswered: usize,
     aliases_in: Vec<Option<TopicName>>,
@@ -75,6 +85,8 @@ impl<G: Clone> Link<G> {
             answers: VecDeque::from([(gate, Answer::Connack(connack))]),
             greeted: false,
             subacks_waiting: 0,
+            messages_waiting: 0,
+            publish_bytes: 0,
             unanswered: 0,
             aliases_in: Vec::new(),
             aliases_out: HashMap::new(),
@@ -93,8 +105,37 @@ impl<G: Clone> Link<G> {
 
     /// Queues an answer behind `gate` and behind all earlier answers.
     pub fn answer(&mut self, gate: G, answer: Answer) {
-        self.subacks_waiting += usize::from(matches!(answer, Answer::Suback(_)));
+        match &answer {
+            Answer::Suback(_) => self.subacks_waiting += 1,
+            Answer::Retained(..) => self.messages_waiting += 1,
+            Answer::Publish(bytes) => {
+                self.messages_waiting += 1;
+                self.publish_bytes += bytes.len();
+            }
+            _ => {}
+        }
         self.answers.push_back((gate, answer));
+    }
+
+    /// A QoS 0 message of now: into the out-buffer, or behind those that are held back, so that no older one of its
+    /// topic comes after it. `false`: the client reads too slowly, or takes no packet that large.
+    pub fn publish_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName, open: G) -> bool {
+        let room = self.terms.out_bytes_max.saturating_sub(self.out.len() + self.publish_bytes);
+        if room == 0 {
+            return false;
+        }
+        if !self.holds_messages() && self.messages_waiting == 0 {
+            return self.publish(publish, topic);
+        }
+        // Without an alias: packets that leave before it could use that.
+        let bytes = publish.encoded_len(self.terms.version);
+        if bytes > self.terms.packet_bytes_max {
+            return false;
+        }
+        let mut encoded = Vec::with_capacity(bytes);
+        publish.encode(self.terms.version, &mut encoded);
+        self.answer(open, Answer::Publish(encoded));
+        true
     }
 
     /// Counts a QoS > 0 PUBLISH; the number of them that have no PUBACK or PUBCOMP yet.
@@ -108,14 +149,18 @@ impl<G: Clone> Link<G> {
         self.answers.len()
     }
 
-    /// Encodes every answer whose turn has come; returns the gate the next one waits for.
-    pub fn poll_answers(&mut self, is_open: impl Fn(&G) -> bool) -> Option<G> {
-        while let Some((gate, _)) = self.answers.front() {
+    /// Encodes every answer whose turn has come, messages only while the out-buffer has room; returns the gate the next
+    /// one waits for.
+    pub fn poll_answers(&mut self, is_open: impl Fn(&G) -> bool, now: Timestamp) -> Option<G> {
+        while let Some((gate, answer)) = self.answers.front() {
             if !is_open(gate) {
                 return Some(gate.clone());
             }
+            if matches!(answer, Answer::Retained(..)) && self.out.len() >= self.terms.out_bytes_max {
+                return None;
+            }
             if let Some((_, answer)) = self.answers.pop_front() {
-                self.encode_answer(answer);
+                self.encode_answer(answer, now);
             }
         }
         if self.answers.capacity() > 1_024 {
@@ -124,12 +169,12 @@ impl<G: Clone> Link<G> {
         None
     }
 
-    fn encode_answer(&mut self, answer: Answer) {
+    fn encode_answer(&mut self, answer: Answer, now: Timestamp) {
         let ack = |packet_id, reason| Ack { packet_id, reason, properties: ReasonProperties::default() };
         let ends = match &answer {
             Answer::Puback(..) | Answer::Pubcomp(..) => true,
             Answer::Pubrec(_, reason) => reason.is_error(),
-            Answer::Connack(_) | Answer::Suback(_) | Answer::Encoded(_) => false,
+            _ => false,
         };
         self.unanswered = self.unanswered.saturating_sub(usize::from(ends));
         let packet = match answer {
@@ -144,6 +189,20 @@ impl<G: Clone> Link<G> {
             Answer::Suback(bytes) => {
                 self.subacks_waiting -= 1;
                 self.out.extend_from_slice(&bytes);
+                return;
+            }
+            Answer::Publish(bytes) => {
+                self.messages_waiting -= 1;
+                self.publish_bytes -= bytes.len();
+                self.out.extend_from_slice(&bytes);
+                return;
+            }
+            Answer::Retained(message, delivery) => {
+                self.messages_waiting -= 1;
+                if message.expires_at > now {
+                    // What the client cannot take was left out before.
+                    self.publish(&mut message.to_packet(&delivery, now), &message.topic);
+                }
                 return;
             }
             Answer::Encoded(bytes) => {
@@ -169,11 +228,16 @@ impl<G: Clone> Link<G> {
     /// maximum packet size, and nothing was encoded [MQTT-3.1.2-24].
     pub fn publish(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
         let known = self.alias(publish, topic);
-        if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
-            if !known {
-                self.aliases_out.remove(topic);
+        let fits = |p: &Publish<'_>| p.encoded_len(self.terms.version) <= self.terms.packet_bytes_max;
+        if !fits(publish) {
+            if known || publish.properties.topic_alias.take().is_none() {
+                return false;
             }
-            return false;
+            // Setting the alias may have been what made it too large.
+            self.aliases_out.remove(topic);
+            if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
+                return false;
+            }
         }
         publish.encode(self.terms.version, &mut self.out);
         true

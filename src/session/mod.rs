@@ -84,7 +84,7 @@ impl<K: Keeper> Session<K> {
     /// Encodes into the link's out-buffer everything that may be sent now: first answers, then messages.
     pub fn transmit(&mut self, keeper: &K, now: Timestamp) -> Pending<K> {
         let Some(link) = &mut self.link else { return Pending { answer: None, delivery: Waiting::Nothing } };
-        let answer = link.poll_answers(|gate| keeper.is_open(gate));
+        let answer = link.poll_answers(|gate| keeper.is_open(gate), now);
         // Messages wait for CONNACK as they must, and for SUBACK as every client expects.
         let delivery =
             if link.holds_messages() { Waiting::Nothing } else { self.transmit_messages(keeper, now) };
@@ -114,11 +114,11 @@ impl<K: Keeper> Session<K> {
         }
     }
 
-    /// A QoS 0 message for an online client, straight into the out-buffer. `false`: it was dropped, since the client
-    /// reads too slowly or takes no packet that large.
-    pub fn deliver_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
+    /// A QoS 0 message for an online client, straight into the out-buffer if nothing is held back. `false`: it was
+    /// dropped, since the client reads too slowly or takes no packet that large.
+    pub fn deliver_at_most_once(&mut self, keeper: &K, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
         let Some(link) = &mut self.link else { return false };
-        link.is_greeted() && link.out.len() < link.terms.out_bytes_max && link.publish(publish, topic)
+        link.publish_at_most_once(publish, topic, keeper.open_gate())
     }
 
     /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).

@@ -41,8 +41,8 @@ struct InFlight<K: Keeper> {
 enum State<K: Keeper> {
     AwaitPuback(K::Kept, Delivery),
     AwaitPubrec(K::Kept, Delivery),
-    /// PUBREC came; PUBREL waits until that is durable.
-    AwaitRelease(K::Gate),
+    /// PUBREC came; PUBREL waits in `releases` until that is durable.
+    AwaitRelease,
     AwaitPubcomp,
     /// Confirmed by the client; counted in the window until that is durable.
     Confirmed(K::Gate),
@@ -59,7 +59,7 @@ pub struct QueueLimits {
 
 /// The next thing to put on the wire, or why there is none.
 pub(crate) enum Next<K: Keeper> {
-    /// A PUBLISH; `dup` when it may have been sent before. `quota` tells whether it counts against the send quota.
+    /// A PUBLISH; `dup` when it may have been sent before.
     Publish { body: Arc<Message>, delivery: Delivery, seq: Seq, dup: bool },
     /// A PUBREL.
     Release(PacketId),
@@ -87,19 +87,23 @@ pub struct Outbound<K: Keeper> {
     inflight: VecDeque<InFlight<K>>,
     queue: VecDeque<Entry<K>>,
     queue_bytes: usize,
-    /// How many in-flight entries are in `AwaitRelease`.
-    releasing: usize,
+    /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
+    releases: VecDeque<(Seq, K::Gate)>,
     /// In-flight entries before this index have been sent on the present connection.
     resent: usize,
-    /// PUBLISH packets that may still be sent on this connection (MQTT 5.0 section 4.9).
-    quota: u16,
-    quota_max: u16,
+    /// Exchanges that are open on this connection: PUBLISH sent, or PUBREL due, and not finished by the client.
+    open: usize,
+    /// How many of them there may be for another PUBLISH to be sent (MQTT 5.0 section 4.9).
+    open_max: usize,
     next: Seq,
     /// Numbers below this are reserved durably.
     reserved: Seq,
     reservation: Option<(Seq, K::Gate)>,
     inflight_max: usize,
     limits: QueueLimits,
+    /// Where the latest message given up is durably gone. Before that a crash would bring it back and count it among
+    /// the sent ones in the place of a later one.
+    dropped: Option<K::Gate>,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -117,22 +121,26 @@ impl<K: Keeper> Outbound<K> {
             inflight: VecDeque::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
-            releasing: 0,
+            releases: VecDeque::new(),
             resent: 0,
-            quota: 0,
-            quota_max: 0,
+            open: 0,
+            open_max: 0,
             next,
             reserved,
             reservation: None,
             inflight_max: usize::from(inflight_max.max(1)),
             limits,
+            dropped: None,
         }
     }
 
-    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, `entries` the unconfirmed
-    /// messages, both ascending. The oldest `inflight_max` of all may have been sent.
+    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `entries` the
+    /// unconfirmed messages, ascending. The oldest `inflight_max` of all may have been sent, and all that are older
+    /// than a received one were.
     pub fn recover(&mut self, keeper: &K, received: &[Seq], entries: Vec<Entry<K>>) {
-        let mut received = received.iter().copied().peekable();
+        let mut received = received.to_vec();
+        received.sort_unstable();
+        let mut received = received.into_iter().peekable();
         let mut entries = entries.into_iter().peekable();
         loop {
             let take_received = match (received.peek(), entries.peek()) {
@@ -146,8 +154,8 @@ impl<K: Keeper> Outbound<K> {
                     self.inflight.push_back(InFlight { seq, state: State::AwaitPubcomp });
                 }
             } else if let Some(entry) = entries.next() {
-                let sent = self.inflight.len() < self.inflight_max && entry.delivery.qos != QoS::AtMostOnce;
-                if sent {
+                let in_window = self.inflight.len() < self.inflight_max || received.peek().is_some();
+                if in_window && entry.delivery.qos != QoS::AtMostOnce {
                     self.inflight
                         .push_back(InFlight { seq: entry.seq, state: awaiting(entry.kept, entry.delivery) });
                 } else {
@@ -156,7 +164,6 @@ impl<K: Keeper> Outbound<K> {
                 }
             }
         }
-        // Received numbers behind queued ones cannot be: they were sent before.
         let last =
             self.queue.back().map(|e| e.seq).into_iter().chain(self.inflight.back().map(|f| f.seq)).max();
         if let Some(last) = last {
@@ -179,6 +186,17 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    /// Whether what is delivered now is near enough to its turn for its body to stay in memory.
+    pub fn sends_soon(&self) -> bool {
+        self.queue.len() <= LOAD_MESSAGES_MAX
+    }
+
+    /// The connection is gone: bodies that were loaded to be sent may leave memory.
+    pub fn unload(&self, keeper: &K) {
+        let ahead = self.queue.iter().take(LOAD_MESSAGES_MAX).map(|e| &e.kept);
+        self.unconfirmed().chain(ahead).for_each(|kept| keeper.unload(kept));
+    }
+
     /// Takes a message for delivery and gives it its number. Beyond the queue's bounds its oldest waiting message goes.
     pub fn deliver(&mut self, keeper: &K, kept: K::Kept, delivery: Delivery) -> Seq {
         let seq = self.next;
@@ -195,7 +213,7 @@ impl<K: Keeper> Outbound<K> {
 
     fn drop_front(&mut self, keeper: &K, reason: DropReason) {
         if let Some(entry) = self.take_front(keeper) {
-            keeper.dropped(entry.seq, &entry.kept, reason);
+            self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, reason));
         }
     }
 
@@ -213,8 +231,10 @@ impl<K: Keeper> Outbound<K> {
         self.inflight_max = usize::from(inflight_max.max(1));
     }
 
-    /// The block to reserve next, when the present one is half used.
-    pub fn wanted_reservation(&self) -> Option<Seq> {
+    /// The block to reserve next, when the present one is half used. To be asked after each delivery, and whenever
+    /// messages are sent: a sleeper's queue may be many blocks long when the first of them becomes durable.
+    pub fn wanted_reservation(&mut self, keeper: &K) -> Option<Seq> {
+        self.note_reserved(keeper);
         (self.reservation.is_none() && self.next.0.saturating_add(SEQ_BLOCK / 2) > self.reserved.0)
             .then(|| Seq(self.next.0 + SEQ_BLOCK))
     }
@@ -227,19 +247,22 @@ impl<K: Keeper> Outbound<K> {
     /// A new connection: everything in flight has to be sent again [MQTT-4.4.0-1].
     pub fn begin_connection(&mut self, receive_maximum: u16) {
         self.resent = 0;
-        self.quota_max = receive_maximum;
-        self.quota = receive_maximum;
+        self.open_max = usize::from(receive_maximum);
+        let released = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease | State::AwaitPubcomp);
+        self.open = self.inflight.iter().filter(released).count();
     }
 
     /// What to send next. Each `Publish` and `Release` returned counts as sent.
     pub(crate) fn poll_next(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
         self.trim(keeper);
-        match self.poll_resend(keeper) {
-            // The send quota is used up. For QoS 2 it comes back with PUBCOMP, which only a PUBREL brings.
-            Some(Next::Nothing) => self.poll_release(keeper).unwrap_or_else(|| self.waiting_release()),
-            Some(next) => next,
-            None => self.poll_release(keeper).unwrap_or_else(|| self.poll_queue(keeper, now)),
+        // A PUBREL first: it needs no quota, and what is before the resend mark may wait for nothing but its PUBCOMP.
+        if let Some(id) = self.poll_release(keeper) {
+            return Next::Release(id);
         }
+        if let Some(next) = self.poll_resend(keeper) {
+            return next;
+        }
+        self.poll_queue(keeper, now)
     }
 
     /// Lets go of confirmations that are durable.
@@ -251,6 +274,10 @@ impl<K: Keeper> Outbound<K> {
             self.inflight.pop_front();
             self.resent = self.resent.saturating_sub(1);
         }
+        self.note_reserved(keeper);
+    }
+
+    fn note_reserved(&mut self, keeper: &K) {
         if let Some((until, gate)) = &self.reservation
             && keeper.is_open(gate)
         {
@@ -263,15 +290,15 @@ impl<K: Keeper> Outbound<K> {
         while let Some(entry) = self.inflight.get_mut(self.resent) {
             match &entry.state {
                 State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
-                    if self.quota == 0 {
-                        return Some(Next::Nothing);
+                    if self.open >= self.open_max {
+                        return Some(self.waiting_release());
                     }
                     match keeper.body(kept) {
                         Body::Loaded(body) => {
                             let next =
                                 Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
                             keeper.unload(kept);
-                            self.quota -= 1;
+                            self.open += 1;
                             self.resent += 1;
                             return Some(next);
                         }
@@ -280,7 +307,7 @@ impl<K: Keeper> Outbound<K> {
                             return Some(Next::Load(batch(keeper, wanted)));
                         }
                         Body::Lost => {
-                            keeper.dropped(entry.seq, kept, DropReason::Damaged);
+                            self.dropped = Some(keeper.dropped(entry.seq, kept, DropReason::Damaged));
                             self.inflight.remove(self.resent);
                         }
                     }
@@ -291,25 +318,30 @@ impl<K: Keeper> Outbound<K> {
                     return Some(Next::Release(id));
                 }
                 // Its PUBREL leaves through `poll_release` when the gate opens.
-                State::AwaitRelease(_) | State::Confirmed(_) => self.resent += 1,
+                State::AwaitRelease | State::Confirmed(_) => self.resent += 1,
             }
         }
         None
     }
 
-    /// PUBRELs leave in the order of the PUBRECs' messages.
-    fn poll_release(&mut self, keeper: &K) -> Option<Next<K>> {
-        if self.releasing == 0 {
-            return None;
+    /// PUBRELs leave in the order of the PUBRECs [MQTT-4.6.0-4].
+    fn poll_release(&mut self, keeper: &K) -> Option<PacketId> {
+        while let Some((seq, gate)) = self.releases.front() {
+            if !keeper.is_open(gate) {
+                return None;
+            }
+            let seq = *seq;
+            self.releases.pop_front();
+            let Some(i) = self.position(seq) else { continue };
+            if let Some(f) = self.inflight.get_mut(i) {
+                f.state = State::AwaitPubcomp;
+            }
+            // Behind the resend mark it is sent when the mark gets there.
+            if i < self.resent {
+                return Some(seq.packet_id());
+            }
         }
-        let waiting = self.inflight.iter_mut().find(|f| matches!(f.state, State::AwaitRelease(_)))?;
-        let State::AwaitRelease(gate) = &waiting.state else { return None };
-        if !keeper.is_open(gate) {
-            return None;
-        }
-        waiting.state = State::AwaitPubcomp;
-        self.releasing -= 1;
-        Some(Next::Release(waiting.seq.packet_id()))
+        None
     }
 
     fn poll_queue(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
@@ -339,6 +371,10 @@ impl<K: Keeper> Outbound<K> {
             if !keeper.is_open(&gate) {
                 return Some(Next::Wait(gate));
             }
+            if let Some(gate) = self.dropped.as_ref().filter(|gate| !keeper.is_open(gate)) {
+                keeper.hurry();
+                return Some(Next::Wait(gate.clone()));
+            }
         }
         if front.seq >= self.reserved {
             return Some(self.reservation.as_ref().map_or(Next::Nothing, |(_, gate)| {
@@ -347,7 +383,7 @@ impl<K: Keeper> Outbound<K> {
             }));
         }
         let oldest = self.inflight.front();
-        let ids_repeat = oldest.is_some_and(|o| front.seq.0 - o.seq.0 >= Seq::PACKET_IDS);
+        let ids_repeat = oldest.is_some_and(|o| front.seq.0.saturating_sub(o.seq.0) >= Seq::PACKET_IDS);
         if self.inflight.len() >= self.inflight_max || ids_repeat {
             if let Some(InFlight { state: State::Confirmed(gate), .. }) = oldest {
                 keeper.hurry();
@@ -355,20 +391,12 @@ impl<K: Keeper> Outbound<K> {
             }
             return Some(self.waiting_release());
         }
-        (self.quota == 0).then(|| self.waiting_release())
+        (self.open >= self.open_max).then(|| self.waiting_release())
     }
 
     /// Nothing to send, unless a PUBREL waits for the disk.
     fn waiting_release(&self) -> Next<K> {
-        if self.releasing == 0 {
-            return Next::Nothing;
-        }
-        for f in &self.inflight {
-            if let State::AwaitRelease(gate) = &f.state {
-                return Next::Wait(gate.clone());
-            }
-        }
-        Next::Nothing
+        self.releases.front().map_or(Next::Nothing, |(_, gate)| Next::Wait(gate.clone()))
     }
 
     fn send_front(&mut self, keeper: &K, body: Arc<Message>) -> Next<K> {
@@ -377,7 +405,7 @@ impl<K: Keeper> Outbound<K> {
         if delivery.qos == QoS::AtMostOnce {
             keeper.confirm(seq, &kept);
         } else {
-            self.quota -= 1;
+            self.open += 1;
             // Everything older has been resent by now, so the new one stands behind the resend mark.
             self.inflight.push_back(InFlight { seq, state: awaiting(kept, delivery.clone()) });
             self.resent = self.inflight.len();
@@ -391,16 +419,12 @@ impl<K: Keeper> Outbound<K> {
             && let Some(f) = self.inflight.get_mut(i)
         {
             if let State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) = &f.state {
-                keeper.dropped(seq, kept, DropReason::TooLarge);
+                self.dropped = Some(keeper.dropped(seq, kept, DropReason::TooLarge));
             }
             self.inflight.remove(i);
             self.resent = self.resent.saturating_sub(1);
-            self.give_back_quota();
+            self.open = self.open.saturating_sub(1);
         }
-    }
-
-    fn give_back_quota(&mut self) {
-        self.quota = self.quota.saturating_add(1).min(self.quota_max);
     }
 
     fn position(&self, seq: Seq) -> Option<usize> {
@@ -408,22 +432,21 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// The in-flight entry with this packet id. There is one at most: the window spans less than the id space.
-    fn find(&self, id: PacketId) -> Option<usize> {
+    fn find(&mut self, id: PacketId) -> Option<(usize, &mut InFlight<K>)> {
         let base = self.inflight.front()?.seq.0;
         let wanted = u64::from(id.get()) - 1;
         let offset = (wanted + Seq::PACKET_IDS - base % Seq::PACKET_IDS) % Seq::PACKET_IDS;
-        self.position(Seq(base + offset))
+        let i = self.position(Seq(base + offset))?;
+        Some((i, self.inflight.get_mut(i)?))
     }
 
     /// PUBACK [MQTT-4.3.2-3].
     pub fn handle_puback(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
-            return Acknowledged::UnknownId;
-        };
+        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
         match &f.state {
             State::AwaitPuback(kept, _) => {
                 f.state = State::Confirmed(keeper.confirm(f.seq, kept));
-                self.after_confirmation(keeper);
+                self.after_confirmation(keeper, i < self.resent);
                 Acknowledged::Yes
             }
             State::Confirmed(_) => Acknowledged::UnknownId,
@@ -433,24 +456,26 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
     pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
-            return Acknowledged::UnknownId;
-        };
+        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
+        let seq = f.seq;
         match &f.state {
             State::AwaitPubrec(kept, _) if refused => {
-                f.state = State::Confirmed(keeper.confirm(f.seq, kept));
-                self.after_confirmation(keeper);
+                f.state = State::Confirmed(keeper.confirm(seq, kept));
+                self.after_confirmation(keeper, i < self.resent);
             }
             State::AwaitPubrec(kept, _) => {
-                f.state = State::AwaitRelease(keeper.received(f.seq, kept));
-                self.releasing += 1;
+                let gate = keeper.received(seq, kept);
+                f.state = State::AwaitRelease;
+                self.releases.push_back((seq, gate));
+                // One that answers an earlier connection's PUBLISH opens the exchange here.
+                self.open += usize::from(i >= self.resent);
             }
             // A PUBREC that comes again is answered again, the same way.
             State::AwaitPubcomp => {
-                f.state = State::AwaitRelease(keeper.open_gate());
-                self.releasing += 1;
+                f.state = State::AwaitRelease;
+                self.releases.push_back((seq, keeper.open_gate()));
             }
-            State::AwaitRelease(_) => {}
+            State::AwaitRelease => {}
             State::Confirmed(_) => return Acknowledged::UnknownId,
             State::AwaitPuback(..) => return Acknowledged::WrongKind,
         }
@@ -459,13 +484,11 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBCOMP.
     pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
-            return Acknowledged::UnknownId;
-        };
+        let Some((_, f)) = self.find(id) else { return Acknowledged::UnknownId };
         match &f.state {
             State::AwaitPubcomp => {
                 f.state = State::Confirmed(keeper.completed(f.seq));
-                self.after_confirmation(keeper);
+                self.after_confirmation(keeper, true);
                 Acknowledged::Yes
             }
             State::Confirmed(_) => Acknowledged::UnknownId,
@@ -473,8 +496,9 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
-    fn after_confirmation(&mut self, keeper: &K) {
-        self.give_back_quota();
+    /// `was_open`: the exchange counted against the receive maximum.
+    fn after_confirmation(&mut self, keeper: &K, was_open: bool) {
+        self.open = self.open.saturating_sub(usize::from(was_open));
         self.trim(keeper);
         // Confirmations ride the next commit; only a window nearly full of them asks for one.
         let nearly_full = self.inflight.len() * 4 >= self.inflight_max * 3;
@@ -485,7 +509,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// Numbers awaiting PUBCOMP, ascending, for the session's snapshot.
     pub fn received(&self) -> Vec<Seq> {
-        let awaiting = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease(_) | State::AwaitPubcomp);
+        let awaiting = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease | State::AwaitPubcomp);
         self.inflight.iter().filter(awaiting).map(|f| f.seq).collect()
     }
 
@@ -502,12 +526,20 @@ impl<K: Keeper> Outbound<K> {
     /// Every message still held, for a session that ends.
     pub fn drain(&mut self) -> Vec<K::Kept> {
         self.queue_bytes = 0;
+        self.releases.clear();
         let waiting = std::mem::take(&mut self.queue).into_iter().map(|e| e.kept);
         let sent = std::mem::take(&mut self.inflight).into_iter().filter_map(|f| match f.state {
             State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
             _ => None,
         });
         sent.chain(waiting).collect()
+    }
+
+    /// How many bodies are in memory.
+    #[cfg(test)]
+    pub(crate) fn loaded(&self, keeper: &K) -> usize {
+        let all = self.unconfirmed().chain(self.queue.iter().map(|e| &e.kept));
+        all.filter(|kept| matches!(keeper.body(kept), Body::Loaded(_))).count()
     }
 
     /// Unconfirmed messages in flight, oldest first: what a lost connection leaves behind.

@@ -71,8 +71,9 @@ impl Keeper for Memory {
     fn completed(&self, _: Seq) -> u64 {
         self.write()
     }
-    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) {
+    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) -> u64 {
         self.dropped.borrow_mut().push((seq.0, reason));
+        self.write()
     }
     fn hurry(&self) {
         self.hurried.set(self.hurried.get() + 1);
@@ -276,7 +277,7 @@ fn numbers_beyond_the_reserved_block_wait_for_its_commit() {
     let mut s: Session<Memory> = Session::new(outbound).connected(10);
     s.give(&keeper, QoS::AtLeastOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
-    let until = s.outbound.wanted_reservation().unwrap();
+    let until = s.outbound.wanted_reservation(&keeper).unwrap();
     s.outbound.reserving(until, keeper.write());
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 a"]);
     keeper.commit();
@@ -351,4 +352,114 @@ fn nothing_overtakes_connack() {
     assert!(s.sent(&keeper).is_empty(), "CONNACK waits for its commit");
     keeper.commit();
     assert_eq!(s.sent(&keeper), ["Pingresp", "Pingreq", "PUBLISH 1 a"]);
+}
+
+#[test]
+fn pubrel_needs_no_quota_while_older_messages_are_sent_again() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    for payload in ["a", "b", "c"] {
+        s.give(&keeper, QoS::ExactlyOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper).len(), 3);
+    let mut s = s.connected(1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
+    for (id, next) in [(1, "PUBLISH! 2 b"), (2, "PUBLISH! 3 c")] {
+        s.pubrec(&keeper, id);
+        assert!(matches!(s.transmit(&keeper, NOW).delivery, Waiting::Gate(_)), "says what it waits for");
+        keeper.commit();
+        assert_eq!(s.sent(&keeper), [format!("PUBREL {id}")]);
+        s.pubcomp(&keeper, id);
+        assert_eq!(s.sent(&keeper), [next]);
+    }
+}
+
+/// [MQTT-3.3.4-7]: an exchange that PUBREL goes on with counts until its PUBCOMP, as the client counts it.
+#[test]
+fn exchanges_of_the_connection_before_count_against_the_receive_maximum() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(2);
+    for payload in ["a", "b", "c", "d"] {
+        s.give(&keeper, QoS::ExactlyOnce, payload);
+    }
+    s.sent(&keeper);
+    s.pubrec(&keeper, 1);
+    keeper.commit();
+    s.sent(&keeper);
+    let mut s = s.connected(2);
+    assert_eq!(s.sent(&keeper), ["PUBREL 1", "PUBLISH! 2 b"]);
+    s.pubcomp(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH 3 c"]);
+}
+
+#[test]
+fn an_acknowledgement_before_the_message_was_sent_again_gives_no_quota() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(3);
+    for payload in ["a", "b", "c", "d"] {
+        s.give(&keeper, QoS::AtLeastOnce, payload);
+    }
+    assert_eq!(s.sent(&keeper).len(), 3);
+    let mut s = s.connected(1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
+    s.puback(&keeper, 2);
+    assert!(s.sent(&keeper).is_empty());
+    s.puback(&keeper, 1);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 3 c"]);
+}
+
+/// [MQTT-4.6.0-4]
+#[test]
+fn pubrels_leave_in_the_order_of_the_pubrecs() {
+    let keeper = Memory::default();
+    let mut s = session(10).connected(10);
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.give(&keeper, QoS::ExactlyOnce, "b");
+    s.sent(&keeper);
+    s.pubrec(&keeper, 2);
+    s.pubrec(&keeper, 1);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBREL 2", "PUBREL 1"]);
+}
+
+#[test]
+fn recovery_takes_pubrecs_that_came_out_of_order() {
+    let keeper = Memory::default();
+    let mut outbound: Outbound<Memory> = Outbound::new(Seq(100), Seq(200), 2, LIMITS);
+    let entry = |seq| super::Entry {
+        seq: Seq(seq),
+        kept: message(&seq.to_string()),
+        delivery: delivery(QoS::ExactlyOnce),
+    };
+    // Four were in flight when the window was larger.
+    outbound.recover(&keeper, &[Seq(9), Seq(4)], vec![entry(3), entry(7), entry(12)]);
+    let mut s = Session::new(outbound).connected(10);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7", "PUBREL 10"]);
+    for id in [10, 5] {
+        assert_eq!(s.pubcomp(&keeper, id), Acknowledged::Yes);
+    }
+    s.pubrec(&keeper, 4);
+    s.pubrec(&keeper, 8);
+    keeper.commit();
+    s.sent(&keeper);
+    s.pubcomp(&keeper, 4);
+    s.pubcomp(&keeper, 8);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 13 12"]);
+}
+
+/// Else a crash would count the dropped ones as sent and not the one after them, which could expire then though its
+/// receiver holds the packet id.
+#[test]
+fn a_qos_2_message_behind_dropped_ones_waits_until_they_are_durably_gone() {
+    let keeper = Memory::default();
+    let limits = QueueLimits { messages_max: 1, bytes_max: 1 << 20 };
+    let mut s: Session<Memory> = Session::new(Outbound::new(Seq(0), Seq(u64::MAX), 10, limits));
+    s.give(&keeper, QoS::ExactlyOnce, "a");
+    s.give(&keeper, QoS::ExactlyOnce, "b");
+    let mut s = s.connected(10);
+    assert!(s.sent(&keeper).is_empty());
+    assert!(keeper.hurried.get() > 0);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 2 b"]);
 }

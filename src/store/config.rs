@@ -14,17 +14,21 @@ pub enum Durability {
 }
 
 /// The journal's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// What an acknowledgement is worth; `Power`.
+    /// What an acknowledgement is worth; `Power`, for which the broker exists.
     pub durability: Durability,
-    /// The longest a message is held back in the hope that it need not be written; 100 ms. Zero: none is.
+    /// The longest a message is held back in the hope that it need not be written, and its
+    /// acknowledgement with it; 100 ms: longer than a round trip on a bad link, short enough for a person not to notice.
+    /// Zero: none is.
     pub elision_wait_max: Duration,
     /// How long a record that nobody waits for may wait for a commit; 1 s. A record lost so costs a duplicate.
     pub done_interval: Duration,
-    /// The bytes that may wait for the disk before readers are told to pause (`Journal::backlogged`); 16 MiB.
+    /// The bytes that may wait for the disk before readers are told to pause (`Journal::backlogged`); 16 MiB:
+    /// some seconds of an SD card's writing.
     pub backlog_bytes_max: usize,
-    /// The bytes of messages held back at one time; 8 MiB. Beyond it messages are written at once.
+    /// The bytes of messages held back at one time; 8 MiB: half of what may wait for the disk, where all of it has to go
+    /// when nobody confirms. Beyond it messages are written at once.
     pub held_bytes_max: usize,
     /// A generation is closed when it holds this many bytes; 16 MiB. Space is given back in such pieces.
     pub generation_bytes: u64,

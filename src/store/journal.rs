@@ -210,7 +210,7 @@ impl Journal {
 
     /// Asks for what has been appended to be committed now: somebody has come to need it.
     pub fn hurry(&self) {
-        self.shared().change(|state| state.hurry());
+        self.shared().change(super::state::State::hurry);
     }
 
     /// Whether what waits for this gate may go on.

@@ -116,6 +116,47 @@ fn certificates_are_made_once_and_checked() {
     assert!(err.contains("are incomplete") && err.contains("server.key missing"), "{err}");
 }
 
+/// What `check --show` prints is the file, the variables and the flags together, and a file itself.
+#[test]
+fn the_configuration_in_force_is_shown_as_a_file() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("x.toml"), "[store]\ndone_interval = \"2s\"\npath = \"./file\"\n").unwrap();
+    let mut command = dormouse(dir.path(), &["check", "--show", "--config", "x.toml", "--data", "./flag"]);
+    let (code, shown, err) = outcome(&command.env("DORMOUSE_LOG_LEVEL", "debug").output().unwrap());
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for line in
+        ["done_interval = \"2s\"", "path = \"./flag\"", "level = \"debug\"", "bind = \"127.0.0.1:8883\""]
+    {
+        assert!(shown.lines().any(|shown| shown == line), "{line} is not in\n{shown}");
+    }
+
+    fs::write(dir.path().join("shown.toml"), &shown).unwrap();
+    let (code, again, err) = run(dir.path(), &["check", "-T", "--config", "shown.toml"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let body = |text: &str| text.split_once('\n').map(|(_, body)| body.to_owned());
+    assert_eq!(body(&again), body(&shown));
+    assert!(again.starts_with("# shown.toml, "), "{again}");
+}
+
+/// It shows where the keys are, never what is in them; also when they are what is wrong.
+#[test]
+fn showing_the_configuration_shows_no_key() {
+    let dir = TempDir::new().unwrap();
+    assert_eq!(run(dir.path(), &["certs"]).0, Some(0));
+    let (code, shown, _) = run(dir.path(), &["check", "--show"]);
+    assert_eq!(code, Some(0));
+    fs::copy(dir.path().join("certs/client.key"), dir.path().join("certs/server.key")).unwrap();
+    let (code, wrong, err) = run(dir.path(), &["check", "--show"]);
+    assert_eq!((code, &wrong), (Some(1), &shown));
+    assert!(shown.contains("./certs/server.key"), "{shown}");
+    assert!(err.contains("does not match"), "{err}");
+    for key in ["ca.key", "server.key", "client.key"] {
+        for line in fs::read_to_string(dir.path().join("certs").join(key)).unwrap().lines() {
+            assert!(!shown.contains(line) && !err.contains(line), "a line of {key}");
+        }
+    }
+}
+
 #[test]
 fn unusable_certificate_files_are_told_each() {
     let dir = TempDir::new().unwrap();

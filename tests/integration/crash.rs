@@ -7,6 +7,8 @@
 //!
 //! `DORMOUSE_TEST_KILLS` and `DORMOUSE_TEST_SEED` set the number of kills and repeat a run.
 
+#![expect(clippy::disallowed_methods, reason = "a run against the real binary takes real time")]
+
 mod client;
 mod ledger;
 mod process;
@@ -121,8 +123,8 @@ fn nothing_acknowledged_is_lost_by_kill_9_under_load() {
             thread::spawn(move || publisher.run())
         })
         .into();
-    let (retainer, retained) = run.publisher("retainer", QoS::AtLeastOnce, Version::V5, true);
-    let retainer = thread::spawn(move || retainer.run());
+    let (retaining, retained) = run.publisher("retainer", QoS::AtLeastOnce, Version::V5, true);
+    let retainer = thread::spawn(move || retaining.run());
 
     for _ in 0..kills {
         let goal = run.ledger.acknowledged() + usize::try_from(chance.below(400)).unwrap();

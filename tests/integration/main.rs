@@ -13,3 +13,4 @@ mod packaging;
 mod peer;
 mod program;
 mod rumqttc_clients;
+mod transcripts;

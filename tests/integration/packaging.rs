@@ -32,6 +32,6 @@ fn the_container_s_configuration_stays_in_its_volume() {
     .unwrap();
     let dockerfile = fs::read_to_string(root().join("docker/Dockerfile")).unwrap();
     let volume = dockerfile.lines().find_map(|line| line.strip_prefix("VOLUME ")).unwrap();
-    assert!(config.store.path.starts_with(volume), "{:?}", config.store.path);
+    assert!(config.data.starts_with(volume), "{:?}", config.data);
     assert!(config.development_certs().unwrap().starts_with(volume), "{:?}", config.certs);
 }

@@ -155,6 +155,20 @@ impl Peer {
         sent.is_ok() && received.is_ok_and(|packet| packet == expected.into())
     }
 
+    /// The next packet, or `None` when the connection has ended in whatever way.
+    pub(crate) async fn try_next(&mut self) -> Option<Spec> {
+        within("a packet or the end", self.try_receive()).await.ok()
+    }
+
+    /// Sends a packet to a broker that may have closed; the next packet, or `None` when the connection has ended.
+    pub(crate) async fn ask(&mut self, packet: impl Into<Spec>) -> Option<Spec> {
+        let mut bytes = Vec::new();
+        packet.into().with_packet(self.version, |packet| packet.encode(self.version, &mut bytes));
+        // Whether it could be sent is seen by what comes.
+        let _ = within("sending", self.try_send_bytes(&bytes)).await;
+        self.try_next().await
+    }
+
     /// Closes without DISCONNECT, orderly as far as TCP is concerned.
     pub(crate) async fn hang_up(mut self) {
         within("hanging up", self.link.shutdown()).await.unwrap();

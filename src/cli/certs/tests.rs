@@ -52,7 +52,7 @@ fn handshake(
         .with_client_cert_verifier(verifier)
         .with_single_cert(
             certificates(&server.join("server.crt")).unwrap(),
-            PrivateKeyDer::from_pem_file(&server.join("server.key")).unwrap(),
+            PrivateKeyDer::from_pem_file(server.join("server.key")).unwrap(),
         )
         .unwrap();
     let verifier =
@@ -63,7 +63,7 @@ fn handshake(
         .with_webpki_verifier(verifier)
         .with_client_auth_cert(
             certificates(&client.join("client.crt")).unwrap(),
-            PrivateKeyDer::from_pem_file(&client.join("client.key")).unwrap(),
+            PrivateKeyDer::from_pem_file(client.join("client.key")).unwrap(),
         )
         .unwrap();
     let mut server = ServerConnection::new(Arc::new(server_config)).unwrap();

@@ -30,7 +30,7 @@ const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
 /// The same for one that is only read.
 const OLD_CACHE_BYTES: u64 = 1 << 20;
 /// How many old generations are kept open for reading.
-const OLD_OPEN_MAX: usize = 4;
+const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
 
@@ -167,7 +167,10 @@ impl Medium for SledMedium {
         let opened = self.open_generation(generation, ACTIVE_CACHE_BYTES)?;
         let mut state = self.lock();
         state.all.push(generation);
-        if let Some(before) = state.active.replace(Arc::new(opened)) {
+        // Closed, the old one takes no memory; it is opened again when somebody reads from it.
+        if let Some(before) =
+            state.active.replace(Arc::new(opened)).filter(|before| Arc::strong_count(before) > 1)
+        {
             state.old.push(before);
         }
         Ok(())
@@ -175,6 +178,10 @@ impl Medium for SledMedium {
 
     fn apply(&self, frames: Vec<NumberedFrame>) -> Result<(), MediumError> {
         let active = self.active()?;
+        // Batches are an economy: a commit is whole by its own count. One frame is cheaper without.
+        if let [(no, frame)] = frames.as_slice() {
+            return active.insert(*no, frame);
+        }
         let mut batch = sled::Batch::default();
         let mut bytes = 0;
         for (no, frame) in frames {
@@ -235,6 +242,10 @@ impl Generation {
         guarded(|| self.db().apply_batch(batch))
     }
 
+    fn insert(&self, no: u64, frame: &[u8]) -> Result<(), MediumError> {
+        guarded(|| self.db().insert(no.to_be_bytes(), frame)).map(drop)
+    }
+
     fn flush(&self) -> Result<(), MediumError> {
         guarded(|| self.db().flush()).map(drop)
     }
@@ -291,7 +302,7 @@ fn make(
     remove_if_there(&path)?;
     let generation = Generation::open(path.clone(), no, OLD_CACHE_BYTES, Arc::clone(disk))?;
     for (frame, bytes) in frames {
-        guarded(|| generation.db().insert(frame.to_be_bytes(), bytes))?;
+        generation.insert(frame, &bytes)?;
     }
     generation.sync()?;
     drop(generation);

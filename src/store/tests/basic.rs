@@ -1,13 +1,20 @@
 //! One thing at a time.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    task::Waker,
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{Time, WALL, message, open_sim, session, settle, snapshot, subscription, target};
 use crate::{
     codec::PacketId,
     message::Seq,
     store::{
-        Completion, Config, Durability, Gate, Journal, OpenError, Record, Urgency, medium::sim::SimDisk,
+        Completion, Config, Durability, Gate, Journal, OpenError, Record, Recovered, Urgency,
+        medium::sim::SimDisk,
     },
     time::{Timestamp, WallClock},
 };
@@ -228,6 +235,49 @@ fn a_body_that_cannot_be_read_is_lost_and_nobody_hangs() {
     assert_eq!(woken.try_iter().count(), 1);
     assert!(stored.is_lost() && stored.body().is_none());
     assert_eq!(journal.stats().messages_lost, 1);
+}
+
+#[test]
+fn many_threads_wait_for_their_commits_and_all_is_there_afterwards() {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = Journal::open(dir.path(), config(), WallClock(WALL)).unwrap();
+    let started = Instant::now();
+    let clock = move || (Timestamp(0).after(started.elapsed()), WallClock(WALL));
+    journal.start(Arc::new(clock)).unwrap();
+    let publish = |no: u64| {
+        journal.append(Record::Snapshot(Box::new(snapshot(no))), Urgency::Now);
+        for seq in 0..EACH {
+            let stored = journal.message(Arc::new(message("a", b"x")));
+            // Half of them are held first, and confirmed by nobody.
+            let completion = Completion { may_elide: seq % 2 == 0, ..Completion::default() };
+            journal.complete(&stored, vec![target(no, seq)], completion);
+            let (waker, woken) = thread_waker();
+            while !journal.poll_gate(&Gate::Message(Arc::clone(&stored)), &waker) {
+                woken.recv_timeout(Duration::from_secs(20)).unwrap();
+            }
+        }
+    };
+    thread::scope(|scope| (1..=THREADS).for_each(|no| drop(scope.spawn(move || publish(no)))));
+    let stats = journal.stats();
+    assert_eq!((stats.messages_written, stats.messages_elided), (THREADS * EACH, 0));
+    // No close: a crash.
+    drop(journal);
+    let (journal, recovered) = reopen_when_free(dir.path());
+    let queued: Vec<_> = recovered.sessions.iter().map(|s| s.queue.len() as u64).collect();
+    assert_eq!(queued, [EACH; 4]);
+    journal.close();
+}
+
+/// The threads of a journal that was dropped end on their own; the folder is free then.
+fn reopen_when_free(dir: &Path) -> (Journal, Recovered) {
+    loop {
+        match Journal::open(dir, config(), WallClock(WALL)) {
+            Err(OpenError::Locked { .. }) => thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// A waker that sends on a channel, so a test can wait for it and count.

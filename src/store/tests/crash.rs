@@ -28,10 +28,9 @@ fn reopen(disk: &SimDisk, time: &Time, before: Option<&World>) -> Result<World, 
 }
 
 /// Several lives of a broker with a crash after each.
-fn lives(seed: u64, disk: &SimDisk) -> Result<u64, String> {
+fn lives(seed: u64, disk: &SimDisk) -> Result<(), String> {
     let (time, mut chance) = (Time::default(), Chance(seed));
     let mut world = reopen(disk, &time, None)?;
-    let mut copied = 0;
     for _ in 0..4 {
         for _ in 0..chance.below(500) {
             world.act(&mut chance);
@@ -44,8 +43,6 @@ fn lives(seed: u64, disk: &SimDisk) -> Result<u64, String> {
                 world.step();
             }
         }
-        let stats = world.journal.stats();
-        copied += stats.records.saturating_sub(stats.messages_written);
         if chance.one_in(3) {
             disk.kill();
         } else {
@@ -54,19 +51,17 @@ fn lives(seed: u64, disk: &SimDisk) -> Result<u64, String> {
         world = reopen(disk, &time, Some(&world))?;
     }
     world.journal.close();
-    let (all, before) = (world.all(), world);
-    let world = reopen(disk, &time, None)?;
-    let found = world.all();
+    let all = world.all();
+    let found = reopen(disk, &time, None)?.all();
     if found != all {
         return Err(format!("after closing, found {found:#?}\nexpected {all:#?}"));
     }
-    drop(before);
-    Ok(copied)
+    Ok(())
 }
 
 #[test]
 fn whatever_happens_nothing_promised_is_lost_and_nothing_done_comes_back() {
-    for seed in 0..300 {
+    for seed in 0..200 {
         if let Err(error) = lives(seed, &SimDisk::new()) {
             panic!("seed {seed}: {error}");
         }
@@ -75,7 +70,7 @@ fn whatever_happens_nothing_promised_is_lost_and_nothing_done_comes_back() {
 
 #[test]
 fn a_cut_at_any_operation_of_the_disk_keeps_the_promise() {
-    for at in 0..250 {
+    for at in 0..150 {
         let (disk, time, mut chance) = (SimDisk::new(), Time::default(), Chance(77));
         let mut world = reopen(&disk, &time, None).unwrap();
         disk.fail_after(at);

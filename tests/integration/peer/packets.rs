@@ -310,6 +310,11 @@ impl Subscribing {
     }
 }
 
+/// A SUBSCRIBE with one filter and v5 options.
+pub(crate) fn subscribe_with(packet_id: u16, filter: &str, options: SubscribeOptions) -> Subscribing {
+    Subscribing { packet_id, subscription_id: None, filters: Vec::new() }.and_with(filter, options)
+}
+
 pub(crate) fn suback(packet_id: u16, reasons: impl IntoIterator<Item = ReasonCode>) -> Spec {
     Spec::Suback(packet_id, reasons.into_iter().collect())
 }

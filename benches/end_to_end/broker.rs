@@ -1,0 +1,182 @@
+//! A broker as a child process, with a data folder of its own.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::{net::TcpStream, time::sleep};
+
+use crate::{Result, args::Args, process::Process};
+
+/// How long a broker may take to open its listeners, or to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// Which broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Kind {
+    /// Ours
+    Dormouse,
+    /// The peer
+    Mosquitto,
+}
+
+/// A running broker. Dropping it kills it.
+pub(crate) struct Broker {
+    pub(crate) process: Process,
+    /// Of the listener on 127.0.0.1.
+    pub(crate) port: u16,
+    child: Child,
+    dir: TempDir,
+}
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Dormouse => "Dormouse",
+            Self::Mosquitto => "Mosquitto",
+        }
+    }
+}
+
+impl Broker {
+    /// Starts it and waits until it takes connections: over TLS if asked for, else over TCP.
+    pub(crate) async fn start(args: &Args, kind: Kind, tls: bool) -> Result<Self> {
+        let dir = TempDir::with_prefix_in("end_to_end-", args.work_dir()?)?;
+        if tls {
+            make_certs(args, dir.path())?;
+        }
+        fs::create_dir(dir.path().join("data"))?;
+        // Both get a port that was free a moment ago: Mosquitto cannot choose one itself.
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut command = match kind {
+            Kind::Dormouse => dormouse(args, dir.path(), port, tls),
+            Kind::Mosquitto => mosquitto(args, dir.path(), port, tls)?,
+        };
+        let log = File::create(dir.path().join("log"))?;
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            if let Some(status) = child.try_wait()? {
+                let log = fs::read_to_string(dir.path().join("log"))?;
+                return Err(format!("{} ended with {status}\n{log}", kind.name()).into());
+            }
+            if Instant::now() > until {
+                child.kill()?;
+                child.wait()?;
+                return Err(format!("{} does not listen", kind.name()).into());
+            }
+            sleep(GLANCE).await;
+        }
+        Ok(Self { process: Process::new(child.id()), port, child, dir })
+    }
+
+    /// The certificates made for the TLS listener.
+    pub(crate) fn ca(&self) -> PathBuf {
+        self.dir.path().join("certs/ca.crt")
+    }
+
+    /// Bytes that the data folder takes on the disk.
+    pub(crate) fn folder_bytes(&self) -> Result<u64> {
+        disk_bytes(&self.dir.path().join("data"))
+    }
+
+    /// Ends it, and returns what it had to say: the last lines of its log.
+    pub(crate) async fn stop(mut self) -> Result<String> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM)?;
+        let until = Instant::now() + PATIENCE;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > until {
+                return Err("does not end on SIGTERM".into());
+            }
+            sleep(GLANCE).await;
+        }
+        let log = fs::read_to_string(self.dir.path().join("log"))?;
+        let lines: Vec<&str> = log.lines().rev().take(5).collect();
+        Ok(lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Command {
+    let mut command = Command::new(&args.dormouse);
+    let scheme = if tls { "tls" } else { "tcp" };
+    command
+        .current_dir(dir)
+        .args(["serve", "--log-level", "warn", "--listen", &format!("{scheme}://127.0.0.1:{port}")])
+        .arg("--data")
+        .arg(dir.join("data"))
+        .arg("--certs")
+        .arg(dir.join("certs"));
+    command
+}
+
+/// As installed, but for bounds that would drop messages here, and a window as large as ours. Persistence is on, with the
+/// half hour between two saves that is its default: what it acknowledges is in memory. `user` is for runs as root.
+fn mosquitto(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
+    let mut config = format!(
+        "listener {port} 127.0.0.1\n\
+         allow_anonymous true\n\
+         persistence true\n\
+         persistence_location {data}/\n\
+         max_queued_messages 0\n\
+         max_inflight_messages 100\n\
+         set_tcp_nodelay true\n\
+         log_type error\n\
+         log_dest stderr\n\
+         user root\n",
+        data = dir.join("data").display(),
+    );
+    if tls {
+        let certs = dir.join("certs");
+        for (key, file) in [("cafile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key")] {
+            let _ = writeln!(config, "{key} {}", certs.join(file).display());
+        }
+    }
+    let path = dir.join("mosquitto.conf");
+    fs::write(&path, config)?;
+    let mut command = Command::new(&args.mosquitto);
+    command.arg("-c").arg(path);
+    Ok(command)
+}
+
+fn make_certs(args: &Args, dir: &Path) -> Result<()> {
+    let made = Command::new(&args.dormouse).arg("certs").arg("--out").arg(dir.join("certs")).output()?;
+    if made.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&made.stderr).into_owned().into())
+    }
+}
+
+/// Blocks, not lengths: files may have holes. A file that goes away meanwhile counts nothing.
+fn disk_bytes(dir: &Path) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    const BLOCK_BYTES: u64 = 512;
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let Ok(metadata) = entry.metadata() else { continue };
+        bytes += if metadata.is_dir() {
+            disk_bytes(&entry.path()).unwrap_or(0)
+        } else {
+            metadata.blocks() * BLOCK_BYTES
+        };
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,101 @@
+//! Medians of the rounds, as Markdown.
+
+use std::fmt::Write as _;
+
+use crate::{Result, args::Scenario, broker::Kind, disk::SyncLatency};
+
+/// The rounds of the scenario that runs.
+#[derive(Default)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+    disk: Vec<SyncLatency>,
+    wrong: u32,
+}
+
+struct Row {
+    kind: Kind,
+    /// Of each round that was right: the columns and their values.
+    rounds: Vec<Vec<(&'static str, f64)>>,
+    wrong: u32,
+}
+
+impl Report {
+    /// A round. One that was wrong is counted as such, and nothing else of it.
+    pub(crate) fn add(&mut self, scenario: Scenario, kind: Kind, outcome: Result<Vec<(&'static str, f64)>>) {
+        let at = self.rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
+            self.rows.push(Row { kind, rounds: Vec::new(), wrong: 0 });
+            self.rows.len() - 1
+        });
+        let Some(row) = self.rows.get_mut(at) else { return };
+        match outcome {
+            Ok(values) => row.rounds.push(values),
+            Err(error) => {
+                eprintln!("  WRONG: {}, {}: {error}", scenario.title(), kind.name());
+                row.wrong += 1;
+                self.wrong += 1;
+            }
+        }
+    }
+
+    /// What the disk did between the rounds.
+    pub(crate) fn add_disk(&mut self, latency: SyncLatency) {
+        self.disk.push(latency);
+    }
+
+    /// Rounds that were wrong so far.
+    pub(crate) fn wrong(&self) -> u32 {
+        self.wrong
+    }
+
+    /// The table of the scenario; the next one begins.
+    pub(crate) fn finish(&mut self, scenario: Scenario) -> String {
+        let rows = std::mem::take(&mut self.rows);
+        let disk = std::mem::take(&mut self.disk);
+        let mut text = format!("\n**{}**\n\n", scenario.title());
+        if let Some(columns) = rows.iter().find_map(|row| row.rounds.first()) {
+            text.push_str("| broker |");
+            for (name, _) in columns {
+                let _ = write!(text, " {} |", name.trim_end());
+            }
+            text.push_str(" right/wrong rounds |\n|---|");
+            text.push_str(&"---:|".repeat(columns.len() + 1));
+            text.push('\n');
+        }
+        for row in &rows {
+            let _ = write!(text, "| {} |", row.kind.name());
+            let columns = row.rounds.first().map_or(0, Vec::len);
+            for column in 0..columns {
+                let of_round = |round: &Vec<(_, f64)>| round.get(column).map(|(_, value)| *value);
+                let _ =
+                    write!(text, " {} |", shown(median(row.rounds.iter().filter_map(of_round).collect())));
+            }
+            let _ = writeln!(text, " {}/{} |", row.rounds.len(), row.wrong);
+        }
+        if !disk.is_empty() {
+            let append = median(disk.iter().map(|sync| sync.append).collect());
+            let overwrite = median(disk.iter().map(|sync| sync.overwrite).collect());
+            let _ = writeln!(
+                text,
+                "\nThe disk between the rounds: 4 KiB and `fdatasync` take {append:.0} us at the end of a growing file, \
+                 {overwrite:.0} us within one (medians)."
+            );
+        }
+        text
+    }
+}
+
+/// The middle one; of an even number the lower.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Three digits are all that can be told apart.
+fn shown(value: f64) -> String {
+    match value.abs() {
+        v if v.is_nan() => "-".into(),
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

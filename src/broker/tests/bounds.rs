@@ -1,0 +1,179 @@
+//! What a client can make the broker hold has an end.
+
+use super::{
+    Client, Config, Reading, World, connect, id, puback, qos0, qos1, retained, subscribe, transient,
+};
+use crate::codec::{Packet, QoS, Subscribe, SubscribeFilter, SubscribeOptions};
+
+const NOTHING: [&str; 0] = [];
+
+fn bytes(packet: &Packet<'_>, times: usize) -> Vec<u8> {
+    let mut one = Vec::new();
+    packet.encode(crate::codec::Version::V5, &mut one);
+    one.repeat(times)
+}
+
+/// Bytes that wait for a client that does not read.
+fn waiting(client: &Client) -> usize {
+    let connection = client.connection.as_ref().unwrap();
+    let state = connection.slot.state();
+    state.session.link.as_ref().unwrap().out.len()
+}
+
+#[test]
+fn a_client_that_asks_and_never_reads_is_not_heard_for_ever() {
+    let config = Config { out_bytes_max: 1_000, ..Config::default() };
+    let world = World::with(config);
+    let mut client = world.joined(&transient("flood"), false);
+    let flood = bytes(&Packet::Pingreq, 10_000);
+    let used = client.send_bytes(&flood);
+    assert_eq!(client.reading, Reading::Pause);
+    assert!((2_000..2_010).contains(&waiting(&client)), "{}", waiting(&client));
+    assert_eq!(client.send_bytes(&flood[used..]), 0, "still");
+    assert_eq!(client.heard_bytes().len(), used, "PINGREQ and PINGRESP are both two bytes");
+    assert!(client.connection.as_ref().unwrap().may_read());
+    assert!(client.send_bytes(&flood[used..]) > 0);
+    client.heard_bytes();
+    assert_eq!(client.heard(), NOTHING);
+}
+
+#[test]
+fn retained_messages_are_encoded_as_the_client_takes_them() {
+    let world = World::with(Config { out_bytes_max: 1_000, ..Config::default() });
+    let mut client = world.joined(&transient("c"), false);
+    for n in 0..500 {
+        client.send(&retained(QoS::AtMostOnce, 0, &format!("t/{n:03}"), &"x".repeat(90)));
+    }
+    client.send(&subscribe("t/#", QoS::AtMostOnce));
+    client.send(&qos0("t/000", "live"));
+    assert!(waiting(&client) <= 1_110, "{}", waiting(&client));
+    let heard = client.heard();
+    assert_eq!(heard.len(), 502);
+    assert_eq!(heard.first().unwrap(), "SUBACK 0");
+    assert_eq!(heard.last().unwrap(), "PUBLISH q0 t/000=live", "not overtaken by the retained one");
+}
+
+#[test]
+fn a_subscribe_that_asks_for_everything_again_and_again_is_refused() {
+    let world = World::with(Config { retained_messages_max: 100, ..Config::default() });
+    let mut client = world.joined(&transient("c"), false);
+    for n in 0..60 {
+        client.send(&retained(QoS::AtMostOnce, 0, &format!("t/{n}"), "x"));
+    }
+    let options = SubscribeOptions::default();
+    let filters = vec![SubscribeFilter { filter: "#", options }; 10_000];
+    client.send(&Packet::Subscribe(Subscribe {
+        packet_id: id(1),
+        subscription_id: None,
+        user: Vec::new(),
+        filters,
+    }));
+    let heard = client.heard();
+    assert!(heard[0].starts_with("SUBACK 0 97 97 97"), "{}", &heard[0][..40]);
+    assert_eq!(heard.len(), 1 + 60);
+}
+
+#[test]
+fn a_live_message_waits_for_connack_within_bounds() {
+    let world = World::with(Config { out_bytes_max: 1_000, ..Config::default() });
+    world.subscriber(&connect("dev"), "a", QoS::AtMostOnce).lose();
+    let mut other = world.joined(&transient("other"), false);
+    let mut changed = connect("dev");
+    changed.properties.session_expiry = Some(60);
+    let mut dev = world.join(&changed);
+    for n in 0..200 {
+        other.send(&qos0("a", &n.to_string()));
+    }
+    assert_eq!(dev.heard(), NOTHING);
+    world.settle();
+    let heard = dev.heard();
+    assert_eq!(heard[..3], ["CONNACK 1", "PUBLISH q0 a=0", "PUBLISH q0 a=1"]);
+    assert!(heard.len() < 200, "bounded");
+    other.send(&qos0("a", "now"));
+    assert_eq!(dev.heard(), ["PUBLISH q0 a=now"]);
+}
+
+#[test]
+fn a_sleeper_is_in_the_timetable_once() {
+    let world = World::new();
+    for n in 0..50 {
+        world.joined(&connect("dev"), n > 0).lose();
+        world.pass(1_000);
+    }
+    let registry = crate::broker::slot::lock(&world.broker.registry);
+    assert_eq!(registry.due_len(), 1);
+}
+
+#[test]
+fn a_session_ends_when_its_last_expiry_has_passed() {
+    let world = World::new();
+    world.joined(&connect("dev"), false).lose();
+    world.pass(3_599_999);
+    world.joined(&connect("dev"), true).lose();
+    world.pass(3_599_999);
+    world.joined(&connect("dev"), true).leave(crate::codec::ReasonCode::Success, Some(5));
+    world.pass(5_000);
+    world.joined(&connect("dev"), false);
+}
+
+/// Bodies of messages for this client that are in memory.
+fn loaded(world: &World, client_id: &str) -> usize {
+    let slot = crate::broker::slot::lock(&world.broker.registry).by_client_id(client_id).unwrap();
+    let state = slot.state();
+    state.session.outbound.loaded(&slot.keep)
+}
+
+#[test]
+fn what_waits_for_a_sleeper_is_not_in_memory() {
+    let world = World::new();
+    world.subscriber(&connect("sleeper"), "a", QoS::AtLeastOnce).lose();
+    let mut awake = world.subscriber(&connect("awake"), "a", QoS::AtLeastOnce);
+    let mut publisher = world.joined(&transient("pub"), false);
+    for n in 1..=50 {
+        publisher.send(&qos1(n, "a", "x"));
+    }
+    assert_eq!(awake.heard().len(), 50);
+    for n in 1..=50 {
+        awake.send(&puback(n));
+    }
+    world.settle();
+    assert_eq!(loaded(&world, "sleeper"), 0);
+    // It wakes, takes one, and sleeps again.
+    let mut sleeper = world.joined(&super::receiving(connect("sleeper"), 1), true);
+    world.settle();
+    assert_eq!(sleeper.heard().len(), 1);
+    assert!(loaded(&world, "sleeper") > 1, "read ahead");
+    sleeper.lose();
+    assert_eq!(loaded(&world, "sleeper"), 0);
+}
+
+#[test]
+fn an_expired_retained_message_takes_no_room() {
+    let mut world = World::with(Config { retained_messages_max: 2, ..Config::default() });
+    let mut client = world.joined(&transient("c"), false);
+    for (id, topic) in [(1, "a"), (2, "b")] {
+        let Packet::Publish(mut packet) = retained(QoS::AtLeastOnce, id, topic, "x") else { unreachable!() };
+        packet.properties.message_expiry = Some(10);
+        client.send(&Packet::Publish(packet));
+    }
+    client.send(&retained(QoS::AtLeastOnce, 3, "c", "x"));
+    world.settle();
+    assert_eq!(client.heard(), ["PUBACK 1", "PUBACK 2", "PUBACK 3 97"]);
+    client.send(&retained(QoS::AtLeastOnce, 4, "b", "for ever"));
+    world.settle();
+    assert_eq!(client.heard(), ["PUBACK 4"]);
+    world.pass(10_000);
+    client.send(&retained(QoS::AtLeastOnce, 5, "c", "x"));
+    world.settle();
+    assert_eq!(client.heard(), ["PUBACK 5"]);
+    drop(client);
+    world.cut(1);
+    world.pass(1);
+    let mut client = world.joined(&transient("c"), false);
+    client.send(&subscribe("#", QoS::AtMostOnce));
+    assert_eq!(client.heard(), ["SUBACK 0", "PUBLISH q0 b=for ever retained", "PUBLISH q0 c=x retained"]);
+    client.send(&retained(QoS::AtLeastOnce, 6, "b", ""));
+    client.send(&retained(QoS::AtLeastOnce, 7, "d", "x"));
+    world.settle();
+    assert_eq!(client.heard().last().unwrap(), "PUBACK 7");
+}

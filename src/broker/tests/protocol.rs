@@ -1,0 +1,69 @@
+//! Corners of the protocol.
+
+use super::{World, connect, publish, qos0, qos1, subscribe, transient};
+use crate::codec::{Packet, Publish, QoS};
+
+const NOTHING: [&str; 0] = [];
+
+/// [MQTT-3.14.0-1]: DISCONNECT is never a server's first packet.
+#[test]
+fn a_client_that_is_taken_over_before_its_connack_hears_nothing() {
+    let world = World::new();
+    let mut first = world.join(&connect("dev"));
+    let mut second = world.join(&connect("dev"));
+    assert_eq!(first.heard(), NOTHING);
+    assert!(first.closing);
+    world.settle();
+    assert_eq!(second.heard(), ["CONNACK 1"]);
+}
+
+#[test]
+fn a_connection_that_is_dropped_unseen_ends_at_its_time() {
+    let world = World::new();
+    world.pass(86_400_000);
+    drop(world.join(&connect("dev")));
+    world.settle();
+    world.pass(3_599_000);
+    world.joined(&connect("dev"), true);
+}
+
+/// [MQTT-3.3.4-6]
+#[test]
+fn a_publish_with_a_subscription_identifier_is_a_protocol_error() {
+    let world = World::new();
+    let mut client = world.joined(&transient("c"), false);
+    let mut packet: Publish<'_> = publish(QoS::AtMostOnce, 0, "a", "x");
+    packet.properties.subscription_ids = vec![1];
+    client.send(&Packet::Publish(packet));
+    assert_eq!(client.heard(), ["DISCONNECT 82"]);
+}
+
+#[test]
+fn a_packet_that_fits_only_without_an_alias_is_sent_without_one() {
+    let world = World::new();
+    let mut with_aliases = transient("c");
+    with_aliases.properties.topic_alias_maximum = Some(10);
+    with_aliases.properties.packet_bytes_max = Some(20);
+    let mut client = world.subscriber(&with_aliases, "a", QoS::AtMostOnce);
+    // 2 of fixed header, 3 of topic, 1 of properties, 3 more with an alias.
+    for payload in ["12345678901234", "123456789012345", "12345678901", "12345678901"] {
+        client.send(&qos0("a", payload));
+    }
+    assert_eq!(
+        client.heard(),
+        ["PUBLISH q0 a=12345678901234", "PUBLISH q0 a=12345678901", "PUBLISH q0 =12345678901"]
+    );
+}
+
+#[test]
+fn a_client_hears_its_own_messages() {
+    let world = World::new();
+    let mut client = world.joined(&connect("c"), false);
+    client.send(&subscribe("#", QoS::AtLeastOnce));
+    client.send(&qos1(1, "a", "x"));
+    client.send(&qos0("a", "y"));
+    assert_eq!(client.heard(), NOTHING, "SUBACK comes first");
+    world.settle();
+    let heard = client.heard();
+    assert_eq!(heard, ["SUBACK 1", "PUBACK 1", "PUBLISH q0 a=y", "PUBLISH q1 #1 a=x"]);
+}

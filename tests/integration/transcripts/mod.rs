@@ -1,0 +1,17 @@
+//! The protocol as transcripts: what goes over the wire between scripted peers and the real binary, and what survives
+//! its death.
+//!
+//! Most transcripts are run in 3.1.1 and in 5.0. Nothing waits for time to pass but the broker itself, on delays of a
+//! second that the transcript asked it for.
+
+mod bad_days;
+mod bad_input;
+mod durability;
+mod expiry;
+mod flow;
+mod routing;
+mod scene;
+mod sessions;
+mod start;
+mod subscriptions;
+mod wills;
