@@ -21,6 +21,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use super::{Medium, MediumError, NumberedFrame};
@@ -33,6 +35,10 @@ const OLD_CACHE_BYTES: u64 = 1 << 20;
 const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+
+/// How often, and after what pauses, a database that is still locked is tried: for 10 s.
+const LOCK_TRIES: u32 = 2_000;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 const MAKING: &str = "new";
 const REBUILT: &str = "rebuilt";
@@ -227,7 +233,7 @@ impl Medium for SledMedium {
 
 impl Generation {
     fn open(path: PathBuf, no: u32, cache_bytes: u64, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
-        let db = guarded(|| sled_config(&path, cache_bytes).open())?;
+        let db = open_when_free(&path, cache_bytes)?;
         let file = File::open(path.join("db"))?;
         // sled has renamed a snapshot file into place when it opened.
         sync_dir(&path)?;
@@ -367,7 +373,23 @@ fn is_environment(error: &io::Error) -> bool {
             kind,
             OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WouldBlock
         )
-        || error.to_string().contains("could not acquire lock")
+        || is_locked(error)
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+/// Opens a database that was closed a moment ago perhaps: sled lets go of its lock when the last of its own threads has
+/// let go of the database, which on a busy machine is later. Nobody else has it: the data folder is locked.
+fn open_when_free(path: &Path, cache_bytes: u64) -> Result<sled::Db, MediumError> {
+    for _ in 0..LOCK_TRIES {
+        match guarded(|| sled_config(path, cache_bytes).open()) {
+            Err(MediumError::Io(error)) if is_locked(&error) => thread::park_timeout(LOCK_PAUSE),
+            opened => return opened,
+        }
+    }
+    guarded(|| sled_config(path, cache_bytes).open())
 }
 
 fn sled_config(path: &Path, cache_bytes: u64) -> sled::Config {
@@ -403,4 +425,26 @@ fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 
 fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::sync_channel, thread};
+
+    use super::{open_when_free, sled_config};
+
+    #[test]
+    fn a_database_that_is_still_being_closed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = sled_config(dir.path(), 1 << 20).open().unwrap();
+        let (tried, try_it) = sync_channel(1);
+        let path = dir.path().to_owned();
+        let opener = thread::spawn(move || {
+            tried.send(sled_config(&path, 1 << 20).open().is_err()).unwrap();
+            open_when_free(&path, 1 << 20).map(drop)
+        });
+        assert!(try_it.recv().unwrap(), "it is locked");
+        drop(held);
+        opener.join().unwrap().unwrap();
+    }
 }
