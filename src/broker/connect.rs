@@ -226,6 +226,7 @@ impl Broker {
             connection: None,
             record,
             settled: gate.clone(),
+            will_is_leaving: false,
             ended: false,
         };
         let (epoch, farewell) = self.attach(&mut state, client, false, gate);
@@ -258,6 +259,7 @@ impl Broker {
         record.inflight_max = self.config.inflight_max;
         // [MQTT-3.1.3-9]: a will that was waiting goes with the old connection.
         record.will.clone_from(&client.will);
+        state.will_is_leaving = false;
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
             let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };
