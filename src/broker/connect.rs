@@ -256,7 +256,9 @@ impl Broker {
         let mut record = state.record.clone();
         record.expires_at = Timestamp::NEVER;
         record.expiry = client.expiry;
-        record.inflight_max = self.config.inflight_max;
+        // What was sent under a larger window still counts as sent after a crash.
+        let in_flight = u16::try_from(state.session.outbound.in_flight()).unwrap_or(u16::MAX);
+        record.inflight_max = self.config.inflight_max.max(in_flight);
         // [MQTT-3.1.3-9]: a will that was waiting goes with the old connection.
         record.will.clone_from(&client.will);
         state.will_is_leaving = false;
