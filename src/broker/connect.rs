@@ -132,11 +132,12 @@ impl Broker {
         used_bytes: usize,
         now: Timestamp,
     ) -> Greeting {
-        let Some(joined) = self.join(client, now) else {
-            let why = "the maximum number of sessions is reached";
-            let reply =
-                connack(client.terms.version, false, ReasonCode::QuotaExceeded, ConnackProperties::default());
-            return refuse(peer, &client.id, why, reply);
+        let joined = match self.join(client, now) {
+            Ok(joined) => joined,
+            Err((reason, why)) => {
+                let reply = connack(client.terms.version, false, reason, ConnackProperties::default());
+                return refuse(peer, &client.id, why, reply);
+            }
         };
         let keep_alive = self.keep_alive(client.packet);
         info!(
@@ -164,14 +165,18 @@ impl Broker {
         Greeting::Connected { connection, used_bytes }
     }
 
-    /// Attaches the client to its former session or a new one. `None`: there is no room for a new one.
-    fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
+    /// Attaches the client to its former session or a new one, if there can be a new one.
+    fn join(
+        self: &Arc<Self>,
+        client: &Client<'_>,
+        now: Timestamp,
+    ) -> Result<Joined, (ReasonCode, &'static str)> {
         loop {
             let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
                 match self.create(client) {
-                    Created::Joined(joined) => return Some(joined),
-                    Created::Full => return None,
+                    Created::Joined(joined) => return Ok(joined),
+                    Created::Refused(reason, why) => return Err((reason, why)),
                     // Another connection of the same client was faster.
                     Created::Exists => continue,
                 }
@@ -189,7 +194,7 @@ impl Broker {
                 continue;
             }
             if let Some(joined) = self.resume(&slot, client) {
-                return Some(joined);
+                return Ok(joined);
             }
         }
     }
@@ -201,7 +206,12 @@ impl Broker {
             return Created::Exists;
         }
         if registry.len() >= self.config.sessions_max {
-            return Created::Full;
+            let why = "the maximum number of sessions is reached";
+            return Created::Refused(ReasonCode::QuotaExceeded, why);
+        }
+        // It would leave a session behind that nobody was told of.
+        if persistent && self.journal.poisoned() {
+            return Created::Refused(ReasonCode::ServerUnavailable, "the store has failed");
         }
         let no = registry.take_number();
         let reserved = if persistent { Seq(SEQ_BLOCK) } else { Seq(u64::MAX) };
@@ -345,7 +355,7 @@ impl Broker {
 enum Created {
     Joined(Joined),
     Exists,
-    Full,
+    Refused(ReasonCode, &'static str),
 }
 
 /// How soon the journal has to know that a sleeping session has woken or gone to sleep. One that is kept for days
