@@ -57,13 +57,14 @@ impl Broker {
             return;
         }
         let will = match &state.record.will {
-            Some(will) if will.due_at <= now => state.record.will.take(),
+            Some(will) if will.due_at <= now => state.lend_will(),
             _ => None,
         };
         drop(state);
         if let Some(will) = will {
             self.publish_will(slot, will, now, touched);
             let mut state = slot.state();
+            state.will_left();
             if !state.ended {
                 state.settled =
                     self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
@@ -107,7 +108,7 @@ impl Broker {
         if let Some(will) = &mut state.record.will {
             will.due_at = now.after(will.delay);
             if will.delay.is_zero() {
-                due = state.record.will.take();
+                due = state.lend_will();
             }
         }
         if let Some(will) = due {
@@ -116,6 +117,7 @@ impl Broker {
             drop(state);
             self.publish_will(slot, will, now, touched);
             state = slot.state();
+            state.will_left();
         }
         if state.ended {
             return;
@@ -142,7 +144,7 @@ impl Broker {
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].
-        let will = state.record.will.take();
+        let will = state.lend_will();
         let subscriptions = std::mem::take(&mut state.session.subscriptions);
         drop(state);
         self.change_subscriptions(|all| {
@@ -196,6 +198,8 @@ impl Broker {
 }
 
 fn next_due(state: &State) -> Timestamp {
-    let will = state.record.will.as_ref().map_or(Timestamp::NEVER, |w| w.due_at);
+    // Whoever publishes it looks again afterwards.
+    let will = state.record.will.as_ref().filter(|_| !state.will_is_leaving);
+    let will = will.map_or(Timestamp::NEVER, |w| w.due_at);
     state.record.expires_at.min(will)
 }

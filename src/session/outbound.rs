@@ -176,6 +176,11 @@ impl<K: Keeper> Outbound<K> {
         self.queue.len() + self.inflight.len()
     }
 
+    /// Messages sent whose confirmation is not durable.
+    pub fn in_flight(&self) -> usize {
+        self.inflight.len()
+    }
+
     /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
