@@ -179,14 +179,16 @@ impl Broker {
         }
     }
 
-    /// Journals the next block of sequence numbers when the present one is half used.
+    /// Journals the next block of sequence numbers when the present one is half used. It waits for nothing: at a few
+    /// thousand messages a second the other half is gone before a confirmation's commit comes, and what waits for a
+    /// number is written to disk.
     pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) {
         if !slot.keep.persistent {
             return;
         }
         if let Some(until) = state.session.outbound.wanted_reservation() {
             state.record.seq_reserved = until;
-            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Rides);
+            let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
             state.session.outbound.reserving(until, gate);
         }
     }

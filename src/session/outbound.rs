@@ -418,13 +418,13 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBACK [MQTT-4.3.2-3].
     pub fn handle_puback(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
+        let Some((i, f)) = self.find(id).and_then(|i| Some((i, self.inflight.get(i)?))) else {
             return Acknowledged::UnknownId;
         };
         match &f.state {
             State::AwaitPuback(kept, _) => {
-                f.state = State::Confirmed(keeper.confirm(f.seq, kept));
-                self.after_confirmation(keeper);
+                let gate = keeper.confirm(f.seq, kept);
+                self.confirmed(keeper, i, gate);
                 Acknowledged::Yes
             }
             State::Confirmed(_) => Acknowledged::UnknownId,
@@ -434,13 +434,13 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
     pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
+        let Some((i, f)) = self.find(id).and_then(|i| Some((i, self.inflight.get_mut(i)?))) else {
             return Acknowledged::UnknownId;
         };
         match &f.state {
             State::AwaitPubrec(kept, _) if refused => {
-                f.state = State::Confirmed(keeper.confirm(f.seq, kept));
-                self.after_confirmation(keeper);
+                let gate = keeper.confirm(f.seq, kept);
+                self.confirmed(keeper, i, gate);
             }
             State::AwaitPubrec(kept, _) => {
                 f.state = State::AwaitRelease(keeper.received(f.seq, kept));
@@ -460,13 +460,13 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBCOMP.
     pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some(f) = self.find(id).and_then(|i| self.inflight.get_mut(i)) else {
+        let Some((i, f)) = self.find(id).and_then(|i| Some((i, self.inflight.get(i)?))) else {
             return Acknowledged::UnknownId;
         };
         match &f.state {
             State::AwaitPubcomp => {
-                f.state = State::Confirmed(keeper.completed(f.seq));
-                self.after_confirmation(keeper);
+                let gate = keeper.completed(f.seq);
+                self.confirmed(keeper, i, gate);
                 Acknowledged::Yes
             }
             State::Confirmed(_) => Acknowledged::UnknownId,
@@ -474,7 +474,16 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
-    fn after_confirmation(&mut self, keeper: &K) {
+    /// The message at `i` is confirmed; `gate` opens when that is durable. One that was never written is of no interest
+    /// to recovery and goes at once, even if an older confirmation still waits for the disk: counted, the many that are
+    /// not written would fill the window behind the few that are, and then be written themselves.
+    fn confirmed(&mut self, keeper: &K, i: usize, gate: K::Gate) {
+        if keeper.is_open(&gate) {
+            self.inflight.remove(i);
+            self.resent -= usize::from(i < self.resent);
+        } else if let Some(f) = self.inflight.get_mut(i) {
+            f.state = State::Confirmed(gate);
+        }
         self.give_back_quota();
         self.trim(keeper);
         // Confirmations ride the next commit; only a window nearly full of them asks for one.
