@@ -66,7 +66,7 @@ fn a_damaged_generation_is_set_aside_and_the_rest_is_served() {
         let queue = &recovered.sessions[0].queue;
         let kept = queue.len() as u64;
         // One generation of messages is harmed, of which some can be saved.
-        assert!(kept >= MESSAGES - 80 && kept < MESSAGES, "{kept}");
+        assert!((MESSAGES - 80..MESSAGES).contains(&kept), "{kept}");
         saved += kept;
         load_all(&journal, &recovered);
         for queued in queue {
