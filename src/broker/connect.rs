@@ -135,11 +135,12 @@ impl Broker {
         used_bytes: usize,
         now: Timestamp,
     ) -> Greeting {
-        let Some(joined) = self.join(client, now) else {
-            let why = "the maximum number of sessions is reached";
-            let reply =
-                connack(client.terms.version, false, ReasonCode::QuotaExceeded, ConnackProperties::default());
-            return refuse(peer, &client.id, why, reply);
+        let joined = match self.join(client, now) {
+            Ok(joined) => joined,
+            Err((reason, why)) => {
+                let reply = connack(client.terms.version, false, reason, ConnackProperties::default());
+                return refuse(peer, &client.id, why, reply);
+            }
         };
         let keep_alive = self.keep_alive(client.packet);
         info!(
@@ -167,14 +168,18 @@ impl Broker {
         Greeting::Connected { connection, used_bytes }
     }
 
-    /// Attaches the client to its former session or a new one. `None`: there is no room for a new one.
-    fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
+    /// Attaches the client to its former session or a new one, if there can be a new one.
+    fn join(
+        self: &Arc<Self>,
+        client: &Client<'_>,
+        now: Timestamp,
+    ) -> Result<Joined, (ReasonCode, &'static str)> {
         loop {
             let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
                 match self.create(client) {
-                    Created::Joined(joined) => return Some(joined),
-                    Created::Full => return None,
+                    Created::Joined(joined) => return Ok(joined),
+                    Created::Refused(reason, why) => return Err((reason, why)),
                     // Another connection of the same client was faster.
                     Created::Exists => continue,
                 }
@@ -192,7 +197,7 @@ impl Broker {
                 continue;
             }
             if let Some(joined) = self.resume(&slot, client) {
-                return Some(joined);
+                return Ok(joined);
             }
         }
     }
@@ -204,7 +209,12 @@ impl Broker {
             return Created::Exists;
         }
         if registry.len() >= self.config.sessions_max {
-            return Created::Full;
+            let why = "the maximum number of sessions is reached";
+            return Created::Refused(ReasonCode::QuotaExceeded, why);
+        }
+        // It would leave a session behind that nobody was told of.
+        if persistent && self.journal.poisoned() {
+            return Created::Refused(ReasonCode::ServerUnavailable, "the store has failed");
         }
         let no = registry.take_number();
         let reserved = if persistent { Seq(SEQ_BLOCK) } else { Seq(u64::MAX) };
@@ -229,6 +239,7 @@ impl Broker {
             connection: None,
             record,
             settled: gate.clone(),
+            will_is_leaving: false,
             ended: false,
         };
         let (epoch, farewell) = self.attach(&mut state, client, false, gate);
@@ -258,9 +269,12 @@ impl Broker {
         let mut record = state.record.clone();
         record.expires_at = Timestamp::NEVER;
         record.expiry = client.expiry;
-        record.inflight_max = self.config.inflight_max;
+        // What was sent under a larger window still counts as sent after a crash.
+        let in_flight = u16::try_from(state.session.outbound.in_flight()).unwrap_or(u16::MAX);
+        record.inflight_max = self.config.inflight_max.max(in_flight);
         // [MQTT-3.1.3-9]: a will that was waiting goes with the old connection.
         record.will.clone_from(&client.will);
+        state.will_is_leaving = false;
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
             let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };
@@ -344,7 +358,7 @@ impl Broker {
 enum Created {
     Joined(Joined),
     Exists,
-    Full,
+    Refused(ReasonCode, &'static str),
 }
 
 /// How soon the journal has to know that a sleeping session has woken or gone to sleep. One that is kept for days

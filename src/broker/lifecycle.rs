@@ -51,19 +51,20 @@ impl Broker {
             return;
         }
         if state.record.expires_at <= now {
-            drop(state);
             info!(client_id = &*slot.client_id, "session expired");
-            self.end_session(slot, now);
+            // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
+            self.end_locked(slot, state, now);
             return;
         }
         let will = match &state.record.will {
-            Some(will) if will.due_at <= now => state.record.will.take(),
+            Some(will) if will.due_at <= now => state.lend_will(),
             _ => None,
         };
         drop(state);
         if let Some(will) = will {
             self.publish_will(slot, will, now, touched);
             let mut state = slot.state();
+            state.will_left();
             if !state.ended {
                 state.settled =
                     self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
@@ -98,8 +99,7 @@ impl Broker {
             state.record.will = None;
         }
         if state.record.expiry.is_zero() || !slot.keep.persistent {
-            drop(state);
-            self.end_session(slot, now);
+            self.end_locked(slot, state, now);
             return;
         }
         state.record.expires_at = now.after(state.record.expiry);
@@ -107,7 +107,7 @@ impl Broker {
         if let Some(will) = &mut state.record.will {
             will.due_at = now.after(will.delay);
             if will.delay.is_zero() {
-                due = state.record.will.take();
+                due = state.lend_will();
             }
         }
         if let Some(will) = due {
@@ -116,6 +116,7 @@ impl Broker {
             drop(state);
             self.publish_will(slot, will, now, touched);
             state = slot.state();
+            state.will_left();
         }
         if state.ended {
             return;
@@ -133,16 +134,21 @@ impl Broker {
 
     /// Ends a session for good; `false` if another thread does or did.
     pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
-        let mut touched = Touched::default();
-        let mut state = slot.state();
-        if state.ended {
-            return false;
+        let state = slot.state();
+        let lives = !state.ended;
+        if lives {
+            self.end_locked(slot, state, now);
         }
+        lives
+    }
+
+    fn end_locked<'a>(&self, slot: &'a Arc<Slot>, mut state: MutexGuard<'a, State>, now: Timestamp) {
+        let mut touched = Touched::default();
         state.kick(ReasonCode::SessionTakenOver);
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].
-        let will = state.record.will.take();
+        let will = state.lend_will();
         let subscriptions = std::mem::take(&mut state.session.subscriptions);
         drop(state);
         self.change_subscriptions(|all| {
@@ -163,7 +169,6 @@ impl Broker {
         let gate = state.settled.clone();
         drop(state);
         lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));
-        true
     }
 
     /// Publishes a will taken from its session. Nobody is told when it cannot be kept: it is logged.
@@ -182,7 +187,9 @@ impl Broker {
         }
     }
 
-    /// Journals the next block of sequence numbers when the present one is half used; `true` if it did.
+    /// Journals the next block of sequence numbers when the present one is half used; `true` if it did. It waits for
+    /// nothing: at a few thousand messages a second the other half is gone before a confirmation's commit comes, and
+    /// what waits for a number is written to disk.
     pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) -> bool {
         if !slot.keep.persistent {
             return false;
@@ -196,6 +203,8 @@ impl Broker {
 }
 
 fn next_due(state: &State) -> Timestamp {
-    let will = state.record.will.as_ref().map_or(Timestamp::NEVER, |w| w.due_at);
+    // Whoever publishes it looks again afterwards.
+    let will = state.record.will.as_ref().filter(|_| !state.will_is_leaving);
+    let will = will.map_or(Timestamp::NEVER, |w| w.due_at);
     state.record.expires_at.min(will)
 }

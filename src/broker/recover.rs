@@ -50,7 +50,14 @@ impl Broker {
         }
         let due = record.will.as_ref().map_or(Timestamp::NEVER, |w| w.due_at).min(record.expires_at);
         let (no, client_id) = (record.session, Arc::clone(&record.client_id));
-        let state = State { session, connection: None, record, settled: Gate::Open, ended: false };
+        let state = State {
+            session,
+            connection: None,
+            record,
+            settled: Gate::Open,
+            will_is_leaving: false,
+            ended: false,
+        };
         let slot = Arc::new(Slot::new(no, client_id, keep, state));
         self.restore_subscriptions(&slot, &subscriptions);
         let mut registry = lock(&self.registry);

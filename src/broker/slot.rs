@@ -13,7 +13,7 @@ use crate::{
     codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
     message::SessionNo,
     session::Session,
-    store::{Gate, SessionRecord},
+    store::{Gate, SessionRecord, WillRecord},
     time::Timestamp,
 };
 
@@ -37,6 +37,8 @@ pub(super) struct State {
     pub(super) record: SessionRecord,
     /// Opens when the latest change of session or subscriptions is durable.
     pub(super) settled: Gate,
+    /// Somebody is publishing the record's will at this moment.
+    pub(super) will_is_leaving: bool,
     /// The session is gone: nothing may be delivered to it or journalled for it any more.
     pub(super) ended: bool,
 }
@@ -96,6 +98,21 @@ impl State {
     /// Whether the connection numbered `epoch` is the one that serves this session.
     pub(super) fn is_served_by(&self, epoch: u64) -> bool {
         self.connection.as_ref().is_some_and(|c| c.epoch == epoch)
+    }
+
+    /// The will, to be published without this lock. It stays in the record until `will_left`, so that a record or a
+    /// snapshot of the session that is journalled meanwhile does not lose it.
+    pub(super) fn lend_will(&mut self) -> Option<WillRecord> {
+        let will = self.record.will.clone().filter(|_| !self.will_is_leaving)?;
+        self.will_is_leaving = true;
+        Some(will)
+    }
+
+    /// The will that was lent is in the journal, unless a new connection has brought another one meanwhile.
+    pub(super) fn will_left(&mut self) {
+        if std::mem::take(&mut self.will_is_leaving) {
+            self.record.will = None;
+        }
     }
 
     /// The waker to call when the connection has something new to look at; `None` if it has been called already.

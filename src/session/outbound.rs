@@ -176,6 +176,11 @@ impl<K: Keeper> Outbound<K> {
         self.queue.len() + self.inflight.len()
     }
 
+    /// Messages sent whose confirmation is not durable.
+    pub fn in_flight(&self) -> usize {
+        self.inflight.len()
+    }
+
     /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -445,8 +450,8 @@ impl<K: Keeper> Outbound<K> {
         let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
         match &f.state {
             State::AwaitPuback(kept, _) => {
-                f.state = State::Confirmed(keeper.confirm(f.seq, kept));
-                self.after_confirmation(keeper, i < self.resent);
+                let gate = keeper.confirm(f.seq, kept);
+                self.confirmed(keeper, i, gate, i < self.resent);
                 Acknowledged::Yes
             }
             State::Confirmed(_) => Acknowledged::UnknownId,
@@ -460,8 +465,8 @@ impl<K: Keeper> Outbound<K> {
         let seq = f.seq;
         match &f.state {
             State::AwaitPubrec(kept, _) if refused => {
-                f.state = State::Confirmed(keeper.confirm(seq, kept));
-                self.after_confirmation(keeper, i < self.resent);
+                let gate = keeper.confirm(seq, kept);
+                self.confirmed(keeper, i, gate, i < self.resent);
             }
             State::AwaitPubrec(kept, _) => {
                 let gate = keeper.received(seq, kept);
@@ -484,11 +489,11 @@ impl<K: Keeper> Outbound<K> {
 
     /// PUBCOMP.
     pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some((_, f)) = self.find(id) else { return Acknowledged::UnknownId };
+        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
         match &f.state {
             State::AwaitPubcomp => {
-                f.state = State::Confirmed(keeper.completed(f.seq));
-                self.after_confirmation(keeper, true);
+                let gate = keeper.completed(f.seq);
+                self.confirmed(keeper, i, gate, true);
                 Acknowledged::Yes
             }
             State::Confirmed(_) => Acknowledged::UnknownId,
@@ -496,8 +501,17 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
-    /// `was_open`: the exchange counted against the receive maximum.
-    fn after_confirmation(&mut self, keeper: &K, was_open: bool) {
+    /// The message at `i` is confirmed; `gate` opens when that is durable. One that was never written is of no interest
+    /// to recovery and goes at once, even if an older confirmation still waits for the disk: counted, the many that are
+    /// not written would fill the window behind the few that are, and then be written themselves. `was_open`: the
+    /// exchange counted against the receive maximum.
+    fn confirmed(&mut self, keeper: &K, i: usize, gate: K::Gate, was_open: bool) {
+        if keeper.is_open(&gate) {
+            self.inflight.remove(i);
+            self.resent -= usize::from(i < self.resent);
+        } else if let Some(f) = self.inflight.get_mut(i) {
+            f.state = State::Confirmed(gate);
+        }
         self.open = self.open.saturating_sub(usize::from(was_open));
         self.trim(keeper);
         // Confirmations ride the next commit; only a window nearly full of them asks for one.

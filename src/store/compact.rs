@@ -92,7 +92,7 @@ impl Committer {
                     }
                 }
                 Stage::Feeding(feeding) => {
-                    self.compaction.stage = self.feed(shared, feeding)?;
+                    self.compaction.stage = self.feed(shared, feeding);
                     if matches!(self.compaction.stage, Stage::Feeding(_)) {
                         return Ok(deleted);
                     }
@@ -125,7 +125,7 @@ impl Committer {
     }
 
     /// Copies what the open batch has room for.
-    fn feed(&mut self, shared: &Shared, mut feeding: Feeding) -> Result<Stage, MediumError> {
+    fn feed(&mut self, shared: &Shared, mut feeding: Feeding) -> Stage {
         let open_no = shared.state().open_no;
         if self.compaction.fed != open_no {
             self.compaction.fed = open_no;
@@ -136,11 +136,17 @@ impl Committer {
         while *room > 0
             && let Some((place, stored)) = feeding.messages.pop_front()
         {
-            *room = room.saturating_sub(copy(shared, &mut reader, place, &stored)?);
+            match copy(shared, &mut reader, place, &stored) {
+                Ok(bytes) => *room = room.saturating_sub(bytes),
+                Err(error) => {
+                    tracing::warn!(generation = feeding.victim, %error, "a part of the journal cannot be read now");
+                    return self.compaction.give_up(shared);
+                }
+            }
         }
         if feeding.messages.is_empty() && !feeding.sessions.is_empty() {
             let source = lock(&shared.source).as_ref().and_then(Weak::upgrade);
-            let Some(source) = source else { return Ok(self.compaction.give_up(shared)) };
+            let Some(source) = source else { return self.compaction.give_up(shared) };
             while *room > 0
                 && let Some(session) = feeding.sessions.pop_front()
             {
@@ -151,11 +157,11 @@ impl Committer {
             }
         }
         if !feeding.messages.is_empty() || !feeding.sessions.is_empty() {
-            return Ok(Stage::Feeding(feeding));
+            return Stage::Feeding(feeding);
         }
         let state = shared.state();
         let commit = if state.open.is_empty() { state.durable } else { state.open_no };
-        Ok(Stage::Waiting { victim: feeding.victim, pass: feeding.pass, commit })
+        Stage::Waiting { victim: feeding.victim, pass: feeding.pass, commit }
     }
 
     /// Deletes the generation if nothing in it is wanted, else goes over it again.

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
+    time::Duration,
 };
 
 use super::{
@@ -19,6 +20,8 @@ use crate::message::Message;
 /// How many requests wait at most. A session has one at a time, so this many may wake together before one is told to
 /// ask again.
 const REQUESTS_MAX: usize = 4_096;
+/// How long nothing is read after the system has refused.
+const FAILED_WAIT: Duration = Duration::from_millis(200);
 /// A message moves while it is read only if compaction has just copied it, once.
 const TRIES: usize = 3;
 
@@ -70,23 +73,40 @@ impl Shared {
                 return;
             }
             drop(requests);
-            self.read_step();
+            if self.serve() == Some(Outcome::Failed) {
+                // Who asked will ask again: not at once.
+                let requests = self.reads.lock();
+                let stopping = |requests: &mut Requests| !requests.stopping;
+                drop(self.reads.work.wait_timeout_while(requests, FAILED_WAIT, stopping));
+            }
         }
     }
 
-    /// Serves one request.
+    /// Serves one request; false if there is none.
     pub(super) fn read_step(&self) -> bool {
-        let Some((mut wanted, waker)) = self.reads.lock().waiting.pop_front() else { return false };
+        self.serve().is_some()
+    }
+
+    fn serve(&self) -> Option<Outcome> {
+        let (mut wanted, waker) = self.reads.lock().waiting.pop_front()?;
+        let mut worst = Outcome::Served;
         wanted.sort_by_cached_key(|stored| stored.lock().place());
         let mut reader = EntryReader::new(&*self.medium);
         for stored in wanted {
-            if read_body(&mut reader, &stored) == Outcome::Lost {
-                tracing::error!(message = stored.id(), "a stored message cannot be read back: it is lost");
-                count(&self.counters.messages_lost, 1);
+            match read_body(&mut reader, &stored) {
+                Outcome::Served => {}
+                Outcome::Lost => {
+                    tracing::error!(
+                        message = stored.id(),
+                        "a stored message cannot be read back: it is lost"
+                    );
+                    count(&self.counters.messages_lost, 1);
+                }
+                Outcome::Failed => worst = Outcome::Failed,
             }
         }
         waker.wake();
-        true
+        Some(worst)
     }
 }
 
@@ -94,7 +114,10 @@ impl Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Served,
+    /// It is not where it was written.
     Lost,
+    /// The system refuses for now.
+    Failed,
 }
 
 /// Reads one body back.
@@ -121,6 +144,10 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
             Ok(None) => {
                 state.lost = true;
                 return Outcome::Lost;
+            }
+            Err(MediumError::Io(error)) => {
+                tracing::warn!(message = stored.id(), %error, "reading the journal failed; it is tried again");
+                return Outcome::Failed;
             }
             Err(error) => {
                 tracing::error!(message = stored.id(), %error, "reading the journal failed");

@@ -123,15 +123,15 @@ fn nothing_acknowledged_is_lost_by_kill_9_under_load() {
             thread::spawn(move || publisher.run())
         })
         .into();
-    let (retaining, retained) = run.publisher("retainer", QoS::AtLeastOnce, Version::V5, true);
-    let retainer = thread::spawn(move || retaining.run());
+    let (retaining, last_retained) = run.publisher("retainer", QoS::AtLeastOnce, Version::V5, true);
+    let retainer_thread = thread::spawn(move || retaining.run());
 
     for _ in 0..kills {
         let goal = run.ledger.acknowledged() + usize::try_from(chance.below(400)).unwrap();
         wait_until("messages to be acknowledged", || run.ledger.acknowledged() >= goal);
         thread::park_timeout(Duration::from_micros(chance.below(30_000)));
         broker.kill();
-        let acknowledged = retained.load(Ordering::SeqCst);
+        let acknowledged = last_retained.load(Ordering::SeqCst);
         broker = Process::start(folder.path());
         *run.address.lock().unwrap() = broker.address;
         let value = retained::read(broker.address);
@@ -142,7 +142,7 @@ fn nothing_acknowledged_is_lost_by_kill_9_under_load() {
 
     run.finish.store(true, Ordering::SeqCst);
     let published: u64 = publishers.into_iter().map(|p| p.join().unwrap()).sum();
-    retainer.join().unwrap();
+    retainer_thread.join().unwrap();
     let names = SUBSCRIBERS.map(|(name, ..)| name);
     let complete = wait(|| names.iter().all(|name| run.ledger.is_complete(name)));
     run.stop.store(true, Ordering::SeqCst);

@@ -259,9 +259,12 @@ fn when_the_store_fails_nobody_waits_for_an_answer_that_cannot_come() {
     assert!(world.broker.journal.poisoned());
     assert_eq!(publisher.heard(), ["DISCONNECT 83"]);
     assert!(publisher.closing);
-    let mut newcomer = world.join(&connect("new"));
-    assert_eq!(newcomer.heard(), ["CONNACK 0 88"]);
-    assert!(newcomer.closing);
+    assert_eq!(world.refused(&connect("new")), ["CONNACK 0 88"]);
+    let mut changed = connect("sleeper");
+    changed.properties.session_expiry = Some(60);
+    let mut sleeper = world.join(&changed);
+    assert_eq!(sleeper.heard(), ["CONNACK 0 88"]);
+    assert!(sleeper.closing);
     let mut other = world.joined(&transient("other"), false);
     other.send(&qos0("a", "y"));
     other.send(&qos1(1, "a", "z"));

@@ -81,6 +81,16 @@ impl World {
         }
     }
 
+    /// What a CONNECT that is refused is answered.
+    fn refused(&self, connect: &Connect<'_>) -> Vec<String> {
+        let mut bytes = Vec::new();
+        Packet::Connect(Box::new(connect.clone())).encode(connect.version, &mut bytes);
+        let Greeting::Refused { reply } = self.broker.connect(&bytes, &peer(), self.now()) else {
+            panic!("not refused")
+        };
+        lines(&reply, connect.version)
+    }
+
     /// Connects and waits for CONNACK, which it checks.
     fn joined(&self, connect: &Connect<'_>, present: bool) -> Client {
         let mut client = self.join(connect);
@@ -177,13 +187,7 @@ impl Client {
     /// What reached the client, a line a packet.
     fn heard(&mut self) -> Vec<String> {
         let bytes = self.heard_bytes();
-        let (mut rest, mut lines) = (bytes.as_slice(), Vec::new());
-        while let Some((packet, used)) = decode(rest, self.version, 1 << 28).unwrap() {
-            lines.push(line(&packet));
-            rest = &rest[used..];
-        }
-        assert!(rest.is_empty(), "whole packets");
-        lines
+        lines(&bytes, self.version)
     }
 
     fn lose(mut self) {
@@ -200,6 +204,16 @@ impl Client {
         let now = self.now();
         self.connection.take().unwrap().close(CloseReason::Closed, now);
     }
+}
+
+fn lines(bytes: &[u8], version: Version) -> Vec<String> {
+    let (mut rest, mut lines) = (bytes, Vec::new());
+    while let Some((packet, used)) = decode(rest, version, 1 << 28).unwrap() {
+        lines.push(line(&packet));
+        rest = &rest[used..];
+    }
+    assert!(rest.is_empty(), "whole packets");
+    lines
 }
 
 fn line(packet: &Packet<'_>) -> String {

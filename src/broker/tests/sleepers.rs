@@ -1,6 +1,6 @@
 //! Messages for clients that were away.
 
-use super::{Client, World, connect, puback, qos1, v311};
+use super::{Client, World, connect, puback, qos1, qos2, v311};
 use crate::codec::{Packet, QoS};
 
 #[test]
@@ -49,6 +49,30 @@ fn bodies_are_asked_for_once() {
     assert!(world.broker.journal.read_step());
     assert!(!world.broker.journal.read_step(), "one request is enough");
     assert_eq!(sleeper.heard(), ["PUBLISH q1 #1 cmd=0"]);
+}
+
+#[test]
+fn a_smaller_window_does_not_forget_what_a_larger_one_sent() {
+    let mut world = World::new();
+    let mut dev = world.subscriber(&connect("dev"), "cmd", QoS::ExactlyOnce);
+    let mut publisher = world.joined(&connect("publisher"), false);
+    for n in 1..=5 {
+        publisher.send(&qos2(n, "cmd", "x"));
+    }
+    world.settle();
+    assert_eq!(dev.heard().len(), 5);
+    drop((dev, publisher));
+    world.config.inflight_max = 2;
+    world.cut(1);
+    drop(world.joined(&connect("dev"), true));
+    world.settle();
+    world.cut(2);
+    let mut dev = world.join(&v311("dev"));
+    world.settle();
+    let heard = dev.heard();
+    assert!(heard[1..].iter().all(|line| line.starts_with("PUBLISH!")), "{heard:?}");
+    let slot = crate::broker::slot::lock(&world.broker.registry).by_client_id("dev").unwrap();
+    assert_eq!(slot.state().session.outbound.in_flight(), 5);
 }
 
 /// Confirms everything that comes until nothing comes any more, and checks that it comes in order.

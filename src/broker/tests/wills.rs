@@ -1,7 +1,11 @@
 //! Wills: when, how often, and across a power cut.
 
 use super::{World, connect, transient};
-use crate::codec::{Connect, PublishProperties, QoS, ReasonCode, Will};
+use crate::{
+    broker::slot::lock,
+    codec::{Connect, PublishProperties, QoS, ReasonCode, Will},
+    store::SnapshotSource,
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -63,8 +67,27 @@ fn a_will_survives_a_power_cut_and_its_delay_goes_on() {
     assert_eq!(queued(&world), 1);
 }
 
+/// While a will is being published, its session's lock is free and the journal may ask for a snapshot.
+#[test]
+fn a_will_on_its_way_is_still_in_the_journal() {
+    let mut world = World::new();
+    world.subscriber(&connect("watcher"), "wills", QoS::AtLeastOnce).lose();
+    world.joined(&with_will(connect("dev"), 10), false).lose();
+    let slot = lock(&world.broker.registry).by_client_id("dev").unwrap();
+    let will = slot.state().lend_will();
+    assert!(will.is_some());
+    assert!(slot.state().lend_will().is_none(), "once");
+    world.broker.snapshot(slot.no);
+    world.pass(1_000);
+    world.settle();
+    drop(slot);
+    world.cut(1);
+    world.pass(10_000);
+    assert_eq!(queued(&world), 1);
+}
+
 fn queued(world: &World) -> usize {
-    let slot = super::super::slot::lock(&world.broker.registry).by_client_id("watcher").unwrap();
+    let slot = lock(&world.broker.registry).by_client_id("watcher").unwrap();
     let state = slot.state();
     state.session.outbound.len()
 }

@@ -21,6 +21,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use super::{Medium, MediumError, NumberedFrame};
@@ -33,6 +35,10 @@ const OLD_CACHE_BYTES: u64 = 1 << 20;
 const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+
+/// How long the lock of a database that was just closed is waited for.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
+const LOCK_WAIT: Duration = Duration::from_millis(2);
 
 const MAKING: &str = "new";
 const REBUILT: &str = "rebuilt";
@@ -60,16 +66,18 @@ pub struct SledMedium {
     dir: PathBuf,
     disk: Arc<dyn DataSync>,
     damaged: u64,
-    state: Mutex<Generations>,
+    /// The one written to. Its lock is held for moments only.
+    active: Mutex<Option<Arc<Generation>>>,
+    /// Held while one is opened. Taken before `active` when both are.
+    old: Mutex<Old>,
 }
 
 #[derive(Debug, Default)]
-struct Generations {
-    /// All there are, ascending.
+struct Old {
+    /// All there are, the active one included, ascending.
     all: Vec<u32>,
-    active: Option<Arc<Generation>>,
-    /// Old ones open for reading, the least recently used first.
-    old: Vec<Arc<Generation>>,
+    /// Those open for reading, the least recently used first.
+    open: Vec<Arc<Generation>>,
 }
 
 #[derive(Debug)]
@@ -97,12 +105,13 @@ impl SledMedium {
             sync_dir(parent)?;
         }
         let all = tidy(dir)?;
-        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, state: Mutex::default() };
+        let (active, old) = (Mutex::default(), Mutex::default());
+        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, active, old };
         medium.damaged = medium.check(&all, damaged_dir)?;
-        let newest = medium.lock().all.last().copied();
+        let newest = lock(&medium.old).all.last().copied();
         if let Some(no) = newest {
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
-            medium.lock().active = Some(Arc::new(generation));
+            *lock(&medium.active) = Some(Arc::new(generation));
         }
         Ok(medium)
     }
@@ -112,42 +121,39 @@ impl SledMedium {
     }
 
     fn active(&self) -> Result<Arc<Generation>, MediumError> {
-        self.lock().active.clone().ok_or_else(|| MediumError::Broken("no generation to write to".to_owned()))
+        let active = lock(&self.active).clone();
+        active.ok_or_else(|| MediumError::Broken("no generation to write to".to_owned()))
     }
 
     /// A generation, opened if it is not; `None` if it was deleted.
     fn generation(&self, no: u32) -> Result<Option<Arc<Generation>>, MediumError> {
-        let mut state = self.lock();
-        if let Some(active) = state.active.as_ref().filter(|active| active.no == no) {
+        if let Some(active) = lock(&self.active).as_ref().filter(|active| active.no == no) {
             return Ok(Some(Arc::clone(active)));
         }
-        if let Some(at) = state.old.iter().position(|old| old.no == no) {
-            let generation = state.old.remove(at);
-            state.old.push(Arc::clone(&generation));
+        let mut old = lock(&self.old);
+        if let Some(at) = old.open.iter().position(|old| old.no == no) {
+            let generation = old.open.remove(at);
+            old.open.push(Arc::clone(&generation));
             return Ok(Some(generation));
         }
-        if !state.all.contains(&no) {
+        if !old.all.contains(&no) {
             return Ok(None);
         }
         // One in use cannot be opened a second time, so only an idle one makes room.
-        if state.old.len() >= OLD_OPEN_MAX
-            && let Some(at) = state.old.iter().position(|old| Arc::strong_count(old) == 1)
+        if old.open.len() >= OLD_OPEN_MAX
+            && let Some(at) = old.open.iter().position(|old| Arc::strong_count(old) == 1)
         {
-            state.old.remove(at);
+            old.open.remove(at);
         }
         let generation = Arc::new(self.open_generation(no, OLD_CACHE_BYTES)?);
-        state.old.push(Arc::clone(&generation));
+        old.open.push(Arc::clone(&generation));
         Ok(Some(generation))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Generations> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Medium for SledMedium {
     fn generations(&self) -> Vec<u32> {
-        self.lock().all.clone()
+        lock(&self.old).all.clone()
     }
 
     fn damaged(&self) -> u64 {
@@ -165,14 +171,11 @@ impl Medium for SledMedium {
         make(&self.dir, generation, MAKING, &mut std::iter::empty(), &self.disk)?;
         rename_durably(&suffixed(&self.dir, generation, MAKING), &path_of(&self.dir, generation))?;
         let opened = self.open_generation(generation, ACTIVE_CACHE_BYTES)?;
-        let mut state = self.lock();
-        state.all.push(generation);
-        // Closed, the old one takes no memory; it is opened again when somebody reads from it.
-        if let Some(before) =
-            state.active.replace(Arc::new(opened)).filter(|before| Arc::strong_count(before) > 1)
-        {
-            state.old.push(before);
-        }
+        let mut old = lock(&self.old);
+        old.all.push(generation);
+        let before = lock(&self.active).replace(Arc::new(opened));
+        // Closed, it takes no memory; it is opened again when somebody reads from it.
+        old.open.extend(before.filter(|before| Arc::strong_count(before) > 1));
         Ok(())
     }
 
@@ -212,10 +215,10 @@ impl Medium for SledMedium {
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {
-        let mut state = self.lock();
-        state.all.retain(|no| *no != generation);
-        state.old.retain(|old| old.no != generation);
-        drop(state);
+        let mut old = lock(&self.old);
+        old.all.retain(|no| *no != generation);
+        old.open.retain(|old| old.no != generation);
+        drop(old);
         let deleted = suffixed(&self.dir, generation, DELETED);
         rename_durably(&path_of(&self.dir, generation), &deleted)?;
         if let Err(error) = fs::remove_dir_all(&deleted) {
@@ -227,7 +230,7 @@ impl Medium for SledMedium {
 
 impl Generation {
     fn open(path: PathBuf, no: u32, cache_bytes: u64, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
-        let db = guarded(|| sled_config(&path, cache_bytes).open())?;
+        let db = open_sled(&path, cache_bytes)?;
         let file = File::open(path.join("db"))?;
         // sled has renamed a snapshot file into place when it opened.
         sync_dir(&path)?;
@@ -367,11 +370,31 @@ fn is_environment(error: &io::Error) -> bool {
             kind,
             OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WouldBlock
         )
-        || error.to_string().contains("could not acquire lock")
+        || is_lock(error)
 }
 
-fn sled_config(path: &Path, cache_bytes: u64) -> sled::Config {
-    sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None)
+/// Opens a database. A thread of sled's may hold the lock of one that was just closed for a moment longer; and no other
+/// process can hold it, because the data folder is ours.
+fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, MediumError> {
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
+    let mut waited = Duration::ZERO;
+    loop {
+        match guarded(|| config.open()) {
+            Err(MediumError::Io(error)) if is_lock(&error) && waited < LOCK_WAIT_MAX => {
+                thread::park_timeout(LOCK_WAIT);
+                waited += LOCK_WAIT;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn is_lock(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn path_of(dir: &Path, no: u32) -> PathBuf {
@@ -403,4 +426,26 @@ fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
 
 fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc::sync_channel, thread};
+
+    use super::open_sled;
+
+    #[test]
+    fn a_database_that_is_still_being_closed_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = open_sled(dir.path(), 1 << 20).unwrap();
+        let (tried, try_it) = sync_channel(1);
+        let path = dir.path().to_owned();
+        let opener = thread::spawn(move || {
+            tried.send(sled::Config::new().path(&path).open().is_err()).unwrap();
+            open_sled(&path, 1 << 20).map(drop)
+        });
+        assert!(try_it.recv().unwrap(), "it is locked");
+        drop(held);
+        opener.join().unwrap().unwrap();
+    }
 }

@@ -243,6 +243,7 @@ fn many_threads_wait_for_their_commits_and_all_is_there_afterwards() {
     const EACH: u64 = 100;
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = Journal::open(dir.path(), config(), WallClock(WALL)).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "threads on a real disk take real time")]
     let started = Instant::now();
     let clock = move || (Timestamp(0).after(started.elapsed()), WallClock(WALL));
     journal.start(Arc::new(clock)).unwrap();
@@ -282,12 +283,13 @@ fn reopen_when_free(dir: &Path) -> (Journal, Recovered) {
 
 /// A waker that sends on a channel, so a test can wait for it and count.
 fn thread_waker() -> (Waker, std::sync::mpsc::Receiver<()>) {
-    struct Send(std::sync::mpsc::Sender<()>);
+    struct Send(std::sync::mpsc::SyncSender<()>);
     impl std::task::Wake for Send {
         fn wake(self: Arc<Self>) {
-            let _ = self.0.send(());
+            let _ = self.0.try_send(());
         }
     }
-    let (sender, receiver) = std::sync::mpsc::channel();
+    // Room for more calls than any test makes.
+    let (sender, receiver) = std::sync::mpsc::sync_channel(64);
     (Arc::new(Send(sender)).into(), receiver)
 }

@@ -44,7 +44,9 @@ impl Truth {
         let mut truth = self.clone();
         let mut facts: Vec<_> = facts.iter().filter(|(commit, _)| *commit <= last).collect();
         facts.sort_by_key(|(commit, _)| *commit);
-        facts.into_iter().for_each(|(_, fact)| truth.apply(fact));
+        for (_, fact) in facts {
+            truth.apply(fact);
+        }
         truth.retained.retain(|_, (_, body)| body.is_some());
         truth
     }

@@ -14,8 +14,8 @@ use std::{
 use memchr::memmem;
 
 use super::{
-    DELETED, MediumError, REBUILT, SledMedium, census::Census, path_of, remove_if_there, rename_durably,
-    suffixed, sync_dir,
+    DELETED, MediumError, REBUILT, SledMedium, census::Census, lock, path_of, remove_if_there,
+    rename_durably, suffixed, sync_dir,
 };
 use crate::store::frame::{self, FRAME_BYTES_MAX, Frame};
 
@@ -68,7 +68,7 @@ impl SledMedium {
             };
             damaged += u64::from(matches!(outcome, Outcome::Saved | Outcome::Lost));
             if outcome != Outcome::Lost {
-                self.lock().all.push(finding.no);
+                lock(&self.old).all.push(finding.no);
             }
             before = ends.get(at).copied().flatten().map_or(before, |(_, last)| last);
         }
