@@ -29,8 +29,8 @@ use crate::{
         listener::{ListenError, ListenerConfig, Listening},
         network::Network,
     },
-    store::{self, OpenError},
-    time::{Timestamp, WallClock},
+    store::OpenError,
+    time::{Clock, Timestamp, WallClock},
 };
 
 /// The broker's clock work is looked after at least this often.
@@ -87,7 +87,7 @@ impl Server {
     pub fn open(config: &Config) -> Result<Self, StartError> {
         let (broker, from) =
             Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
-        broker.start(clock(from))?;
+        broker.start(Arc::new(SystemClock::starting_at(from)))?;
         let sockets: Vec<ListenerConfig> = config.listeners.iter().map(|l| l.socket.clone()).collect();
         match Self::start(Arc::clone(&broker), &sockets, config.network.clone()) {
             Ok(server) => Ok(server),
@@ -199,14 +199,30 @@ async fn serve_until(server: Server, mut signals: Signals, grace: Duration) {
     server.shutdown_when(cut_short).await;
 }
 
-/// The broker's clock: its time line goes on from `from` with the monotonic clock.
-fn clock(from: Timestamp) -> store::Clock {
+/// The machine's clocks: the time line goes on from `from` with the monotonic one.
+struct SystemClock {
+    from: Timestamp,
+    started: Instant,
+}
+
+impl SystemClock {
     #[expect(
         clippy::disallowed_methods,
         reason = "the one clock of the process: everything below is handed the time"
     )]
-    let started = Instant::now();
-    Arc::new(move || (from.after(started.elapsed()), wall_clock()))
+    fn starting_at(from: Timestamp) -> Self {
+        Self { from, started: Instant::now() }
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        self.from.after(self.started.elapsed())
+    }
+
+    fn wall(&self) -> WallClock {
+        wall_clock()
+    }
 }
 
 #[expect(

@@ -42,6 +42,26 @@ impl WallClock {
     }
 }
 
+/// Tells the time. Nothing below `net` reads a clock by itself: it is handed the time, or, where it has threads of its
+/// own, one of these.
+pub trait Clock: Send + Sync {
+    /// The broker's time. Cheap: asked several times a message.
+    fn now(&self) -> Timestamp;
+    /// What the wall clock reads.
+    fn wall(&self) -> WallClock;
+}
+
+/// Any function that tells both is a clock.
+impl<F: Fn() -> (Timestamp, WallClock) + Send + Sync> Clock for F {
+    fn now(&self) -> Timestamp {
+        self().0
+    }
+
+    fn wall(&self) -> WallClock {
+        self().1
+    }
+}
+
 /// Where the time line stood at the last commit, and where it goes on from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Timeline {

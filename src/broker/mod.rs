@@ -52,7 +52,7 @@ use crate::{
     routing::Subscriptions,
     store::{self, Journal, OpenError},
     telemetry::Counter,
-    time::{Timestamp, WallClock},
+    time::{Clock, Timestamp, WallClock},
 };
 
 /// Who is at the other end of a connection, for the log.
@@ -80,7 +80,7 @@ pub struct Broker {
     refused: Counter,
     next_epoch: AtomicU64,
     shutting_down: AtomicBool,
-    clock: OnceLock<store::Clock>,
+    clock: OnceLock<Arc<dyn Clock>>,
     opened_at: Timestamp,
 }
 
@@ -139,7 +139,7 @@ impl Broker {
     }
 
     /// Gives the broker its clock, which reads the time line and the wall clock, and starts the journal's threads.
-    pub fn start(&self, clock: store::Clock) -> io::Result<()> {
+    pub fn start(&self, clock: Arc<dyn Clock>) -> io::Result<()> {
         // A second start would be a second clock: the first stays.
         let clock = self.clock.get_or_init(|| clock);
         self.journal.start(Arc::clone(clock))
@@ -147,14 +147,14 @@ impl Broker {
 
     /// Gives the broker a clock and starts no threads.
     #[cfg(test)]
-    fn set_clock(&self, clock: store::Clock) {
+    fn set_clock(&self, clock: Arc<dyn Clock>) {
         let clock = self.clock.get_or_init(|| clock);
         self.journal.set_clock(Arc::clone(clock));
     }
 
     /// The time now, by the clock given to [`Broker::start`]; before that, the time at which the broker was opened.
     pub fn now(&self) -> Timestamp {
-        self.clock.get().map_or(self.opened_at, |clock| clock().0)
+        self.clock.get().map_or(self.opened_at, |clock| clock.now())
     }
 
     /// Asks every connection to close, v5 clients with DISCONNECT 0x8B, and refuses new ones.

@@ -18,7 +18,7 @@ use super::{
     stats::count,
     stored::{Phase, Place, Stored},
 };
-use crate::time::{Timeline, Timestamp};
+use crate::time::Timestamp;
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Shared {
     /// Commits all that is left, held messages included, and closes.
     pub(super) fn commit_the_rest(&self) {
         let mut committer = self.committer();
-        let now = self.now().0;
+        let now = self.now();
         let taken = self.change(|state| {
             state.release_all(now);
             (state.health == Health::Running && !state.open.is_empty()).then(|| state.take())
@@ -132,7 +132,7 @@ impl Committer {
     }
 
     fn commit_if_due(&mut self, shared: &Shared) -> Result<bool, MediumError> {
-        let now = shared.now().0;
+        let now = shared.now();
         let taken = shared.change(|state| {
             if !state.is_due(now) {
                 return None;
@@ -151,9 +151,9 @@ impl Committer {
             Some(no) if !taken.generation_is_full => no,
             before => self.next_generation(shared, before)?,
         };
-        let (at, wall) = shared.now();
+        let timeline = shared.timeline();
         let marks = Marks { run: self.run, ..taken.marks };
-        let encoded = taken.batch.encode(Timeline { at, wall }, self.marks_due.then_some(marks));
+        let encoded = taken.batch.encode(timeline, self.marks_due.then_some(marks));
         let first_frame = self.next_frame;
         let frames = frame::cut(self.run, taken.no.0, first_frame, &encoded.stream);
         let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();

@@ -222,7 +222,7 @@ fn copy(
     };
     let part = part.to_vec();
     let bytes = part.len() as u64;
-    let now = shared.now().0;
+    let now = shared.now();
     let mut state = shared.state();
     let message = stored.lock();
     if message.is_dead() || message.place() != Some(place) || state.health != Health::Running {

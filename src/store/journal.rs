@@ -3,7 +3,10 @@
 use std::{
     io,
     path::Path,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::Waker,
     thread::{Builder, JoinHandle},
 };
@@ -25,12 +28,9 @@ use super::{
 };
 use crate::{
     message::{Message, Seq, SessionNo},
-    time::{Timestamp, WallClock},
+    time::{Clock, Timeline, Timestamp, WallClock},
     topic::TopicName,
 };
-
-/// Tells the time: the broker's and the wall's.
-pub type Clock = Arc<dyn Fn() -> (Timestamp, WallClock) + Send + Sync>;
 
 /// The journal. Cheap to clone; all clones are one journal. `close` it: when the last handle goes without, its threads
 /// end and what was not committed is lost, as in a crash.
@@ -43,6 +43,30 @@ struct Handle {
     shared: Arc<Shared>,
 }
 
+/// What is asked for several times a message, readable without the lock. It may lag behind the state by the change that
+/// is under way; who needs more takes the lock.
+#[derive(Debug, Default)]
+struct Glance {
+    durable: AtomicU64,
+    backlogged: AtomicBool,
+    poisoned: AtomicBool,
+}
+
+impl Glance {
+    fn of(state: &State) -> Self {
+        let glance = Self::default();
+        glance.follow(state);
+        glance
+    }
+
+    /// Takes over what the state says; its lock is held.
+    fn follow(&self, state: &State) {
+        self.durable.store(state.durable.0, Ordering::Release);
+        self.backlogged.store(state.is_backlogged(), Ordering::Release);
+        self.poisoned.store(state.health == Health::Poisoned, Ordering::Release);
+    }
+}
+
 /// What the handles and the two threads share.
 pub(super) struct Shared {
     pub(super) config: Config,
@@ -51,12 +75,13 @@ pub(super) struct Shared {
     pub(super) reads: ReadQueue,
     pub(super) source: Mutex<Option<Weak<dyn SnapshotSource>>>,
     state: Mutex<State>,
+    glance: Glance,
     /// Tells the commit thread of work.
     work: Condvar,
     committer: Mutex<Committer>,
-    clock: OnceLock<Clock>,
+    clock: OnceLock<Arc<dyn Clock>>,
     /// The time until there is a clock.
-    started: (Timestamp, WallClock),
+    started: Timeline,
     threads: Mutex<Vec<JoinHandle<()>>>,
     _lock: Option<DataLock>,
 }
@@ -93,11 +118,12 @@ impl Journal {
             counters: Counters::default(),
             reads: ReadQueue::default(),
             source: Mutex::new(None),
+            glance: Glance::of(&state),
             state: Mutex::new(state),
             work: Condvar::new(),
             committer: Mutex::new(committer),
             clock: OnceLock::new(),
-            started: (recovered.now, wall),
+            started: Timeline { at: recovered.now, wall },
             threads: Mutex::default(),
             _lock: lock,
         };
@@ -108,7 +134,7 @@ impl Journal {
     }
 
     /// Gives the journal its clock and starts its two threads.
-    pub fn start(&self, clock: Clock) -> io::Result<()> {
+    pub fn start(&self, clock: Arc<dyn Clock>) -> io::Result<()> {
         self.set_clock(clock);
         let mut threads = lock(&self.shared().threads);
         let shared = Arc::clone(self.shared());
@@ -119,7 +145,7 @@ impl Journal {
     }
 
     /// Gives the journal its clock; the first one stays.
-    pub fn set_clock(&self, clock: Clock) {
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
         drop(self.shared().clock.set(clock));
     }
 
@@ -150,14 +176,14 @@ impl Journal {
     /// now, or do so while it is held back.
     #[expect(clippy::needless_pass_by_value, reason = "a completion is made for this call")]
     pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| state.complete(stored, targets, &completion, now));
     }
 
     /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
     /// nothing needs to wait for it but the packet id window.
     pub fn confirm(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| {
             if state.take_off(stored, target, TakenOff::Confirmed, now) {
                 state.append(Record::Done(session, seq), Urgency::Rides, now)
@@ -170,7 +196,7 @@ impl Journal {
     /// A target has received a QoS 2 message (PUBREC). The payload is wanted no more; that PUBCOMP is awaited is
     /// remembered until `append(Record::Done)`. PUBREL waits for the gate.
     pub fn received(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| {
             // The record first: the message may be waiting for nothing else.
             let gate = state.append(Record::Received(session, seq), Urgency::Now, now);
@@ -181,7 +207,7 @@ impl Journal {
 
     /// A target is gone with its session, whose `Record::Gone` was appended before.
     pub fn forget(&self, stored: &Arc<Stored>, target: u32) {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| {
             state.take_off(stored, target, TakenOff::ByRecord, now);
         });
@@ -190,7 +216,7 @@ impl Journal {
     /// A message is its topic's retained value no more: because a newer one has taken its place and is `complete`, or,
     /// with `cleared`, because the topic has none from this version on.
     pub fn unretain(&self, stored: &Arc<Stored>, cleared: Option<(TopicName, u64)>) -> Gate {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| {
             state.unretain(stored);
             match cleared {
@@ -204,7 +230,7 @@ impl Journal {
 
     /// Appends a record, under the lock of the session it is about.
     pub fn append(&self, record: Record, urgency: Urgency) -> Gate {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| state.append(record, urgency, now))
     }
 
@@ -213,66 +239,68 @@ impl Journal {
         self.shared().change(super::state::State::hurry);
     }
 
-    /// Whether what waits for this gate may go on.
+    /// Whether what waits for this gate may go on. Asked several times a message, so it does without the journal's lock.
     pub fn is_open(&self, gate: &Gate) -> bool {
-        self.poll(gate, None)
+        let shared = self.shared();
+        let commit = match gate {
+            Gate::Open => return true,
+            Gate::Commit(commit) => *commit,
+            Gate::Message(stored) => match &stored.lock().phase {
+                Phase::Written(_) | Phase::Settled => return true,
+                _ if shared.config.durability == Durability::Relaxed => return !self.poisoned(),
+                Phase::Queued(commit) => *commit,
+                Phase::Early(_) => return false,
+            },
+        };
+        commit.0 <= shared.glance.durable.load(Ordering::Acquire)
     }
 
     /// The same; if not, the task is woken when it may be.
     pub fn poll_gate(&self, gate: &Gate, waker: &Waker) -> bool {
-        self.poll(gate, Some(waker))
-    }
-
-    fn poll(&self, gate: &Gate, waker: Option<&Waker>) -> bool {
+        if self.is_open(gate) {
+            return true;
+        }
+        // Under the journal's lock no message changes its phase, and no commit becomes durable.
+        let mut state = self.shared().state();
+        if self.is_open(gate) {
+            return true;
+        }
         let commit = match gate {
             Gate::Open => return true,
             Gate::Commit(commit) => *commit,
-            Gate::Message(stored) => {
-                // The journal's lock keeps the message's phase from changing meanwhile.
-                let state = self.shared().state();
-                let relaxed = self.shared().config.durability == Durability::Relaxed;
-                match &mut stored.lock().phase {
-                    Phase::Written(_) | Phase::Settled => return true,
-                    _ if relaxed && state.health == Health::Running => return true,
-                    Phase::Queued(commit) => *commit,
-                    Phase::Early(early) => {
-                        if let Some(waker) =
-                            waker.filter(|waker| !early.wakers.iter().any(|w| w.will_wake(waker)))
-                        {
-                            early.wakers.push(waker.clone());
-                        }
-                        return false;
+            Gate::Message(stored) => match &mut stored.lock().phase {
+                Phase::Written(_) | Phase::Settled => return true,
+                Phase::Queued(commit) => *commit,
+                Phase::Early(early) => {
+                    if !early.wakers.iter().any(|w| w.will_wake(waker)) {
+                        early.wakers.push(waker.clone());
                     }
+                    return false;
                 }
-            }
+            },
         };
-        let mut state = self.shared().state();
-        if state.is_durable(commit) {
-            return true;
-        }
-        if let Some(waker) = waker {
+        if !state.is_durable(commit) {
             state.waiters.add(commit, waker.clone());
+            return false;
         }
-        false
+        true
     }
 
     /// Reads the bodies of messages back and then wakes. A message that cannot be read is marked lost. When too much
-    /// is asked for at once the task is woken with nothing done, and asks again.
+    /// is asked for at once the task is woken later with nothing done, and asks again.
     pub fn load(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {
-        if let Some(refused) = self.shared().reads.push(wanted, waker) {
-            refused.wake();
-        }
+        self.shared().reads.push(wanted, waker);
     }
 
     /// Writes a message at once if it is held back: its target is gone offline.
     pub fn write_now(&self, stored: &Arc<Stored>) {
-        let now = self.shared().now().0;
+        let now = self.shared().now();
         self.shared().change(|state| state.write_now(stored, now));
     }
 
     /// Whether too much waits for the disk: connections should stop reading.
     pub fn backlogged(&self) -> bool {
-        self.shared().state().is_backlogged()
+        self.shared().glance.backlogged.load(Ordering::Acquire)
     }
 
     /// True when connections may read; if not, the task is woken when they may.
@@ -287,7 +315,7 @@ impl Journal {
 
     /// Whether a write has failed: no gate opens any more.
     pub fn poisoned(&self) -> bool {
-        self.shared().state().health == Health::Poisoned
+        self.shared().glance.poisoned.load(Ordering::Acquire)
     }
 
     /// What was counted so far.
@@ -356,8 +384,12 @@ impl Shared {
     }
 
     /// The time now.
-    pub(super) fn now(&self) -> (Timestamp, WallClock) {
-        self.clock.get().map_or(self.started, |clock| clock())
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.get().map_or(self.started.at, |clock| clock.now())
+    }
+
+    pub(super) fn timeline(&self) -> Timeline {
+        self.clock.get().map_or(self.started, |clock| Timeline { at: clock.now(), wall: clock.wall() })
     }
 
     /// Changes the state, tells the commit thread if there is work for it now, and wakes who is to be woken.
@@ -371,12 +403,13 @@ impl Shared {
                 (None, Some(_)) => true,
                 (Some(before), Some(after)) => after < before,
             };
-            if sooner || state.is_due(self.now().0) {
+            if sooner || state.is_due(self.now()) {
                 state.sleeping = false;
                 self.work.notify_one();
             }
         }
         let ready = std::mem::take(&mut state.ready);
+        self.glance.follow(&state);
         drop(state);
         wake_all(ready);
         result
@@ -386,7 +419,7 @@ impl Shared {
     pub(super) fn wait_for_work(&self) -> bool {
         let mut state = self.state();
         loop {
-            let now = self.now().0;
+            let now = self.now();
             if state.stopping {
                 return false;
             }
@@ -412,7 +445,7 @@ impl Shared {
 
     /// A write failed: says so, once, and promises nothing more.
     pub(super) fn poison(&self, error: &MediumError) {
-        let now = self.now().0;
+        let now = self.now();
         self.change(|state| {
             if state.health == Health::Running {
                 tracing::error!(%error, "writing the journal failed: nothing is acknowledged any more until a restart");

@@ -58,7 +58,7 @@ pub use self::{
     config::{Config, Durability},
     error::OpenError,
     gate::{CommitNo, Gate},
-    journal::{Clock, Journal},
+    journal::Journal,
     record::{Completion, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
     state::{LAZY_INTERVAL, Urgency},

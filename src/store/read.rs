@@ -17,8 +17,8 @@ use super::{
 };
 use crate::message::Message;
 
-/// How many requests wait at most. A session has one at a time, so this many may wake together before one is told to
-/// ask again.
+/// How many requests wait at most. A session has one at a time; of those that come beyond it only the waker is kept, and
+/// they ask again when there is room.
 const REQUESTS_MAX: usize = 4_096;
 /// How long nothing is read after the system has refused.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
@@ -35,19 +35,30 @@ pub(super) struct ReadQueue {
 #[derive(Debug, Default)]
 struct Requests {
     waiting: VecDeque<(Vec<Arc<Stored>>, Waker)>,
+    /// Who came when there was no room: one a connection, since nobody asks again before being woken.
+    turned_away: Vec<Waker>,
     stopping: bool,
 }
 
 impl ReadQueue {
-    /// Queues a request; gives the waker back if there is no room.
-    pub(super) fn push(&self, wanted: Vec<Arc<Stored>>, waker: Waker) -> Option<Waker> {
+    /// Queues a request, or, when there is no room, who asked.
+    pub(super) fn push(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {
         let mut requests = self.lock();
-        if requests.waiting.len() >= REQUESTS_MAX || requests.stopping {
-            return Some(waker);
+        if requests.waiting.len() >= REQUESTS_MAX {
+            requests.turned_away.push(waker);
+        } else if !requests.stopping {
+            requests.waiting.push_back((wanted, waker));
+            self.work.notify_one();
         }
-        requests.waiting.push_back((wanted, waker));
-        self.work.notify_one();
-        None
+    }
+
+    /// Takes the next request, and who may ask again by now.
+    fn pop(&self) -> Option<(Vec<Arc<Stored>>, Waker, Vec<Waker>)> {
+        let mut requests = self.lock();
+        let (wanted, waker) = requests.waiting.pop_front()?;
+        let has_room = requests.waiting.len() < REQUESTS_MAX / 2;
+        let again = if has_room { std::mem::take(&mut requests.turned_away) } else { Vec::new() };
+        Some((wanted, waker, again))
     }
 
     /// Ends the thread.
@@ -88,7 +99,8 @@ impl Shared {
     }
 
     fn serve(&self) -> Option<Outcome> {
-        let (mut wanted, waker) = self.reads.lock().waiting.pop_front()?;
+        let (mut wanted, waker, again) = self.reads.pop()?;
+        again.into_iter().for_each(Waker::wake);
         let mut worst = Outcome::Served;
         wanted.sort_by_cached_key(|stored| stored.lock().place());
         let mut reader = EntryReader::new(&*self.medium);

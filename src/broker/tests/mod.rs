@@ -25,8 +25,8 @@ use crate::{
         PublishProperties, QoS, ReasonCode, ReasonProperties, Subscribe, SubscribeFilter, SubscribeOptions,
         Version, decode,
     },
-    store::{self, Clock, Step, medium::sim::SimDisk},
-    time::{Timestamp, WallClock},
+    store::{self, Step, medium::sim::SimDisk},
+    time::{Clock, Timestamp, WallClock},
 };
 
 /// A broker on a simulated disk.
@@ -115,7 +115,7 @@ fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config) -> Arc<Broker> {
         Broker::open_on(config.clone(), medium, store::Config::default(), WallClock::UNKNOWN).unwrap();
     ms.store(from.0, Ordering::Relaxed);
     let ms = Arc::clone(ms);
-    let clock: Clock = Arc::new(move || (Timestamp(ms.load(Ordering::Relaxed)), WallClock::UNKNOWN));
+    let clock: Arc<dyn Clock> = Arc::new(move || (Timestamp(ms.load(Ordering::Relaxed)), WallClock::UNKNOWN));
     broker.set_clock(clock);
     broker
 }

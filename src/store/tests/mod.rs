@@ -19,12 +19,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Clock, Config, Journal, Recovered, SessionRecord, Snapshot, SubscriptionRecord, Target};
+use super::{Config, Journal, Recovered, SessionRecord, Snapshot, SubscriptionRecord, Target};
 use crate::{
     codec::{QoS, RetainHandling, SubscribeOptions},
     message::{Delivery, Message, Seq, SessionNo},
     store::medium::sim::SimDisk,
-    time::{Timestamp, WallClock},
+    time::{Clock, Timestamp, WallClock},
     topic::{TopicFilter, TopicName},
 };
 
@@ -97,7 +97,7 @@ impl Time {
         self.ms.store(at.0, Ordering::Relaxed);
     }
 
-    pub(in crate::store) fn clock(&self) -> Clock {
+    pub(in crate::store) fn clock(&self) -> Arc<dyn Clock> {
         let ms = Arc::clone(&self.ms);
         Arc::new(move || {
             let at = ms.load(Ordering::Relaxed);
