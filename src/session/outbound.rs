@@ -13,13 +13,18 @@
 //! - No two messages in flight share a packet id: their sequence numbers span less than 65,535.
 //! - PUBREL leaves only when the PUBREC it answers is durable.
 
-use std::{collections::VecDeque, sync::Arc};
+mod acknowledge;
+mod transmit;
 
-use super::keeper::{Body, DropReason, Keeper};
+use std::collections::VecDeque;
+
+pub use acknowledge::Acknowledged;
+pub(crate) use transmit::Next;
+
+use super::keeper::{DropReason, Keeper};
 use crate::{
-    codec::{PacketId, QoS},
-    message::{Delivery, Message, Seq},
-    time::Timestamp,
+    codec::QoS,
+    message::{Delivery, Seq},
 };
 
 /// A message waiting for its turn.
@@ -57,31 +62,6 @@ pub struct QueueLimits {
     pub bytes_max: usize,
 }
 
-/// The next thing to put on the wire, or why there is none.
-pub(crate) enum Next<K: Keeper> {
-    /// A PUBLISH; `dup` when it may have been sent before.
-    Publish { body: Arc<Message>, delivery: Delivery, seq: Seq, dup: bool },
-    /// A PUBREL.
-    Release(PacketId),
-    /// Bodies have to be read back first, this one and the following.
-    Load(Vec<K::Kept>),
-    /// Nothing may leave before this gate opens.
-    Wait(K::Gate),
-    /// The window is full or the queue is empty.
-    Nothing,
-}
-
-/// What an acknowledgement from the client led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// It fits a message in flight.
-    Yes,
-    /// No message in flight has that packet id.
-    UnknownId,
-    /// The message is of another quality of service.
-    WrongKind,
-}
-
 /// The delivering half of a session.
 pub struct Outbound<K: Keeper> {
     inflight: VecDeque<InFlight<K>>,
@@ -108,8 +88,6 @@ pub struct Outbound<K: Keeper> {
 
 /// Messages read back from disk in one request, at most.
 const LOAD_MESSAGES_MAX: usize = 64;
-/// Their bytes, at most (a single larger message is read alone).
-const LOAD_BYTES_MAX: usize = 256 * 1024;
 /// Sequence numbers reserved at a time. A reservation is a commit, and for messages that never touch the disk it is the
 /// only one; a crash skips what is left of a block, of a packet id space that is 65,535 wide.
 pub const SEQ_BLOCK: u64 = 8_192;
@@ -257,19 +235,6 @@ impl<K: Keeper> Outbound<K> {
         self.open = self.inflight.iter().filter(released).count();
     }
 
-    /// What to send next. Each `Publish` and `Release` returned counts as sent.
-    pub(crate) fn poll_next(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
-        self.trim(keeper);
-        // A PUBREL first: it needs no quota, and what is before the resend mark may wait for nothing but its PUBCOMP.
-        if let Some(id) = self.poll_release(keeper) {
-            return Next::Release(id);
-        }
-        if let Some(next) = self.poll_resend(keeper) {
-            return next;
-        }
-        self.poll_queue(keeper, now)
-    }
-
     /// Lets go of confirmations that are durable.
     fn trim(&mut self, keeper: &K) {
         while let Some(InFlight { state: State::Confirmed(gate), .. }) = self.inflight.front() {
@@ -291,234 +256,8 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
-    fn poll_resend(&mut self, keeper: &K) -> Option<Next<K>> {
-        while let Some(entry) = self.inflight.get_mut(self.resent) {
-            match &entry.state {
-                State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
-                    if self.open >= self.open_max {
-                        return Some(self.waiting_release());
-                    }
-                    match keeper.body(kept) {
-                        Body::Loaded(body) => {
-                            let next =
-                                Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
-                            keeper.unload(kept);
-                            self.open += 1;
-                            self.resent += 1;
-                            return Some(next);
-                        }
-                        Body::Unloaded => {
-                            let wanted = self.inflight.iter().skip(self.resent).filter_map(InFlight::kept);
-                            return Some(Next::Load(batch(keeper, wanted)));
-                        }
-                        Body::Lost => {
-                            self.dropped = Some(keeper.dropped(entry.seq, kept, DropReason::Damaged));
-                            self.inflight.remove(self.resent);
-                        }
-                    }
-                }
-                State::AwaitPubcomp => {
-                    let id = entry.seq.packet_id();
-                    self.resent += 1;
-                    return Some(Next::Release(id));
-                }
-                // Its PUBREL leaves through `poll_release` when the gate opens.
-                State::AwaitRelease | State::Confirmed(_) => self.resent += 1,
-            }
-        }
-        None
-    }
-
-    /// PUBRELs leave in the order of the PUBRECs [MQTT-4.6.0-4].
-    fn poll_release(&mut self, keeper: &K) -> Option<PacketId> {
-        while let Some((seq, gate)) = self.releases.front() {
-            if !keeper.is_open(gate) {
-                return None;
-            }
-            let seq = *seq;
-            self.releases.pop_front();
-            let Some(i) = self.position(seq) else { continue };
-            if let Some(f) = self.inflight.get_mut(i) {
-                f.state = State::AwaitPubcomp;
-            }
-            // Behind the resend mark it is sent when the mark gets there.
-            if i < self.resent {
-                return Some(seq.packet_id());
-            }
-        }
-        None
-    }
-
-    fn poll_queue(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
-        loop {
-            let Some(front) = self.queue.front() else { return self.waiting_release() };
-            if keeper.expires_at(&front.kept) <= now {
-                self.drop_front(keeper, DropReason::Expired);
-                continue;
-            }
-            if front.delivery.qos != QoS::AtMostOnce
-                && let Some(blocked) = self.window(keeper, front)
-            {
-                return blocked;
-            }
-            match keeper.body(&front.kept) {
-                Body::Loaded(body) => return self.send_front(keeper, body),
-                Body::Unloaded => return Next::Load(batch(keeper, self.queue.iter().map(|e| &e.kept))),
-                Body::Lost => self.drop_front(keeper, DropReason::Damaged),
-            }
-        }
-    }
-
-    /// Why `front` may not be sent yet.
-    fn window(&self, keeper: &K, front: &Entry<K>) -> Option<Next<K>> {
-        if front.delivery.qos == QoS::ExactlyOnce {
-            let gate = keeper.sent_after(&front.kept);
-            if !keeper.is_open(&gate) {
-                return Some(Next::Wait(gate));
-            }
-            if let Some(gate) = self.dropped.as_ref().filter(|gate| !keeper.is_open(gate)) {
-                keeper.hurry();
-                return Some(Next::Wait(gate.clone()));
-            }
-        }
-        if front.seq >= self.reserved {
-            return Some(self.reservation.as_ref().map_or(Next::Nothing, |(_, gate)| {
-                keeper.hurry();
-                Next::Wait(gate.clone())
-            }));
-        }
-        let oldest = self.inflight.front();
-        let ids_repeat = oldest.is_some_and(|o| front.seq.0.saturating_sub(o.seq.0) >= Seq::PACKET_IDS);
-        if self.inflight.len() >= self.inflight_max || ids_repeat {
-            if let Some(InFlight { state: State::Confirmed(gate), .. }) = oldest {
-                keeper.hurry();
-                return Some(Next::Wait(gate.clone()));
-            }
-            return Some(self.waiting_release());
-        }
-        (self.open >= self.open_max).then(|| self.waiting_release())
-    }
-
-    /// Nothing to send, unless a PUBREL waits for the disk.
-    fn waiting_release(&self) -> Next<K> {
-        self.releases.front().map_or(Next::Nothing, |(_, gate)| Next::Wait(gate.clone()))
-    }
-
-    fn send_front(&mut self, keeper: &K, body: Arc<Message>) -> Next<K> {
-        let Some(Entry { seq, kept, delivery }) = self.take_front(keeper) else { return Next::Nothing };
-        keeper.unload(&kept);
-        if delivery.qos == QoS::AtMostOnce {
-            keeper.confirm(seq, &kept);
-        } else {
-            self.open += 1;
-            // Everything older has been resent by now, so the new one stands behind the resend mark.
-            self.inflight.push_back(InFlight { seq, state: awaiting(kept, delivery.clone()) });
-            self.resent = self.inflight.len();
-        }
-        Next::Publish { body, delivery, seq, dup: false }
-    }
-
-    /// The message just polled is larger than this client takes: it counts as delivered [MQTT-3.1.2-25].
-    pub(crate) fn skip_too_large(&mut self, keeper: &K, seq: Seq) {
-        if let Some(i) = self.position(seq)
-            && let Some(f) = self.inflight.get_mut(i)
-        {
-            if let State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) = &f.state {
-                self.dropped = Some(keeper.dropped(seq, kept, DropReason::TooLarge));
-            }
-            self.inflight.remove(i);
-            self.resent = self.resent.saturating_sub(1);
-            self.open = self.open.saturating_sub(1);
-        }
-    }
-
     fn position(&self, seq: Seq) -> Option<usize> {
         self.inflight.binary_search_by_key(&seq, |f| f.seq).ok()
-    }
-
-    /// The in-flight entry with this packet id. There is one at most: the window spans less than the id space.
-    fn find(&mut self, id: PacketId) -> Option<(usize, &mut InFlight<K>)> {
-        let base = self.inflight.front()?.seq.0;
-        let wanted = u64::from(id.get()) - 1;
-        let offset = (wanted + Seq::PACKET_IDS - base % Seq::PACKET_IDS) % Seq::PACKET_IDS;
-        let i = self.position(Seq(base + offset))?;
-        Some((i, self.inflight.get_mut(i)?))
-    }
-
-    /// PUBACK [MQTT-4.3.2-3].
-    pub fn handle_puback(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
-        match &f.state {
-            State::AwaitPuback(kept, _) => {
-                let gate = keeper.confirm(f.seq, kept);
-                self.confirmed(keeper, i, gate, i < self.resent);
-                Acknowledged::Yes
-            }
-            State::Confirmed(_) => Acknowledged::UnknownId,
-            _ => Acknowledged::WrongKind,
-        }
-    }
-
-    /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
-    pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
-        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
-        let seq = f.seq;
-        match &f.state {
-            State::AwaitPubrec(kept, _) if refused => {
-                let gate = keeper.confirm(seq, kept);
-                self.confirmed(keeper, i, gate, i < self.resent);
-            }
-            State::AwaitPubrec(kept, _) => {
-                let gate = keeper.received(seq, kept);
-                f.state = State::AwaitRelease;
-                self.releases.push_back((seq, gate));
-                // One that answers an earlier connection's PUBLISH opens the exchange here.
-                self.open += usize::from(i >= self.resent);
-            }
-            // A PUBREC that comes again is answered again, the same way.
-            State::AwaitPubcomp => {
-                f.state = State::AwaitRelease;
-                self.releases.push_back((seq, keeper.open_gate()));
-            }
-            State::AwaitRelease => {}
-            State::Confirmed(_) => return Acknowledged::UnknownId,
-            State::AwaitPuback(..) => return Acknowledged::WrongKind,
-        }
-        Acknowledged::Yes
-    }
-
-    /// PUBCOMP.
-    pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
-        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
-        match &f.state {
-            State::AwaitPubcomp => {
-                let gate = keeper.completed(f.seq);
-                self.confirmed(keeper, i, gate, true);
-                Acknowledged::Yes
-            }
-            State::Confirmed(_) => Acknowledged::UnknownId,
-            _ => Acknowledged::WrongKind,
-        }
-    }
-
-    /// The message at `i` is confirmed; `gate` opens when that is durable. One that was never written is of no interest
-    /// to recovery and goes at once, even if an older confirmation still waits for the disk: counted, the many that are
-    /// not written would fill the window behind the few that are, and then be written themselves. `was_open`: the
-    /// exchange counted against the receive maximum.
-    fn confirmed(&mut self, keeper: &K, i: usize, gate: K::Gate, was_open: bool) {
-        if keeper.is_open(&gate) {
-            self.inflight.remove(i);
-            self.resent -= usize::from(i < self.resent);
-        } else if let Some(f) = self.inflight.get_mut(i) {
-            f.state = State::Confirmed(gate);
-        }
-        self.open = self.open.saturating_sub(usize::from(was_open));
-        self.trim(keeper);
-        // Confirmations ride the next commit; only a window nearly full of them asks for one.
-        let nearly_full = self.inflight.len() * 4 >= self.inflight_max * 3;
-        if nearly_full && self.inflight.front().is_some_and(|f| matches!(f.state, State::Confirmed(_))) {
-            keeper.hurry();
-        }
     }
 
     /// Numbers awaiting PUBCOMP, ascending, for the session's snapshot.
@@ -553,7 +292,7 @@ impl<K: Keeper> Outbound<K> {
     #[cfg(test)]
     pub(crate) fn loaded(&self, keeper: &K) -> usize {
         let all = self.unconfirmed().chain(self.queue.iter().map(|e| &e.kept));
-        all.filter(|kept| matches!(keeper.body(kept), Body::Loaded(_))).count()
+        all.filter(|kept| matches!(keeper.body(kept), super::keeper::Body::Loaded(_))).count()
     }
 
     /// Unconfirmed messages in flight, oldest first: what a lost connection leaves behind.
@@ -577,21 +316,4 @@ fn awaiting<K: Keeper>(kept: K::Kept, delivery: Delivery) -> State<K> {
     } else {
         State::AwaitPuback(kept, delivery)
     }
-}
-
-/// The first few unloaded messages: one bounded read request.
-fn batch<'a, K: Keeper>(keeper: &K, kept: impl Iterator<Item = &'a K::Kept>) -> Vec<K::Kept>
-where
-    K::Kept: 'a,
-{
-    let mut bytes = 0;
-    let unloaded = kept.take(LOAD_MESSAGES_MAX).filter(|k| matches!(keeper.body(k), Body::Unloaded));
-    unloaded
-        .enumerate()
-        .take_while(|(i, k)| {
-            bytes += keeper.size_bytes(k);
-            *i == 0 || bytes <= LOAD_BYTES_MAX
-        })
-        .map(|(_, k)| k.clone())
-        .collect()
 }

@@ -1,0 +1,102 @@
+//! What the client's acknowledgements do to the messages in flight.
+
+use super::{InFlight, Outbound, State};
+use crate::{codec::PacketId, message::Seq, session::keeper::Keeper};
+
+/// What an acknowledgement from the client led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It fits a message in flight.
+    Yes,
+    /// No message in flight has that packet id.
+    UnknownId,
+    /// The message is of another quality of service.
+    WrongKind,
+}
+
+impl<K: Keeper> Outbound<K> {
+    /// The in-flight entry with this packet id. There is one at most: the window spans less than the id space.
+    fn find(&mut self, id: PacketId) -> Option<(usize, &mut InFlight<K>)> {
+        let base = self.inflight.front()?.seq.0;
+        let wanted = u64::from(id.get()) - 1;
+        let offset = (wanted + Seq::PACKET_IDS - base % Seq::PACKET_IDS) % Seq::PACKET_IDS;
+        let i = self.position(Seq(base + offset))?;
+        Some((i, self.inflight.get_mut(i)?))
+    }
+
+    /// PUBACK [MQTT-4.3.2-3].
+    pub fn handle_puback(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
+        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
+        match &f.state {
+            State::AwaitPuback(kept, _) => {
+                let gate = keeper.confirm(f.seq, kept);
+                self.confirmed(keeper, i, gate, i < self.resent);
+                Acknowledged::Yes
+            }
+            State::Confirmed(_) => Acknowledged::UnknownId,
+            _ => Acknowledged::WrongKind,
+        }
+    }
+
+    /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
+    pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
+        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
+        let seq = f.seq;
+        match &f.state {
+            State::AwaitPubrec(kept, _) if refused => {
+                let gate = keeper.confirm(seq, kept);
+                self.confirmed(keeper, i, gate, i < self.resent);
+            }
+            State::AwaitPubrec(kept, _) => {
+                let gate = keeper.received(seq, kept);
+                f.state = State::AwaitRelease;
+                self.releases.push_back((seq, gate));
+                // One that answers an earlier connection's PUBLISH opens the exchange here.
+                self.open += usize::from(i >= self.resent);
+            }
+            // A PUBREC that comes again is answered again, the same way.
+            State::AwaitPubcomp => {
+                f.state = State::AwaitRelease;
+                self.releases.push_back((seq, keeper.open_gate()));
+            }
+            State::AwaitRelease => {}
+            State::Confirmed(_) => return Acknowledged::UnknownId,
+            State::AwaitPuback(..) => return Acknowledged::WrongKind,
+        }
+        Acknowledged::Yes
+    }
+
+    /// PUBCOMP.
+    pub fn handle_pubcomp(&mut self, keeper: &K, id: PacketId) -> Acknowledged {
+        let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
+        match &f.state {
+            State::AwaitPubcomp => {
+                let gate = keeper.completed(f.seq);
+                self.confirmed(keeper, i, gate, true);
+                Acknowledged::Yes
+            }
+            State::Confirmed(_) => Acknowledged::UnknownId,
+            _ => Acknowledged::WrongKind,
+        }
+    }
+
+    /// The message at `i` is confirmed; `gate` opens when that is durable. One that was never written is of no interest
+    /// to recovery and goes at once, even if an older confirmation still waits for the disk: counted, the many that are
+    /// not written would fill the window behind the few that are, and then be written themselves. `was_open`: the
+    /// exchange counted against the receive maximum.
+    fn confirmed(&mut self, keeper: &K, i: usize, gate: K::Gate, was_open: bool) {
+        if keeper.is_open(&gate) {
+            self.inflight.remove(i);
+            self.resent -= usize::from(i < self.resent);
+        } else if let Some(f) = self.inflight.get_mut(i) {
+            f.state = State::Confirmed(gate);
+        }
+        self.open = self.open.saturating_sub(usize::from(was_open));
+        self.trim(keeper);
+        // Confirmations ride the next commit; only a window nearly full of them asks for one.
+        let nearly_full = self.inflight.len() * 4 >= self.inflight_max * 3;
+        if nearly_full && self.inflight.front().is_some_and(|f| matches!(f.state, State::Confirmed(_))) {
+            keeper.hurry();
+        }
+    }
+}
