@@ -29,9 +29,9 @@ say "tests"
 # nextest runs each test in a process of its own and is faster, but building it takes longer than it saves: it is used
 # where it is there already. cargo test runs the same tests.
 if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run --locked --lib --bins --tests --examples --no-fail-fast "$@"
+    cargo nextest run --locked --no-fail-fast "$@"
 else
-    cargo test --locked --lib --bins --tests --examples --no-fail-fast "$@"
+    cargo test --locked --no-fail-fast "$@"
 fi
 say "documentation tests"
 cargo test --locked --doc
