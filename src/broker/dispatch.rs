@@ -4,7 +4,7 @@
 //! its targets; confirmations that arrive before that are remembered on the message itself, so none can precede it in
 //! the journal. No session's lock is held while another's is taken.
 
-use std::{collections::HashMap, sync::Arc, task::Waker};
+use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
 use super::{
     Broker,
@@ -59,6 +59,9 @@ pub(super) struct RouteCache {
     routes: HashMap<Box<str>, Arc<Route>>,
 }
 
+/// A client that has owed an acknowledgement for so long will not spare the disk this message: holding it back would
+/// only keep its publisher waiting.
+const SILENT_AFTER: Duration = Duration::from_millis(100);
 /// Topics remembered per connection.
 const ROUTES_MAX: usize = 64;
 
@@ -173,7 +176,7 @@ impl Broker {
         } else {
             None
         };
-        let mut batch = Batch { targets: Vec::new(), all_sent: true, is_awaited: false };
+        let mut batch = Batch { targets: Vec::new(), may_elide: true, is_awaited: false };
         for share in shares {
             self.deliver(
                 &share,
@@ -194,7 +197,7 @@ impl Broker {
                     publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
                     inbound_qos2: inbound,
                     retained: replaced.as_ref().and_then(|r| r.version),
-                    may_elide: batch.all_sent && publish.qos != QoS::ExactlyOnce && !publish.retain,
+                    may_elide: batch.may_elide && publish.qos != QoS::ExactlyOnce && !publish.retain,
                     keep_body: batch.is_awaited,
                 };
                 self.journal.complete(stored, batch.targets, completion);
@@ -271,12 +274,13 @@ impl Broker {
             state.encode_ready(&slot.keep, now);
         }
         let sent = online && !state.session.outbound.has_backlog();
+        let silent = state.session.outbound.awaited_since().is_some_and(|at| now.since(at) > SILENT_AFTER);
         let is_awaited = online && !sent && state.session.outbound.sends_soon();
         self.reserve_numbers(slot, &mut state);
         touched.add(state.notify());
         drop(state);
         if is_target {
-            batch.all_sent &= sent;
+            batch.may_elide &= sent && !silent;
             batch.is_awaited |= is_awaited;
             batch.targets.push(Target { session: slot.no, seq, delivery: share.delivery.clone() });
         }
@@ -286,7 +290,8 @@ impl Broker {
 /// What dispatching one message has gathered.
 struct Batch {
     targets: Vec<Target>,
-    all_sent: bool,
+    /// Every persistent target was sent it, and acknowledges what it is sent.
+    may_elide: bool,
     /// Somebody online is about to be sent it: its body stays in memory.
     is_awaited: bool,
 }

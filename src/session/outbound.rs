@@ -25,6 +25,7 @@ use super::keeper::{DropReason, Keeper};
 use crate::{
     codec::QoS,
     message::{Delivery, Seq},
+    time::Timestamp,
 };
 
 /// A message waiting for its turn.
@@ -40,6 +41,8 @@ pub struct Entry<K: Keeper> {
 /// One message on its way to the client.
 struct InFlight<K: Keeper> {
     seq: Seq,
+    /// When it was sent last; the beginning of time for one of an earlier connection.
+    sent_at: Timestamp,
     state: State<K>,
 }
 
@@ -129,13 +132,20 @@ impl<K: Keeper> Outbound<K> {
             };
             if take_received {
                 if let Some(seq) = received.next() {
-                    self.inflight.push_back(InFlight { seq, state: State::AwaitPubcomp });
+                    self.inflight.push_back(InFlight {
+                        seq,
+                        sent_at: Timestamp(0),
+                        state: State::AwaitPubcomp,
+                    });
                 }
             } else if let Some(entry) = entries.next() {
                 let in_window = self.inflight.len() < self.inflight_max || received.peek().is_some();
                 if in_window && entry.delivery.qos != QoS::AtMostOnce {
-                    self.inflight
-                        .push_back(InFlight { seq: entry.seq, state: awaiting(entry.kept, entry.delivery) });
+                    self.inflight.push_back(InFlight {
+                        seq: entry.seq,
+                        sent_at: Timestamp(0),
+                        state: awaiting(entry.kept, entry.delivery),
+                    });
                 } else {
                     self.queue_bytes += keeper.size_bytes(&entry.kept);
                     self.queue.push_back(entry);
@@ -162,6 +172,11 @@ impl<K: Keeper> Outbound<K> {
     /// Whether nothing waits and nothing is in flight.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Since when the client has owed the acknowledgement of its oldest message.
+    pub fn awaited_since(&self) -> Option<Timestamp> {
+        self.inflight.iter().find(|f| f.kept().is_some()).map(|f| f.sent_at)
     }
 
     /// Whether a message delivered now could be sent at once: nothing waits before it.

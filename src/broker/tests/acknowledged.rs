@@ -139,6 +139,25 @@ fn a_message_confirmed_before_it_is_due_is_never_written() {
     assert_eq!(world.broker.journal.stats().bytes_frames, before);
 }
 
+/// A subscriber that hangs must not slow its publishers down by the time messages are held.
+#[test]
+fn nothing_is_held_for_a_subscriber_that_owes_an_acknowledgement() {
+    let world = World::new();
+    let mut subscriber = world.subscriber(&connect("sub"), "a", QoS::AtLeastOnce);
+    let mut publisher = world.joined(&connect("pub"), false);
+    publisher.send(&qos1(1, "a", "x"));
+    assert_eq!(subscriber.heard(), ["PUBLISH q1 #1 a=x"]);
+    world.settle();
+    assert_eq!(publisher.heard(), NOTHING, "held");
+    world.pass(101);
+    world.settle();
+    assert_eq!(publisher.heard(), ["PUBACK 1"], "written when its time was over");
+    publisher.send(&qos1(2, "a", "y"));
+    assert_eq!(subscriber.heard(), ["PUBLISH q1 #2 a=y"]);
+    world.settle();
+    assert_eq!(publisher.heard(), ["PUBACK 2"], "written at once");
+}
+
 #[test]
 fn a_message_whose_subscriber_goes_without_confirming_is_written() {
     let mut world = World::new();

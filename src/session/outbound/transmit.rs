@@ -35,13 +35,13 @@ impl<K: Keeper> Outbound<K> {
         if let Some(id) = self.poll_release(keeper) {
             return Next::Release(id);
         }
-        if let Some(next) = self.poll_resend(keeper) {
+        if let Some(next) = self.poll_resend(keeper, now) {
             return next;
         }
         self.poll_queue(keeper, now)
     }
 
-    fn poll_resend(&mut self, keeper: &K) -> Option<Next<K>> {
+    fn poll_resend(&mut self, keeper: &K, now: Timestamp) -> Option<Next<K>> {
         while let Some(entry) = self.inflight.get_mut(self.resent) {
             match &entry.state {
                 State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
@@ -53,6 +53,7 @@ impl<K: Keeper> Outbound<K> {
                             let next =
                                 Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
                             keeper.unload(kept);
+                            entry.sent_at = now;
                             self.open += 1;
                             self.resent += 1;
                             return Some(next);
@@ -112,7 +113,7 @@ impl<K: Keeper> Outbound<K> {
                 return blocked;
             }
             match keeper.body(&front.kept) {
-                Body::Loaded(body) => return self.send_front(keeper, body),
+                Body::Loaded(body) => return self.send_front(keeper, body, now),
                 Body::Unloaded => return Next::Load(batch(keeper, self.queue.iter().map(|e| &e.kept))),
                 Body::Lost => self.drop_front(keeper, DropReason::Damaged),
             }
@@ -154,7 +155,7 @@ impl<K: Keeper> Outbound<K> {
         self.releases.front().map_or(Next::Nothing, |(_, gate)| Next::Wait(gate.clone()))
     }
 
-    fn send_front(&mut self, keeper: &K, body: Arc<Message>) -> Next<K> {
+    fn send_front(&mut self, keeper: &K, body: Arc<Message>, now: Timestamp) -> Next<K> {
         let Some(Entry { seq, kept, delivery }) = self.take_front(keeper) else { return Next::Nothing };
         keeper.unload(&kept);
         if delivery.qos == QoS::AtMostOnce {
@@ -162,7 +163,8 @@ impl<K: Keeper> Outbound<K> {
         } else {
             self.open += 1;
             // Everything older has been resent by now, so the new one stands behind the resend mark.
-            self.inflight.push_back(InFlight { seq, state: awaiting(kept, delivery.clone()) });
+            let state = awaiting(kept, delivery.clone());
+            self.inflight.push_back(InFlight { seq, sent_at: now, state });
             self.resent = self.inflight.len();
         }
         Next::Publish { body, delivery, seq, dup: false }
