@@ -30,6 +30,9 @@ pub struct Config {
     /// Keep alive imposed on clients that ask for a longer one or none (v5), in seconds. Default none: a sleeper
     /// knows best when it wakes.
     pub keep_alive_max: Option<u16>,
+    /// Longest client identifier, in bytes; a longer one is refused (0x85; 3.1.1: 0x02). Default 1,024: the name of each
+    /// session is in memory, in the journal and in the log, and the protocol allows 64 KiB.
+    pub client_id_bytes_max: usize,
     /// Topic aliases in either direction. Default 16: a device has few topics, and each alias holds one in memory.
     pub topic_alias_max: u16,
     /// QoS > 0 messages taken from a client before it has its answers. Default 1,000: a publisher that waits for the
@@ -54,6 +57,7 @@ impl Default for Config {
             retained_bytes_max: 64 << 20,
             packet_bytes_max: 1 << 20,
             keep_alive_max: None,
+            client_id_bytes_max: 1_024,
             topic_alias_max: 16,
             receive_maximum: 1_000,
             out_bytes_max: 1 << 20,

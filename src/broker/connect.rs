@@ -93,6 +93,10 @@ impl Broker {
         if packet.properties.authentication_method.is_some() {
             return Err((ReasonCode::BadAuthenticationMethod, "authentication method not supported"));
         }
+        // [MQTT-3.1.3-8]
+        if packet.client_id.len() > self.config.client_id_bytes_max {
+            return Err((ReasonCode::ClientIdentifierNotValid, "the client identifier is too long"));
+        }
         let assigned = packet.client_id.is_empty();
         // [MQTT-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
         if assigned
@@ -355,6 +359,9 @@ impl Broker {
     }
 }
 
+/// Characters of a refused client identifier that are logged.
+const LOGGED_CHARS_MAX: usize = 64;
+
 enum Created {
     Joined(Joined),
     Exists,
@@ -417,6 +424,9 @@ fn reply_to_malformed(input: &[u8], error: DecodeError) -> Vec<u8> {
 }
 
 fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
+    // Nobody has looked at its length yet, perhaps: it must not fill the log.
+    let shown = client_id.char_indices().nth(LOGGED_CHARS_MAX).and_then(|(end, _)| client_id.get(..end));
+    let client_id = shown.unwrap_or(client_id);
     info!(client_id, address = %peer.address, listener = &*peer.listener, reason = why, "refused");
     debug!(bytes = reply.len(), "refusal sent");
     Greeting::Refused { reply }

@@ -15,6 +15,8 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
 const HANDSHAKES: RangeInclusive<usize> = 1..=100_000;
 /// What the protocol's two bytes can say. [MQTT 5.0, 3.1.2.10]
 const KEEP_ALIVE: RangeInclusive<u16> = 1..=u16::MAX;
+/// Any client may have 23 [MQTT-3.1.3-5]; the protocol's two bytes of length are the most.
+const CLIENT_ID_BYTES: RangeInclusive<usize> = 23..=65_535;
 const TOPIC_ALIAS: RangeInclusive<u16> = 0..=u16::MAX;
 const RECEIVE_MAXIMUM: RangeInclusive<u16> = 1..=u16::MAX;
 const CONNECT_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
@@ -31,6 +33,7 @@ pub(super) struct RawLimits {
     handshakes_max: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_alive_max: Option<String>,
+    client_id_bytes_max: String,
     topic_alias_max: u16,
     receive_maximum: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +52,7 @@ impl RawLimits {
             connections_max: network.connections_max,
             handshakes_max: network.handshakes_max,
             keep_alive_max: broker.keep_alive_max.map(seconds),
+            client_id_bytes_max: show_size(broker.client_id_bytes_max).to_string(),
             topic_alias_max: broker.topic_alias_max,
             receive_maximum: broker.receive_maximum,
             connect_timeout: connect_timeout.map(|timeout| show_duration(timeout).to_string()),
@@ -70,6 +74,7 @@ pub(super) fn read(
     section.count("connections_max", &mut network.connections_max, &CONNECTIONS);
     section.count("handshakes_max", &mut network.handshakes_max, &HANDSHAKES);
     section.optional_seconds("keep_alive_max", &mut broker.keep_alive_max, &KEEP_ALIVE);
+    section.size("client_id_bytes_max", &mut broker.client_id_bytes_max, &CLIENT_ID_BYTES);
     section.count("topic_alias_max", &mut broker.topic_alias_max, &TOPIC_ALIAS);
     section.count("receive_maximum", &mut broker.receive_maximum, &RECEIVE_MAXIMUM);
     section.optional_duration("connect_timeout", &mut connect_timeout, &CONNECT_TIMEOUT);

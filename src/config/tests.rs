@@ -43,6 +43,7 @@ packet_bytes_max = "256MiB"
 connections_max = 7
 handshakes_max = 2
 keep_alive_max = "5m"
+client_id_bytes_max = "100B"
 topic_alias_max = 0
 receive_maximum = 1
 connect_timeout = "1s"
@@ -129,6 +130,7 @@ fn every_value_can_be_set() {
     assert_eq!(config.broker.inflight_max, 65_535);
     assert_eq!(config.broker.queue.messages_max, 1_000);
     assert_eq!(config.broker.keep_alive_max, Some(300));
+    assert_eq!(config.broker.client_id_bytes_max, 100);
     assert_eq!(config.broker.packet_bytes_max, 256 << 20);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.shutdown.grace, Duration::ZERO);

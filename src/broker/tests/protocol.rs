@@ -67,3 +67,12 @@ fn a_client_hears_its_own_messages() {
     let heard = client.heard();
     assert_eq!(heard, ["SUBACK 1", "PUBACK 1", "PUBLISH q0 a=y", "PUBLISH q1 #1 a=x"]);
 }
+
+/// [MQTT-3.1.3-8]
+#[test]
+fn a_client_identifier_longer_than_the_limit_is_refused() {
+    let world = World::new();
+    let (fits, too_long) = ("x".repeat(1_024), "x".repeat(1_025));
+    world.joined(&connect(&fits), false);
+    assert_eq!(world.refused(&connect(&too_long)), ["CONNACK 0 85"]);
+}
