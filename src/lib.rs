@@ -13,6 +13,7 @@ pub mod routing;
 pub mod server;
 pub mod session;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 pub mod time;
 pub mod topic;

@@ -9,7 +9,7 @@ use super::{
     connection::Connection,
     dispatch::Touched,
     keep::Keep,
-    slot::{Attached, Farewell, Slot, State, lock},
+    slot::{Attached, Farewell, Slot, State},
 };
 use crate::{
     codec::{
@@ -19,6 +19,7 @@ use crate::{
     message::{Message, Seq, SessionNo},
     session::{Link, Outbound, SEQ_BLOCK, Session, Terms},
     store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
+    sync::lock,
     time::Timestamp,
     topic::TopicName,
 };
@@ -127,7 +128,6 @@ impl Broker {
             receive_maximum: receive_maximum.min(self.config.inflight_max),
             alias_max_out: p.topic_alias_maximum.unwrap_or(0).min(self.config.topic_alias_max),
             alias_max_in: if v5 { self.config.topic_alias_max } else { 0 },
-            problem_information: p.request_problem_information.unwrap_or(true),
             out_bytes_max: self.config.out_bytes_max,
         }
     }

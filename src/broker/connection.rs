@@ -16,12 +16,13 @@ use super::{
     connect::connack,
     dispatch::{RouteCache, Touched},
     lifecycle::Parting,
-    slot::{Farewell, Slot, State, goodbye, lock},
+    slot::{Farewell, Slot, State, goodbye},
 };
 use crate::{
     codec::{Ack, ConnackProperties, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
     session::{Acknowledged, Link, Waiting},
     store::Gate,
+    sync::lock,
     time::Timestamp,
 };
 
@@ -450,6 +451,3 @@ fn take_output(state: &mut State, out: &mut Vec<u8>) {
         out.append(&mut link.out);
     }
 }
-
-/// What a gate-less answer waits for.
-pub(super) const AT_ONCE: Gate = Gate::Open;

@@ -6,16 +6,13 @@
 
 use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
-use super::{
-    Broker,
-    keep::Kept,
-    slot::{Slot, lock},
-};
+use super::{Broker, keep::Kept, slot::Slot};
 use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
     routing::{GroupMatch, Match, Subscription},
     store::{Completion, Gate, Stored, Target},
+    sync::lock,
     time::Timestamp,
     topic::{TopicError, TopicName},
 };

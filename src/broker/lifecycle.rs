@@ -11,12 +11,13 @@ use super::{
     Broker,
     connect::wake_urgency,
     dispatch::{Origin, Touched},
-    slot::{Slot, State, lock},
+    slot::{Slot, State},
 };
 use crate::{
     codec::ReasonCode,
     message::{Delivery, expires_at},
     store::{Record, Urgency, WillRecord},
+    sync::lock,
     time::Timestamp,
 };
 

@@ -44,13 +44,13 @@ pub use connection::{CloseReason, Connection, Reading, Transmit};
 use keep::Drops;
 use registry::Registry;
 use retained::RetainedMessages;
-use slot::lock;
 use tracing::info;
 
 use crate::{
     message::SessionNo,
     routing::Subscriptions,
     store::{self, Journal, OpenError},
+    sync::lock,
     telemetry::Counter,
     time::{Clock, Timestamp, WallClock},
 };

@@ -3,7 +3,7 @@
 use tracing::warn;
 
 use super::{
-    connection::{AT_ONCE, Connection, Ending},
+    connection::{Connection, Ending},
     dispatch::{Origin, Published, Refused, Touched},
 };
 use crate::{
@@ -121,7 +121,7 @@ impl Connection {
         }
         match publish.qos {
             QoS::AtMostOnce => Ok(()),
-            _ if self.version == Version::V5 => self.answer_publish(publish, AT_ONCE, reason),
+            _ if self.version == Version::V5 => self.answer_publish(publish, Gate::Open, reason),
             _ => Err(Ending::Refused(reason, why)),
         }
     }
@@ -150,7 +150,7 @@ impl Connection {
                 let gate = slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now);
                 state.session.inbound.releasing(gate);
             }
-            let gate = state.session.inbound.released().unwrap_or(AT_ONCE);
+            let gate = state.session.inbound.released().unwrap_or(Gate::Open);
             let reason = if held || !v5 { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
             if let Some(link) = &mut state.session.link {
                 link.answer(gate, Answer::Pubcomp(id, reason));

@@ -6,13 +6,14 @@ use super::{
     Broker,
     connect::wake_urgency,
     keep::Kept,
-    slot::{Slot, State, lock},
+    slot::{Slot, State},
     subscribe,
 };
 use crate::{
     message::SessionNo,
     session::{Entry, Outbound, Session, SubscriptionTerms},
     store::{Gate, LAZY_INTERVAL, QueuedRecord, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
+    sync::lock,
     time::Timestamp,
 };
 

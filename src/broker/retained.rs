@@ -4,10 +4,9 @@ use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use super::{
     Broker, Config,
-    connection::AT_ONCE,
     dispatch::Refused,
     keep::Kept,
-    slot::{Slot, State, lock},
+    slot::{Slot, State},
 };
 use crate::{
     codec::QoS,
@@ -15,6 +14,7 @@ use crate::{
     routing::Retained,
     session::Answer,
     store::{Completion, Gate, Journal, RecoveredRetained, Stored, Target},
+    sync::lock,
     time::Timestamp,
     topic::{TopicFilter, TopicName},
 };
@@ -201,7 +201,7 @@ impl Broker {
             if bytes > link.terms.packet_bytes_max {
                 self.drops.slow_reader(&slot.client_id);
             } else {
-                link.answer(AT_ONCE, Answer::Retained(message, delivery));
+                link.answer(Gate::Open, Answer::Retained(message, delivery));
             }
             return None;
         }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
     task::Waker,
@@ -14,6 +14,7 @@ use crate::{
     message::SessionNo,
     session::Session,
     store::{Gate, SessionRecord, WillRecord},
+    sync::lock,
     time::Timestamp,
 };
 
@@ -153,9 +154,4 @@ impl State {
 /// DISCONNECT from the server.
 pub(super) fn goodbye(reason: ReasonCode) -> Packet<'static> {
     Packet::Disconnect(Disconnect { reason, properties: DisconnectProperties::default() })
-}
-
-/// Locks, going on after another thread's panic: every critical section here leaves whole state behind at each step.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,7 +6,7 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use super::{
     log_rate::LogRate,
     wire::Metered,
 };
+use crate::sync::lock;
 use crate::{broker::Peer, time::Timestamp};
 
 /// At most one line of a kind in this time, whatever the network does.
@@ -81,7 +82,7 @@ impl<G: Gate> Shared<G> {
     }
 
     fn ripe(&self, log: impl FnOnce(&mut Logs) -> &mut LogRate) -> Option<u64> {
-        log(&mut self.logs.lock().unwrap_or_else(PoisonError::into_inner)).ripe(self.gate.now())
+        log(&mut lock(&self.logs)).ripe(self.gate.now())
     }
 
     fn note_refused(&self, door: &Door, address: SocketAddr) {

@@ -13,7 +13,7 @@ use std::{
     mem,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, Weak,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Poll, Waker},
@@ -22,6 +22,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::sync::lock;
 use crate::time::Timestamp;
 
 /// How late an alarm may be: fine enough for deadlines of seconds, coarse enough to cost nothing.
@@ -277,11 +278,6 @@ impl Slots {
 
 fn tick_of(at: Timestamp) -> u64 {
     at.0 / TICK_MS
-}
-
-/// What these locks guard is whole between any two statements, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

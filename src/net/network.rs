@@ -82,11 +82,6 @@ impl Network {
         self.counters.read()
     }
 
-    /// The counters themselves, for metrics that outlive a borrow.
-    pub fn shared_counters(&self) -> Arc<Counters> {
-        Arc::clone(&self.counters)
-    }
-
     /// Closes the listening sockets. Connections go on.
     pub fn stop_accepting(&self) {
         self.stop_accepting.send_replace(true);

@@ -27,8 +27,6 @@ pub struct Terms {
     pub alias_max_out: u16,
     /// Topic aliases the client may use.
     pub alias_max_in: u16,
-    /// Reason strings and user properties are wanted on answers [MQTT-3.1.2-29].
-    pub problem_information: bool,
     /// Bytes waiting to be written beyond which nothing more is encoded.
     pub out_bytes_max: usize,
 }

@@ -92,7 +92,6 @@ fn terms(receive_maximum: u16) -> Terms {
         receive_maximum,
         alias_max_out: 0,
         alias_max_in: 10,
-        problem_information: true,
         out_bytes_max: 1 << 20,
     }
 }

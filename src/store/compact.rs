@@ -13,7 +13,7 @@ use super::{
     commit::Committer,
     format::split_message,
     gate::CommitNo,
-    journal::{Shared, lock},
+    journal::Shared,
     ledger::GenerationBooks,
     medium::MediumError,
     read::EntryReader,
@@ -22,6 +22,7 @@ use super::{
     stored::{Place, Stored},
 };
 use crate::message::SessionNo;
+use crate::sync::lock;
 
 /// What is copied per commit at least. More only when commits are larger than that: then as much as the last one had,
 /// so compaction keeps up with whatever comes.

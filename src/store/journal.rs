@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     message::{Message, Seq, SessionNo},
+    sync::lock,
     time::{Clock, Timeline, Timestamp, WallClock},
     topic::TopicName,
 };
@@ -453,8 +454,4 @@ impl Shared {
             }
         });
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

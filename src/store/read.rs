@@ -16,6 +16,7 @@ use super::{
     stored::{Place, Stored},
 };
 use crate::message::Message;
+use crate::sync::lock;
 
 /// How many requests wait at most. A session has one at a time; of those that come beyond it only the waker is kept, and
 /// they ask again when there is room.
@@ -68,7 +69,7 @@ impl ReadQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

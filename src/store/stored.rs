@@ -12,13 +12,14 @@
 //! Its lock is taken under the journal's lock or alone, and nothing is locked under it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::Waker,
 };
 
 use super::{gate::CommitNo, record::Target};
 use crate::{
     message::{Message, SessionNo},
+    sync::lock,
     time::Timestamp,
 };
 
@@ -172,7 +173,7 @@ impl Stored {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, StoredState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

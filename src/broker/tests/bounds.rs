@@ -100,7 +100,7 @@ fn a_sleeper_is_in_the_timetable_once() {
         world.joined(&connect("dev"), n > 0).lose();
         world.pass(1_000);
     }
-    let registry = crate::broker::slot::lock(&world.broker.registry);
+    let registry = crate::sync::lock(&world.broker.registry);
     assert_eq!(registry.due_len(), 1);
 }
 
@@ -118,7 +118,7 @@ fn a_session_ends_when_its_last_expiry_has_passed() {
 
 /// Bodies of messages for this client that are in memory.
 fn loaded(world: &World, client_id: &str) -> usize {
-    let slot = crate::broker::slot::lock(&world.broker.registry).by_client_id(client_id).unwrap();
+    let slot = crate::sync::lock(&world.broker.registry).by_client_id(client_id).unwrap();
     let state = slot.state();
     state.session.outbound.loaded(&slot.keep)
 }

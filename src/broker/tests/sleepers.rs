@@ -71,7 +71,7 @@ fn a_smaller_window_does_not_forget_what_a_larger_one_sent() {
     world.settle();
     let heard = dev.heard();
     assert!(heard[1..].iter().all(|line| line.starts_with("PUBLISH!")), "{heard:?}");
-    let slot = crate::broker::slot::lock(&world.broker.registry).by_client_id("dev").unwrap();
+    let slot = crate::sync::lock(&world.broker.registry).by_client_id("dev").unwrap();
     assert_eq!(slot.state().session.outbound.in_flight(), 5);
 }
 

@@ -2,9 +2,9 @@
 
 use super::{World, connect, transient};
 use crate::{
-    broker::slot::lock,
     codec::{Connect, PublishProperties, QoS, ReasonCode, Will},
     store::SnapshotSource,
+    sync::lock,
 };
 
 const NOTHING: [&str; 0] = [];

@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::{Medium, MediumError, NumberedFrame};
+use crate::sync::lock;
 
 /// A simulated disk. Clones are the same disk; it outlives the journals opened on it.
 #[derive(Clone, Debug, Default)]
@@ -104,7 +105,7 @@ impl SimDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, DiskState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -20,12 +20,13 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
 
 use super::{Medium, MediumError, NumberedFrame};
+use crate::sync::lock;
 
 /// sled's page cache in bytes for the generation being written.
 const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
@@ -391,10 +392,6 @@ fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, MediumError> {
 
 fn is_lock(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn path_of(dir: &Path, no: u32) -> PathBuf {

@@ -14,10 +14,11 @@ use std::{
 use memchr::memmem;
 
 use super::{
-    DELETED, MediumError, REBUILT, SledMedium, census::Census, lock, path_of, remove_if_there,
-    rename_durably, suffixed, sync_dir,
+    DELETED, MediumError, REBUILT, SledMedium, census::Census, path_of, remove_if_there, rename_durably,
+    suffixed, sync_dir,
 };
 use crate::store::frame::{self, FRAME_BYTES_MAX, Frame};
+use crate::sync::lock;
 
 /// How much of the data file is looked at in one go.
 const WINDOW_BYTES: usize = 1 << 20;
