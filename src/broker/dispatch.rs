@@ -59,6 +59,8 @@ pub(super) struct RouteCache {
 /// A client that has owed an acknowledgement for so long will not spare the disk this message: holding it back would
 /// only keep its publisher waiting.
 const SILENT_AFTER: Duration = Duration::from_millis(100);
+/// Every so many messages a sleeping session looks which of them are on disk by now.
+const REST_EVERY: usize = 8;
 /// Topics remembered per connection.
 const ROUTES_MAX: usize = 64;
 
@@ -275,6 +277,10 @@ impl Broker {
         let is_awaited = online && !sent && state.session.outbound.sends_soon();
         self.reserve_numbers(slot, &mut state);
         touched.add(state.notify());
+        if !online && is_target && state.session.outbound.at_hand().is_multiple_of(REST_EVERY) {
+            state.session.outbound.rest(&slot.keep);
+        }
+        self.note_restless(slot, &mut state);
         drop(state);
         if is_target {
             batch.may_elide &= sent && !silent;

@@ -37,6 +37,7 @@ impl Broker {
     /// Runs what is due: delayed wills, the end of sessions, of retained messages. Returns when to call again.
     pub fn handle_timeout(&self, now: Timestamp) -> Timestamp {
         self.expire_retained(now);
+        self.rest_restless();
         let mut touched = Touched::default();
         loop {
             let Some(slot) = lock(&self.registry).pop_due(now) else { break };
@@ -91,6 +92,8 @@ impl Broker {
             slot.keep.write_now(kept);
         }
         state.session.outbound.unload(&slot.keep);
+        state.session.outbound.rest(&slot.keep);
+        self.note_restless(slot, &mut state);
         let before = (state.record.expiry, state.record.will.is_some());
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
@@ -133,6 +136,29 @@ impl Broker {
         lock(&self.registry).schedule(next, slot.no);
     }
 
+    /// Sees to it that a sleeping session with messages at hand is looked at again.
+    pub(super) fn note_restless(&self, slot: &Slot, state: &mut State) {
+        let sleeps = state.session.link.is_none() && slot.keep.persistent;
+        if sleeps && !state.restless && state.session.outbound.at_hand() > 0 {
+            state.restless = true;
+            lock(&self.restless).push(slot.no);
+        }
+    }
+
+    /// What sleeping sessions had at hand has become durable meanwhile.
+    fn rest_restless(&self) {
+        let sessions = std::mem::take(&mut *lock(&self.restless));
+        for no in sessions {
+            let Some(slot) = lock(&self.registry).by_no(no) else { continue };
+            let mut state = slot.state();
+            state.restless = false;
+            if state.session.link.is_none() && !state.ended {
+                state.session.outbound.rest(&slot.keep);
+                self.note_restless(&slot, &mut state);
+            }
+        }
+    }
+
     /// Ends a session for good; `false` if another thread does or did.
     pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
         let state = slot.state();
@@ -164,7 +190,7 @@ impl Broker {
         if slot.keep.persistent {
             state.settled = self.journal.append(Record::Gone(slot.no), Urgency::Now);
         }
-        for kept in state.session.outbound.drain() {
+        for kept in state.session.outbound.drain(&slot.keep) {
             slot.keep.forget(&kept);
         }
         let gate = state.settled.clone();

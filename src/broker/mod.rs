@@ -76,6 +76,8 @@ pub struct Broker {
     generation: AtomicU64,
     retained: Mutex<RetainedMessages>,
     drops: Arc<Drops>,
+    /// Sleeping sessions with messages at hand that were not on disk yet.
+    restless: Mutex<Vec<SessionNo>>,
     /// Publishes refused because nothing of them could be kept.
     refused: Counter,
     next_epoch: AtomicU64,
@@ -124,6 +126,7 @@ impl Broker {
                 recovered.next_retained_version,
             )),
             drops: Arc::default(),
+            restless: Mutex::default(),
             refused: Counter::default(),
             next_epoch: AtomicU64::new(1),
             shutting_down: AtomicBool::new(false),

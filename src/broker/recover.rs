@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::{
     Broker,
     connect::wake_urgency,
-    keep::Kept,
     slot::{Slot, State},
     subscribe,
 };
 use crate::{
     message::SessionNo,
-    session::{Entry, Outbound, Session, SubscriptionTerms},
-    store::{Gate, LAZY_INTERVAL, QueuedRecord, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
+    session::{Outbound, Session, SubscriptionTerms},
+    store::{Gate, LAZY_INTERVAL, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
     sync::lock,
     time::Timestamp,
 };
@@ -35,12 +34,7 @@ impl Broker {
         let keep = self.keep(record.session, &record.client_id, true);
         let mut outbound =
             Outbound::new(record.seq_reserved, record.seq_reserved, record.inflight_max, self.config.queue);
-        let entries = queue.into_iter().map(|QueuedRecord { seq, message, target, delivery }| Entry {
-            seq,
-            kept: Kept::Journal { stored: message, target },
-            delivery,
-        });
-        outbound.recover(&keep, &received, entries.collect());
+        outbound.recover(&keep, &received, &queue);
         let mut session = Session::new(outbound);
         for id in inbound_qos2 {
             session.inbound.accept(id, Gate::Open);
@@ -57,6 +51,7 @@ impl Broker {
             record,
             settled: Gate::Open,
             will_is_leaving: false,
+            restless: false,
             ended: false,
         };
         let slot = Arc::new(Slot::new(no, client_id, keep, state));

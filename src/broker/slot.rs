@@ -40,6 +40,8 @@ pub(super) struct State {
     pub(super) settled: Gate,
     /// Somebody is publishing the record's will at this moment.
     pub(super) will_is_leaving: bool,
+    /// It sleeps with messages at hand that were not on disk yet, and is looked at again soon.
+    pub(super) restless: bool,
     /// The session is gone: nothing may be delivered to it or journalled for it any more.
     pub(super) ended: bool,
 }

@@ -10,6 +10,7 @@ mod inbound;
 mod keeper;
 mod link;
 mod outbound;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,8 @@ pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
 pub use link::{AliasInvalid, Answer, Link, Terms};
 use outbound::Next;
-pub use outbound::{Acknowledged, Entry, Outbound, QueueLimits, SEQ_BLOCK};
+pub use outbound::{Acknowledged, Outbound, QueueLimits, SEQ_BLOCK};
+pub use shelf::{Shelf, Shelved};
 
 use crate::{
     codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, SubscribeOptions, Version},
@@ -76,8 +78,8 @@ impl<K: Keeper> Session<K> {
     }
 
     /// A client has connected.
-    pub fn attach(&mut self, link: Link<K::Gate>) {
-        self.outbound.begin_connection(link.terms.receive_maximum);
+    pub fn attach(&mut self, keeper: &K, link: Link<K::Gate>) {
+        self.outbound.begin_connection(keeper, link.terms.receive_maximum);
         self.link = Some(link);
     }
 

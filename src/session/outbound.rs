@@ -14,14 +14,19 @@
 //! - PUBREL leaves only when the PUBREC it answers is durable.
 
 mod acknowledge;
+mod queue;
 mod transmit;
 
 use std::collections::VecDeque;
 
 pub use acknowledge::Acknowledged;
+use queue::Queue;
 pub(crate) use transmit::Next;
 
-use super::keeper::{DropReason, Keeper};
+use super::{
+    keeper::{DropReason, Keeper},
+    shelf::{Shelf, Shelved},
+};
 use crate::{
     codec::QoS,
     message::{Delivery, Seq},
@@ -29,13 +34,12 @@ use crate::{
 };
 
 /// A message waiting for its turn.
-pub struct Entry<K: Keeper> {
+struct Entry<K: Keeper> {
     /// Its place in the session's order.
-    pub seq: Seq,
-    /// The message.
-    pub kept: K::Kept,
+    seq: Seq,
+    kept: K::Kept,
     /// How this session gets it.
-    pub delivery: Delivery,
+    delivery: Delivery,
 }
 
 /// One message on its way to the client.
@@ -68,7 +72,9 @@ pub struct QueueLimits {
 /// The delivering half of a session.
 pub struct Outbound<K: Keeper> {
     inflight: VecDeque<InFlight<K>>,
-    queue: VecDeque<Entry<K>>,
+    /// Messages sent on an earlier connection that are on disk, while the session sleeps. They count as in flight.
+    resting: Shelf<K::Parked>,
+    queue: Queue<K>,
     queue_bytes: usize,
     /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
     releases: VecDeque<(Seq, K::Gate)>,
@@ -91,6 +97,8 @@ pub struct Outbound<K: Keeper> {
 
 /// Messages read back from disk in one request, at most.
 const LOAD_MESSAGES_MAX: usize = 64;
+/// With so many messages at hand, those that will not be sent next are looked at whether they are on disk by now.
+const AT_HAND_MAX: usize = 2 * LOAD_MESSAGES_MAX;
 /// Sequence numbers reserved at a time. A reservation is a commit, and for messages that never touch the disk it is the
 /// only one; a crash skips what is left of a block, of a packet id space that is 65,535 wide.
 pub const SEQ_BLOCK: u64 = 8_192;
@@ -100,7 +108,8 @@ impl<K: Keeper> Outbound<K> {
     pub fn new(next: Seq, reserved: Seq, inflight_max: u16, limits: QueueLimits) -> Self {
         Self {
             inflight: VecDeque::new(),
-            queue: VecDeque::new(),
+            resting: Shelf::new(),
+            queue: Queue::new(),
             queue_bytes: 0,
             releases: VecDeque::new(),
             resent: 0,
@@ -115,58 +124,84 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
-    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `entries` the
-    /// unconfirmed messages, ascending. The oldest `inflight_max` of all may have been sent, and all that are older
-    /// than a received one were.
-    pub fn recover(&mut self, keeper: &K, received: &[Seq], entries: Vec<Entry<K>>) {
+    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `waiting` the
+    /// unconfirmed messages. The oldest `inflight_max` of all may have been sent, and all that are older than a received
+    /// one were.
+    pub fn recover(&mut self, keeper: &K, received: &[Seq], waiting: &Shelf<K::Parked>) {
         let mut received = received.to_vec();
         received.sort_unstable();
         let mut received = received.into_iter().peekable();
-        let mut entries = entries.into_iter().peekable();
-        loop {
-            let take_received = match (received.peek(), entries.peek()) {
-                (Some(r), Some(e)) => *r < e.seq,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => break,
-            };
-            if take_received {
-                if let Some(seq) = received.next() {
-                    self.inflight.push_back(InFlight {
-                        seq,
-                        sent_at: Timestamp(0),
-                        state: State::AwaitPubcomp,
-                    });
-                }
-            } else if let Some(entry) = entries.next() {
-                let in_window = self.inflight.len() < self.inflight_max || received.peek().is_some();
-                if in_window && entry.delivery.qos != QoS::AtMostOnce {
-                    self.inflight.push_back(InFlight {
-                        seq: entry.seq,
-                        sent_at: Timestamp(0),
-                        state: awaiting(entry.kept, entry.delivery),
-                    });
-                } else {
-                    self.queue_bytes += keeper.size_bytes(&entry.kept);
-                    self.queue.push_back(entry);
-                }
+        let mut last = waiting.last();
+        let mut queue = Shelf::new();
+        let await_release = |seq| InFlight { seq, sent_at: Timestamp(0), state: State::AwaitPubcomp };
+        for Shelved { seq, parked, delivery } in waiting.iter() {
+            while let Some(before) = received.next_if(|r| *r < seq) {
+                self.inflight.push_back(await_release(before));
             }
+            let in_window = self.in_flight() < self.inflight_max || received.peek().is_some();
+            let is_sent = in_window && delivery.qos != QoS::AtMostOnce;
+            let place = if is_sent { &mut self.resting } else { &mut queue };
+            let fits = place.insert(seq, parked, &delivery).is_ok();
+            assert!(fits, "what is on one shelf fits on another");
         }
-        let last =
-            self.queue.back().map(|e| e.seq).into_iter().chain(self.inflight.back().map(|f| f.seq)).max();
+        last = last.max(received.clone().last());
+        self.inflight.extend(received.map(await_release));
+        let parked: Vec<_> = queue.iter().map(|shelved| shelved.parked).collect();
+        self.queue_bytes = keeper.parked_bytes(&parked);
+        self.queue = Queue::shelved(queue);
+        last = last.max(self.inflight.back().map(|f| f.seq));
         if let Some(last) = last {
             self.next = self.next.max(Seq(last.0 + 1));
         }
     }
 
+    /// The session sleeps: what is on disk needs no more memory than it takes to find it.
+    pub fn rest(&mut self, keeper: &K) {
+        self.queue.park(keeper, 0);
+        let is_parkable = |f: &InFlight<K>| f.kept().is_none_or(|kept| keeper.is_parkable(kept));
+        let claims = self.inflight.iter().any(|f| f.kept().is_some());
+        if !claims || !self.inflight.iter().all(is_parkable) {
+            return;
+        }
+        let mut messages = Vec::new();
+        let mut others = VecDeque::new();
+        for f in std::mem::take(&mut self.inflight) {
+            match f.state {
+                State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
+                    messages.push((f.seq, kept, delivery));
+                }
+                state => others.push_back(InFlight { state, ..f }),
+            }
+        }
+        self.inflight = others;
+        let left = queue::shelve(keeper, &mut self.resting, messages.into_iter());
+        self.take_in_flight(left);
+    }
+
+    /// Messages that are not on the shelf: none, when a sleeping session could `rest`.
+    pub fn at_hand(&self) -> usize {
+        self.queue.at_hand() + self.inflight.iter().filter(|f| f.kept().is_some()).count()
+    }
+
+    /// Puts messages of an earlier connection among those in flight.
+    fn take_in_flight(&mut self, messages: impl Iterator<Item = queue::Parts<K>>) {
+        let sent_at = Timestamp(0);
+        self.inflight.extend(messages.map(|(seq, kept, delivery)| InFlight {
+            seq,
+            sent_at,
+            state: awaiting(kept, delivery),
+        }));
+        self.inflight.make_contiguous().sort_unstable_by_key(|f| f.seq);
+    }
+
     /// Messages not yet confirmed: waiting and in flight.
     pub fn len(&self) -> usize {
-        self.queue.len() + self.inflight.len()
+        self.queue.len() + self.in_flight()
     }
 
     /// Messages sent whose confirmation is not durable.
     pub fn in_flight(&self) -> usize {
-        self.inflight.len()
+        self.inflight.len() + self.resting.len()
     }
 
     /// Whether nothing waits and nothing is in flight.
@@ -191,7 +226,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// The connection is gone: bodies that were loaded to be sent may leave memory.
     pub fn unload(&self, keeper: &K) {
-        let ahead = self.queue.iter().take(LOAD_MESSAGES_MAX).map(|e| &e.kept);
+        let ahead = self.queue.ahead().map(|e| &e.kept);
         self.unconfirmed().chain(ahead).for_each(|kept| keeper.unload(kept));
     }
 
@@ -206,6 +241,9 @@ impl<K: Keeper> Outbound<K> {
         {
             self.drop_front(keeper, DropReason::QueueFull);
         }
+        if self.queue.at_hand() >= AT_HAND_MAX && self.queue.at_hand().is_multiple_of(LOAD_MESSAGES_MAX) {
+            self.queue.park(keeper, LOAD_MESSAGES_MAX);
+        }
         seq
     }
 
@@ -216,11 +254,8 @@ impl<K: Keeper> Outbound<K> {
     }
 
     fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
-        let entry = self.queue.pop_front()?;
+        let entry = self.queue.pop_front(keeper)?;
         self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
-        if self.queue.is_empty() && self.queue.capacity() > 1_024 {
-            self.queue = VecDeque::new();
-        }
         Some(entry)
     }
 
@@ -243,7 +278,11 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// A new connection: everything in flight has to be sent again [MQTT-4.4.0-1].
-    pub fn begin_connection(&mut self, receive_maximum: u16) {
+    pub fn begin_connection(&mut self, keeper: &K, receive_maximum: u16) {
+        let resting: Vec<_> = std::mem::take(&mut self.resting).iter().collect();
+        let parked: Vec<_> = resting.iter().map(|shelved| shelved.parked).collect();
+        let kept = keeper.unpark(&parked).into_iter().zip(resting);
+        self.take_in_flight(kept.map(|(kept, Shelved { seq, delivery, .. })| (seq, kept, delivery)));
         self.resent = 0;
         self.open_max = usize::from(receive_maximum);
         let released = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease | State::AwaitPubcomp);
@@ -292,21 +331,23 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// Every message still held, for a session that ends.
-    pub fn drain(&mut self) -> Vec<K::Kept> {
+    pub fn drain(&mut self, keeper: &K) -> Vec<K::Kept> {
         self.queue_bytes = 0;
         self.releases.clear();
-        let waiting = std::mem::take(&mut self.queue).into_iter().map(|e| e.kept);
+        let waiting = self.queue.drain(keeper);
+        let parked: Vec<_> = std::mem::take(&mut self.resting).iter().map(|shelved| shelved.parked).collect();
+        let resting = keeper.unpark(&parked);
         let sent = std::mem::take(&mut self.inflight).into_iter().filter_map(|f| match f.state {
             State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
             _ => None,
         });
-        sent.chain(waiting).collect()
+        resting.into_iter().chain(sent).chain(waiting).collect()
     }
 
     /// How many bodies are in memory.
     #[cfg(test)]
     pub(crate) fn loaded(&self, keeper: &K) -> usize {
-        let all = self.unconfirmed().chain(self.queue.iter().map(|e| &e.kept));
+        let all = self.unconfirmed().chain(self.queue.ahead().map(|e| &e.kept));
         all.filter(|kept| matches!(keeper.body(kept), super::keeper::Body::Loaded(_))).count()
     }
 

@@ -22,6 +22,7 @@ use super::{
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
+    slab::Parked,
     state::{Health, State, TakenOff, Urgency},
     stats::{Counters, Stats, read},
     stored::{Phase, Stored},
@@ -291,6 +292,37 @@ impl Journal {
     /// is asked for at once the task is woken later with nothing done, and asks again.
     pub fn load(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {
         self.shared().reads.push(wanted, waker);
+    }
+
+    /// Takes targets' claims on messages that may sleep, for small ones.
+    pub fn park(&self, claims: Vec<(Arc<Stored>, u32)>) -> Vec<Parked> {
+        let mut state = self.shared().state();
+        let slab = &mut state.ledger.slab;
+        let park = |(stored, target): (Arc<Stored>, u32)| {
+            // It may sleep, so it is on disk; and it is needed by this target, so it is in the slab.
+            let slot = stored.lock().slot.expect("a message that may sleep has its slot");
+            drop(stored);
+            slab.let_go(slot);
+            Parked { slot, target }
+        };
+        claims.into_iter().map(park).collect()
+    }
+
+    /// Turns small claims back.
+    pub fn unpark(&self, parked: &[Parked]) -> Vec<(Arc<Stored>, u32)> {
+        let mut state = self.shared().state();
+        let slab = &mut state.ledger.slab;
+        let unpark = |parked: &Parked| {
+            let stored = slab.wake(parked.slot).expect("a slot is there while somebody claims its message");
+            (stored, parked.target)
+        };
+        parked.iter().map(unpark).collect()
+    }
+
+    /// Bytes of topic and payload of all these.
+    pub fn parked_bytes(&self, parked: &[Parked]) -> usize {
+        let state = self.shared().state();
+        parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot)).sum()
     }
 
     /// Writes a message at once if it is held back: its target is gone offline.

@@ -45,6 +45,7 @@ mod read;
 mod record;
 mod recover;
 mod replay;
+mod slab;
 mod state;
 mod stats;
 mod stored;
@@ -60,7 +61,8 @@ pub use self::{
     gate::{CommitNo, Gate},
     journal::Journal,
     record::{Completion, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
-    recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
+    recover::{Recovered, RecoveredRetained, RecoveredSession},
+    slab::Parked,
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,
     stored::Stored,

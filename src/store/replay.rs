@@ -6,11 +6,13 @@ use super::{
     batch::{TIMELINE_BYTES, place},
     format::{Entry, StoredMessage, read_entry},
     frame::{self, FrameError},
-    record::{Marks, Record, Snapshot, SubscriptionRecord},
+    record::{Marks, Record, Snapshot, SubscriptionRecord, Target},
+    slab::{Parked, Slab, SlotNo},
     stored::{Bits, Place},
 };
 use crate::{
-    message::{Delivery, Seq, SessionNo},
+    message::{Seq, SessionNo},
+    session::Shelf,
     time::{Timeline, Timestamp, WallClock},
     topic::{TopicFilter, TopicName},
 };
@@ -18,9 +20,12 @@ use crate::{
 /// What the journal says, frame by frame, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    pub(super) messages: HashMap<u64, FoundMessage>,
+    /// The messages, with the targets that have not confirmed.
+    pub(super) slab: Slab,
+    /// Where in it each one is, by its id.
+    pub(super) messages: HashMap<u64, SlotNo>,
     /// What each session must still get, whether or not it is known yet: its snapshot may stand later.
-    pub(super) queues: HashMap<SessionNo, BTreeMap<Seq, QueuedTarget>>,
+    pub(super) queues: HashMap<SessionNo, Shelf<Parked>>,
     pub(super) sessions: HashMap<SessionNo, FoundSession>,
     /// The highest version of each topic, and the message if it is not a deletion.
     pub(super) retained: HashMap<TopicName, (u64, Option<u64>)>,
@@ -36,23 +41,6 @@ pub(super) struct Replay {
     partial: Option<Partial>,
     /// The last commit that was begun and not completed: a torn tail, unless its run went on.
     torn: Option<(u32, u64)>,
-}
-
-/// A message found in the journal.
-#[derive(Debug)]
-pub(super) struct FoundMessage {
-    pub(super) place: Place,
-    pub(super) size_bytes: u32,
-    pub(super) expires_at: Timestamp,
-    pub(super) left: Bits,
-}
-
-/// One target of a message.
-#[derive(Debug)]
-pub(super) struct QueuedTarget {
-    pub(super) message: u64,
-    pub(super) index: u32,
-    pub(super) delivery: Delivery,
 }
 
 /// A session found in the journal.
@@ -196,18 +184,22 @@ impl Replay {
     fn message(&mut self, found: StoredMessage, place: Place) {
         let StoredMessage { id, message, claims } = found;
         self.marks.message = self.marks.message.max(id);
-        if let Some(known) = self.messages.get_mut(&id) {
+        if let Some(known) = self.messages.get(&id) {
             // A copy: it moves, and what was confirmed meanwhile is known already.
-            known.place = place;
-            return;
+            return self.slab.found_again(*known, place);
         }
         let left = Bits::of(claims.targets.iter().map(|(index, _)| *index));
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
-        self.messages.insert(id, FoundMessage { place, size_bytes, expires_at: message.expires_at, left });
-        for (index, target) in claims.targets {
-            self.marks.see_session(target.session);
-            let queued = QueuedTarget { message: id, index, delivery: target.delivery };
-            self.queues.entry(target.session).or_default().insert(target.seq, queued);
+        let slot = self.slab.insert_found(id, size_bytes, message.expires_at, place, left);
+        self.messages.insert(id, slot);
+        for (target, Target { session, seq, delivery }) in claims.targets {
+            self.marks.see_session(session);
+            let queue = self.queues.entry(session).or_default();
+            if let Err(parked) = queue.insert(seq, Parked { slot, target }, &delivery) {
+                tracing::error!(message = id, "a message's number cannot be: it is left out");
+                self.damaged += 1;
+                self.slab.clear(parked.slot, parked.target);
+            }
         }
         if let Some(version) = claims.retained {
             self.retain(message.topic, version, Some(id));
@@ -282,21 +274,15 @@ impl Replay {
 
     /// Takes a message out of a session's queue.
     pub(super) fn drop_target(&mut self, session: SessionNo, seq: Seq) {
-        if let Some(target) = self.queues.get_mut(&session).and_then(|queue| queue.remove(&seq)) {
-            self.clear(&target);
+        if let Some(parked) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) {
+            self.slab.clear(parked.slot, parked.target);
         }
     }
 
     /// Takes all messages out of a session's queue.
     pub(super) fn drop_queue(&mut self, session: SessionNo) {
-        for target in self.queues.remove(&session).into_iter().flat_map(BTreeMap::into_values) {
-            self.clear(&target);
-        }
-    }
-
-    fn clear(&mut self, target: &QueuedTarget) {
-        if let Some(message) = self.messages.get_mut(&target.message) {
-            message.left.remove(target.index);
+        for shelved in self.queues.remove(&session).unwrap_or_default().iter() {
+            self.slab.clear(shelved.parked.slot, shelved.parked.target);
         }
     }
 }

@@ -16,7 +16,11 @@ use std::{
     task::Waker,
 };
 
-use super::{gate::CommitNo, record::Target};
+use super::{
+    gate::CommitNo,
+    record::Target,
+    slab::{Asleep, SlotNo},
+};
 use crate::{
     message::{Message, SessionNo},
     sync::lock,
@@ -47,6 +51,8 @@ pub(super) struct StoredState {
     /// Targets that have not confirmed.
     pub(super) left: Bits,
     pub(super) phase: Phase,
+    /// Where it stands in the slab, from the moment it is on disk until nobody needs it.
+    pub(super) slot: Option<SlotNo>,
 }
 
 #[derive(Debug)]
@@ -110,11 +116,12 @@ impl Stored {
                 retained: false,
                 left: Bits::default(),
                 phase: Phase::Early(Box::default()),
+                slot: None,
             }),
         }
     }
 
-    /// A message found on disk.
+    /// A message on disk, where nothing but this says so yet.
     pub(super) fn recovered(
         id: u64,
         size_bytes: u32,
@@ -135,6 +142,7 @@ impl Stored {
                 retained,
                 left,
                 phase,
+                slot: None,
             }),
         }
     }
@@ -166,6 +174,21 @@ impl Stored {
     /// Whether it was on disk and cannot be read back: the disk is damaged. Its targets should drop it.
     pub fn is_lost(&self) -> bool {
         self.lock().lost
+    }
+
+    /// Whether it is on disk, and needed by nobody but its targets' queues.
+    pub fn may_sleep(&self) -> bool {
+        let state = self.lock();
+        state.slot.is_some() && state.place().is_some() && !state.keep_body && !state.lost
+    }
+
+    /// What is left of it in memory when nobody looks at it; `None` if that is not enough.
+    pub(super) fn asleep(&self) -> Option<Asleep> {
+        let state = self.lock();
+        if state.lost {
+            return None;
+        }
+        Asleep::new(self.id, self.size_bytes, self.expires_at, state.place()?, &state.left, state.retained)
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -216,6 +239,14 @@ impl Bits {
             }
         }
         bits
+    }
+
+    /// All of them as 32 bits, if that is enough.
+    pub(super) fn few(&self) -> Option<u32> {
+        match self {
+            Self::Few(word) => u32::try_from(*word).ok(),
+            Self::Many(_) => None,
+        }
     }
 
     pub(super) fn contains(&self, index: u32) -> bool {

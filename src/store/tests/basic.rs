@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Time, WALL, message, open_sim, session, settle, snapshot, subscription, target};
+use super::{Time, WALL, message, open_sim, queued, session, settle, snapshot, subscription, target};
 use crate::{
     codec::PacketId,
     message::Seq,
@@ -78,7 +78,7 @@ fn what_was_committed_is_there_after_a_restart_on_sled() {
     let found = &recovered.sessions[0];
     assert_eq!(found.snapshot.subscriptions, [subscription("a/#")]);
     assert_eq!(recovered.retained[0].message.payload, "kept");
-    let queued = &found.queue[0];
+    let queued = queued(&journal, found).remove(0);
     assert_eq!((queued.seq, queued.target), (Seq(5), 0));
     assert!(queued.message.body().is_none());
     assert_eq!(queued.message.size_bytes(), 3 + big.len());

@@ -1,0 +1,159 @@
+//! A session's queue: the first messages at hand, the rest on the shelf if it is on disk.
+
+use std::collections::VecDeque;
+
+use super::{Entry, LOAD_MESSAGES_MAX};
+use crate::{
+    message::{Delivery, Seq},
+    session::{keeper::Keeper, shelf::Shelf},
+};
+
+/// In order: `head`, `shelf`, `tail`. With nothing on the shelf there is nothing in the tail.
+pub(super) struct Queue<K: Keeper> {
+    head: VecDeque<Entry<K>>,
+    shelf: Shelf<K::Parked>,
+    tail: VecDeque<Entry<K>>,
+}
+
+impl<K: Keeper> Queue<K> {
+    pub(super) fn new() -> Self {
+        Self { head: VecDeque::new(), shelf: Shelf::new(), tail: VecDeque::new() }
+    }
+
+    /// All of it on the shelf.
+    pub(super) fn shelved(shelf: Shelf<K::Parked>) -> Self {
+        Self { shelf, ..Self::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.head.len() + self.shelf.len() + self.tail.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_empty() && self.shelf.is_empty()
+    }
+
+    pub(super) fn push_back(&mut self, entry: Entry<K>) {
+        if self.shelf.is_empty() { &mut self.head } else { &mut self.tail }.push_back(entry);
+    }
+
+    /// Takes from the shelf what may be sent next.
+    pub(super) fn refill(&mut self, keeper: &K) {
+        if self.head.len() > LOAD_MESSAGES_MAX / 2 || self.shelf.is_empty() {
+            return;
+        }
+        let mut taken = Vec::new();
+        while self.head.len() + taken.len() < LOAD_MESSAGES_MAX
+            && let Some(shelved) = self.shelf.pop_front()
+        {
+            taken.push(shelved);
+        }
+        let parked: Vec<_> = taken.iter().map(|shelved| shelved.parked).collect();
+        for (kept, shelved) in keeper.unpark(&parked).into_iter().zip(taken) {
+            self.head.push_back(Entry { seq: shelved.seq, kept, delivery: shelved.delivery });
+        }
+        if self.shelf.is_empty() {
+            self.head.append(&mut self.tail);
+            self.tail = VecDeque::new();
+        }
+    }
+
+    /// The next one; call `refill` before.
+    pub(super) fn front(&self) -> Option<&Entry<K>> {
+        self.head.front()
+    }
+
+    pub(super) fn pop_front(&mut self, keeper: &K) -> Option<Entry<K>> {
+        self.refill(keeper);
+        let entry = self.head.pop_front();
+        if self.head.is_empty() && self.head.capacity() > LOAD_MESSAGES_MAX {
+            self.head = VecDeque::new();
+        }
+        entry
+    }
+
+    /// Those at hand, the next one first.
+    pub(super) fn ahead(&self) -> impl Iterator<Item = &Entry<K>> {
+        self.head.iter().take(LOAD_MESSAGES_MAX)
+    }
+
+    /// How many messages are not on the shelf.
+    pub(super) fn at_hand(&self) -> usize {
+        self.head.len() + self.tail.len()
+    }
+
+    /// Puts on the shelf what can be found again on disk, but for the first `keep`.
+    pub(super) fn park(&mut self, keeper: &K, keep: usize) {
+        let is_parkable = |entry: &Entry<K>| keeper.is_parkable(&entry.kept);
+        if self.shelf.is_empty() {
+            // What cannot be parked yet is the newest, as a rule: it becomes the tail.
+            let until = self.head.iter().rposition(is_parkable).map_or(0, |last| last + 1).max(keep);
+            if until < self.head.len() {
+                self.tail = self.head.split_off(until);
+            }
+        }
+        let mut from = self.head.len();
+        while from > keep && self.head.get(from - 1).is_some_and(is_parkable) {
+            from -= 1;
+        }
+        let to_front = self.head.split_off(from);
+        let mut until = 0;
+        while self.tail.get(until).is_some_and(is_parkable) {
+            until += 1;
+        }
+        let rest = self.tail.split_off(until);
+        let to_back = std::mem::replace(&mut self.tail, rest);
+        let left = shelve(keeper, &mut self.shelf, to_front.into_iter().map(parts));
+        self.head.extend(left.map(entry));
+        let left = shelve(keeper, &mut self.shelf, to_back.into_iter().map(parts));
+        let mut tail: VecDeque<_> = left.map(entry).collect();
+        tail.append(&mut self.tail);
+        self.tail = tail;
+        if self.shelf.is_empty() {
+            self.head.append(&mut self.tail);
+        }
+        if self.head.is_empty() {
+            self.head = VecDeque::new();
+        }
+    }
+
+    /// Takes everything.
+    pub(super) fn drain(&mut self, keeper: &K) -> Vec<K::Kept> {
+        let Self { head, shelf, tail } = std::mem::replace(self, Self::new());
+        let parked: Vec<_> = shelf.iter().map(|shelved| shelved.parked).collect();
+        let kept = |entries: VecDeque<Entry<K>>| entries.into_iter().map(|entry| entry.kept);
+        kept(head).chain(keeper.unpark(&parked)).chain(kept(tail)).collect()
+    }
+}
+
+/// What stands on a shelf, and what does not fit there.
+pub(super) type Parts<K> = (Seq, <K as Keeper>::Kept, Delivery);
+
+fn parts<K: Keeper>(entry: Entry<K>) -> Parts<K> {
+    (entry.seq, entry.kept, entry.delivery)
+}
+
+fn entry<K: Keeper>((seq, kept, delivery): Parts<K>) -> Entry<K> {
+    Entry { seq, kept, delivery }
+}
+
+/// Parks messages that can be and puts them on a shelf. Gives back those whose numbers are too far from the others'.
+pub(super) fn shelve<K: Keeper>(
+    keeper: &K,
+    shelf: &mut Shelf<K::Parked>,
+    messages: impl Iterator<Item = Parts<K>>,
+) -> std::vec::IntoIter<Parts<K>> {
+    let (kept, ways): (Vec<_>, Vec<_>) =
+        messages.map(|(seq, kept, delivery)| (kept, (seq, delivery))).unzip();
+    let mut left = Vec::new();
+    if !kept.is_empty() {
+        for (parked, (seq, delivery)) in keeper.park(kept).into_iter().zip(ways) {
+            if let Err(parked) = shelf.insert(seq, parked, &delivery) {
+                left.push((parked, (seq, delivery)));
+            }
+        }
+    }
+    let parked: Vec<_> = left.iter().map(|(parked, _)| *parked).collect();
+    let kept = keeper.unpark(&parked).into_iter().zip(left);
+    kept.map(|(kept, (_, (seq, delivery)))| (seq, kept, delivery)).collect::<Vec<_>>().into_iter()
+}
