@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
-    session::{Answer, Arrival},
+    session::{AliasError, Answer, Arrival},
     store::{Gate, Record, Urgency},
     time::Timestamp,
     topic::TopicName,
@@ -30,10 +30,6 @@ impl Connection {
         }
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
-        }
-        // [MQTT-3.3.4-6]
-        if !publish.properties.subscription_ids.is_empty() {
-            return Err(Ending::Refused(ReasonCode::ProtocolError, "a subscription identifier in a PUBLISH"));
         }
         let aliased;
         let topic = if publish.properties.topic_alias.is_some() {
@@ -60,7 +56,7 @@ impl Connection {
         }
     }
 
-    /// [MQTT-3.3.4-9]: a v5 client keeps to the receive maximum it was given.
+    /// [MQTT-3.3.4-7]: a v5 client keeps to the receive maximum it was given.
     fn count_publish(&self) -> Result<(), Ending> {
         let open = self.with_state(|state, _| {
             state.session.link.as_mut().map_or(0, crate::session::Link::count_publish)
@@ -75,16 +71,24 @@ impl Connection {
     }
 
     fn resolve_alias(&self, publish: &Publish<'_>) -> Result<TopicName, Ending> {
-        const INVALID: Ending = Ending::Refused(ReasonCode::TopicAliasInvalid, "an invalid topic alias");
-        let Some(alias) = publish.properties.topic_alias else { return Err(INVALID) };
+        let refused = |error| match error {
+            AliasError::AboveMaximum => {
+                Ending::Refused(ReasonCode::TopicAliasInvalid, "a topic alias above the maximum")
+            }
+            AliasError::Unset => {
+                Ending::Refused(ReasonCode::ProtocolError, "a topic alias that stands for no topic")
+            }
+        };
+        let unset = || refused(AliasError::Unset);
+        let alias = publish.properties.topic_alias.ok_or_else(unset)?;
         self.with_state(|state, _| {
-            let link = state.session.link.as_mut().ok_or(INVALID)?;
+            let link = state.session.link.as_mut().ok_or_else(unset)?;
             if publish.topic.is_empty() {
-                return link.aliased(alias).cloned().map_err(|_| INVALID);
+                return link.aliased(alias).cloned().map_err(refused);
             }
             let topic = TopicName::parse(publish.topic)
                 .map_err(|_| Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"))?;
-            link.set_alias(alias, topic.clone()).map_err(|_| INVALID)?;
+            link.set_alias(alias, topic.clone()).map_err(refused)?;
             Ok(topic)
         })?
     }
