@@ -63,7 +63,9 @@ struct Joined {
 impl Broker {
     /// Takes the first bytes of a connection: everything read so far, until the answer is not `Incomplete`.
     pub fn connect(self: &Arc<Self>, input: &[u8], peer: &Peer, now: Timestamp) -> Greeting {
-        let (packet, used_bytes) = match decode(input, Version::V5, self.config.packet_bytes_max) {
+        // By its header: nobody has said yet who it is that wants so much room.
+        let bytes_max = self.config.connect_bytes_max.min(self.config.packet_bytes_max);
+        let (packet, used_bytes) = match decode(input, Version::V5, bytes_max) {
             Ok(None) => return Greeting::Incomplete,
             Ok(Some((Packet::Connect(packet), used))) => (packet, used),
             // [MQTT-3.1.0-1]
@@ -99,7 +101,7 @@ impl Broker {
             return Err((ReasonCode::ClientIdentifierNotValid, "the client identifier is too long"));
         }
         let assigned = packet.client_id.is_empty();
-        // [MQTT-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
+        // [MQTT3-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
         if assigned
             && (packet.version == Version::V31 || (packet.version == Version::V311 && !packet.clean_start))
         {
@@ -188,7 +190,7 @@ impl Broker {
                     Created::Exists => continue,
                 }
             };
-            // [MQTT-3.1.4-3]: the old connection ends, and has handled its last packet, before this one goes on.
+            // [MQTT-3.1.4-3], [MQTT3-3.1.4-2]: the old connection ends, and has handled its last packet, before this one goes on.
             self.kick(&slot, ReasonCode::SessionTakenOver, now);
             let _handling = lock(&slot.handling);
             self.kick(&slot, ReasonCode::SessionTakenOver, now);

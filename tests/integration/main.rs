@@ -3,12 +3,14 @@
 
 mod cli;
 mod codec_oracle;
+mod conformance;
 mod crash;
 mod examples;
 mod floors;
 mod harness;
 mod mosquitto;
 mod network;
+mod other_clients;
 mod packaging;
 mod peer;
 mod program;

@@ -117,8 +117,8 @@ async fn the_brokers_receive_maximum_is_enforced() {
     assert_eq!(broker.logged(&["\"disconnected\"", "\"dev\"", "receive maximum"]), 1);
 }
 
-/// A client's aliases are resolved, may be set anew, and end with the connection; above the maximum told in CONNACK
-/// there are none [MQTT-3.3.2-9].
+/// [MQTT-3.3.2-7], [MQTT-3.3.2-9], [MQTT-3.3.2-12]: a client's aliases are resolved, may be set anew, and end with the
+/// connection; above the maximum there are none.
 #[tokio::test]
 async fn a_clients_topic_aliases_are_resolved() {
     let broker = Broker::start();
@@ -148,7 +148,8 @@ async fn a_clients_topic_aliases_are_resolved() {
     reader.expect_nothing_for_one_ping().await;
 }
 
-/// [MQTT-3.1.2-26], [MQTT-3.3.2-11]: the broker uses as many aliases as the client takes, and names the topic the first time.
+/// [MQTT-3.1.2-26], [MQTT-3.3.2-11]: the broker uses as many aliases as the client takes, and names the topic the first
+/// time.
 #[tokio::test]
 async fn the_broker_uses_topic_aliases_where_it_may() {
     let broker = Broker::start();
