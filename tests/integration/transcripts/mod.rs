@@ -15,4 +15,5 @@ mod scene;
 mod sessions;
 mod start;
 mod subscriptions;
+mod transports;
 mod wills;
