@@ -15,4 +15,5 @@ pub(crate) mod scene;
 mod sessions;
 mod start;
 mod subscriptions;
+mod transports;
 mod wills;
