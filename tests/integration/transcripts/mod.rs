@@ -11,7 +11,7 @@ mod durability;
 mod expiry;
 mod flow;
 mod routing;
-mod scene;
+pub(crate) mod scene;
 mod sessions;
 mod start;
 mod subscriptions;

@@ -216,6 +216,7 @@ async fn a_packet_is_bounded_and_a_frame_holds_no_memory() {
     raw.expect_close(1000).await;
 }
 
+/// [MQTT-6.0.0-4] [MQTT3-6.0.0-4]: `mqtt` is what the server chooses, of whatever is offered; without it there is no WebSocket.
 #[tokio::test]
 async fn a_request_that_is_not_for_mqtt_is_answered_and_closed() {
     let broker = Broker::start_configured(LISTENERS);
@@ -241,8 +242,18 @@ async fn a_request_that_is_not_for_mqtt_is_answered_and_closed() {
     }
     // From the page that may.
     let mut raw = Raw::connect(&broker).await;
-    raw.send(REQUEST.replace("Host:", "Origin: https://panel.example\r\nHost:").as_bytes()).await;
-    assert!(raw.answer().await.starts_with("HTTP/1.1 101 "));
+    raw.send(
+        REQUEST
+            .replace("Host:", "Origin: https://panel.example\r\nHost:")
+            .replace("col: mqtt", "col: mqttv3.1, chat, mqtt")
+            .as_bytes(),
+    )
+    .await;
+    let answer = raw.answer().await.to_ascii_lowercase();
+    assert!(
+        answer.starts_with("http/1.1 101 ") && answer.contains("\r\nsec-websocket-protocol: mqtt\r\n"),
+        "{answer}"
+    );
     assert!(broker.logged(&["HTTP requests refused"]) >= 1);
 }
 
