@@ -11,11 +11,13 @@ use super::{
     Broker,
     connect::wake_urgency,
     dispatch::{Origin, Touched},
+    keep::Ended,
     slot::{Slot, State},
 };
 use crate::{
     codec::ReasonCode,
     message::{Delivery, expires_at},
+    session::Remains,
     store::{Record, Urgency, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -54,7 +56,7 @@ impl Broker {
         if state.record.expires_at <= now {
             info!(client_id = &*slot.client_id, "session expired");
             // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
-            self.end_locked(slot, state, now);
+            self.end_locked(slot, state, Ended::Expired, now);
             return;
         }
         let will = match &state.record.will {
@@ -100,7 +102,7 @@ impl Broker {
             state.record.will = None;
         }
         if state.record.expiry.is_zero() || !slot.keep.persistent {
-            self.end_locked(slot, state, now);
+            self.end_locked(slot, state, Ended::WithConnection, now);
             return;
         }
         state.record.expires_at = now.after(state.record.expiry);
@@ -133,17 +135,23 @@ impl Broker {
         lock(&self.registry).schedule(next, slot.no);
     }
 
-    /// Ends a session for good; `false` if another thread does or did.
+    /// Ends a session for good, for a client that begins anew; `false` if another thread does or did.
     pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
         let state = slot.state();
         let lives = !state.ended;
         if lives {
-            self.end_locked(slot, state, now);
+            self.end_locked(slot, state, Ended::CleanStart, now);
         }
         lives
     }
 
-    fn end_locked<'a>(&self, slot: &'a Arc<Slot>, mut state: MutexGuard<'a, State>, now: Timestamp) {
+    fn end_locked<'a>(
+        &self,
+        slot: &'a Arc<Slot>,
+        mut state: MutexGuard<'a, State>,
+        why: Ended,
+        now: Timestamp,
+    ) {
         let mut touched = Touched::default();
         state.kick(ReasonCode::SessionTakenOver);
         state.ended = true;
@@ -160,13 +168,17 @@ impl Broker {
         if let Some(will) = will {
             self.publish_will(slot, will, now, &mut touched);
         }
+        // Nothing is given to it any more. What it leaves to others is theirs before the journal has its end.
+        let Remains { leaving, unconfirmed } = slot.state().session.outbound.dissolve();
+        self.hand_on(slot, leaving, now, &mut touched);
         let mut state = slot.state();
         if slot.keep.persistent {
             state.settled = self.journal.append(Record::Gone(slot.no), Urgency::Now);
         }
-        for kept in state.session.outbound.drain() {
-            slot.keep.forget(&kept);
+        for kept in &unconfirmed {
+            slot.keep.forget(kept);
         }
+        self.drops.session_ended(&slot.client_id, why, unconfirmed.len());
         let gate = state.settled.clone();
         drop(state);
         lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));

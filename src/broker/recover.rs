@@ -21,7 +21,7 @@ impl Broker {
     /// Puts a session back to where the journal had it. One that was connected counts as disconnected now, by the
     /// broker's own fall: its expiry and its will's delay begin.
     pub(super) fn recover_session(&self, recovered: RecoveredSession, now: Timestamp) {
-        let RecoveredSession { snapshot, queue } = recovered;
+        let RecoveredSession { snapshot, queue, groups } = recovered;
         let Snapshot { mut record, subscriptions, inbound_qos2, received } = snapshot;
         if record.expires_at == Timestamp::NEVER {
             record.expires_at = now.after(record.expiry);
@@ -41,6 +41,7 @@ impl Broker {
             delivery,
         });
         outbound.recover(&keep, &received, entries.collect());
+        outbound.recover_shared(groups);
         let mut session = Session::new(outbound);
         for id in inbound_qos2 {
             session.inbound.accept(id, Gate::Open);

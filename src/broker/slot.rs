@@ -12,7 +12,7 @@ use super::keep::Keep;
 use crate::{
     codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
     message::SessionNo,
-    session::Session,
+    session::{Link, Session},
     store::{Gate, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -28,6 +28,7 @@ pub(super) struct Slot {
     pub(super) handling: Mutex<()>,
     state: Mutex<State>,
     online: AtomicBool,
+    busy: AtomicBool,
 }
 
 /// What the session's lock guards.
@@ -78,6 +79,7 @@ impl Slot {
             handling: Mutex::new(()),
             state: Mutex::new(state),
             online: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
         }
     }
 
@@ -88,6 +90,18 @@ impl Slot {
     /// A hint for choosing among a shared subscription's members; may be out of date.
     pub(super) fn is_online(&self) -> bool {
         self.online.load(Ordering::Relaxed)
+    }
+
+    /// A hint for the same: messages wait for this client, which is online, since it does not keep up.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether messages wait; its state is locked.
+    pub(super) fn note_busy(&self, state: &State) {
+        let is_full = |l: &Link<Gate>| l.out.len() >= l.terms.out_bytes_max;
+        let busy = state.session.outbound.has_backlog() || state.session.link.as_ref().is_some_and(is_full);
+        self.busy.store(busy, Ordering::Relaxed);
     }
 
     pub(super) fn set_online(&self, online: bool) {

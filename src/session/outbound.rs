@@ -14,11 +14,13 @@
 //! - PUBREL leaves only when the PUBREC it answers is durable.
 
 mod acknowledge;
+mod shared;
 mod transmit;
 
 use std::collections::VecDeque;
 
 pub use acknowledge::Acknowledged;
+pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
 
 use super::keeper::{DropReason, Keeper};
@@ -26,6 +28,7 @@ use crate::{
     codec::QoS,
     message::{Delivery, Seq},
     time::Timestamp,
+    topic::TopicFilter,
 };
 
 /// A message waiting for its turn.
@@ -87,6 +90,10 @@ pub struct Outbound<K: Keeper> {
     /// Where the latest message given up is durably gone. Before that a crash would bring it back and count it among
     /// the sent ones in the place of a later one.
     dropped: Option<K::Gate>,
+    /// Which messages came by a shared subscription, and by which; ascending, some of them gone by now.
+    shared: VecDeque<(Seq, TopicFilter)>,
+    /// Messages that were taken out of the queue are on their way to other sessions.
+    handing_on: bool,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -112,6 +119,8 @@ impl<K: Keeper> Outbound<K> {
             inflight_max: usize::from(inflight_max.max(1)),
             limits,
             dropped: None,
+            shared: VecDeque::new(),
+            handing_on: false,
         }
     }
 
@@ -289,18 +298,6 @@ impl<K: Keeper> Outbound<K> {
     /// Numbers below this are, or are about to be, reserved.
     pub fn reserved(&self) -> Seq {
         self.reservation.as_ref().map_or(self.reserved, |(until, _)| self.reserved.max(*until))
-    }
-
-    /// Every message still held, for a session that ends.
-    pub fn drain(&mut self) -> Vec<K::Kept> {
-        self.queue_bytes = 0;
-        self.releases.clear();
-        let waiting = std::mem::take(&mut self.queue).into_iter().map(|e| e.kept);
-        let sent = std::mem::take(&mut self.inflight).into_iter().filter_map(|f| match f.state {
-            State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
-            _ => None,
-        });
-        sent.chain(waiting).collect()
     }
 
     /// How many bodies are in memory.
