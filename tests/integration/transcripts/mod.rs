@@ -6,6 +6,7 @@
 
 mod bad_days;
 mod bad_input;
+mod closing;
 mod durability;
 mod expiry;
 mod flow;
