@@ -69,7 +69,9 @@ impl Truth {
             Fact::HandedOn((s, seq), (to, to_seq)) => {
                 let body = self.sessions.get_mut(s).and_then(|session| session.queue.remove(seq));
                 if let Some(body) = body {
-                    self.with(*to, |session| drop(session.queue.insert(*to_seq, body)));
+                    self.with(*to, |session| {
+                        session.queue.insert(*to_seq, body);
+                    });
                 }
             }
             Fact::Cleared(topic, version) => self.retain(topic, *version, None),
