@@ -31,10 +31,6 @@ impl Connection {
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
         }
-        // [MQTT-3.3.4-6]
-        if !publish.properties.subscription_ids.is_empty() {
-            return Err(Ending::Refused(ReasonCode::ProtocolError, "a subscription identifier in a PUBLISH"));
-        }
         let aliased;
         let topic = if publish.properties.topic_alias.is_some() {
             aliased = self.resolve_alias(publish)?;
@@ -60,7 +56,7 @@ impl Connection {
         }
     }
 
-    /// [MQTT-3.3.4-9]: a v5 client keeps to the receive maximum it was given.
+    /// [MQTT-3.3.4-7]: a v5 client keeps to the receive maximum it was given.
     fn count_publish(&self) -> Result<(), Ending> {
         let open = self.with_state(|state, _| {
             state.session.link.as_mut().map_or(0, crate::session::Link::count_publish)
