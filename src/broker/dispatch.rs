@@ -81,6 +81,8 @@ pub(super) struct Origin<'a> {
     pub(super) slot: &'a Slot,
     /// A new QoS 2 packet id, to be held until PUBREL and journalled with the message.
     pub(super) inbound_qos2: Option<PacketId>,
+    /// Its publisher waits for an acknowledgement, and can be told that it was refused.
+    pub(super) is_answered: bool,
 }
 
 /// What became of a published message.
@@ -171,7 +173,15 @@ impl Broker {
             .filter(|_| must_keep || may_pass_on || retain || inbound.is_some())
             .map(|message| self.journal.message(Arc::clone(message)));
         let replaced = if publish.retain {
-            Some(self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref())?)
+            match self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref()) {
+                Ok(replaced) => Some(replaced),
+                // Who cannot be told is not refused: those who are there get it, and the topic keeps what it has.
+                Err(Refused::RetainedFull) if !origin.is_answered => {
+                    self.drops.not_retained(&origin.slot.client_id, &route.topic);
+                    None
+                }
+                Err(refused) => return Err(refused),
+            }
         } else {
             None
         };
@@ -245,7 +255,10 @@ impl Broker {
             return Met::Gone;
         }
         let online = state.session.link.is_some();
-        if share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0) {
+        let passes_by = share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0);
+        // [MQTT-4.6.0-5]: behind those of its kind that waited while the client slept.
+        let stands_in_line = passes_by && online && state.session.outbound.holds_at_most_once();
+        if passes_by && !stands_in_line {
             if online {
                 let mut packet = at_most_once(publish, topic, &share.delivery);
                 if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
@@ -256,15 +269,25 @@ impl Broker {
             }
             return Met::Yes;
         }
-        let Some(message) = message else { return Met::Yes };
-        let kept = match stored {
-            Some(stored) if slot.keep.persistent => {
-                Kept::Journal { stored: Arc::clone(stored), target: batch.next_target() }
+        let kept = if stands_in_line {
+            if !state.session.outbound.has_room(topic.as_str().len() + publish.payload.len()) {
+                self.drops.slow_reader(&slot.client_id);
+                return Met::Yes;
             }
-            stored => {
-                let wait = publish.qos == QoS::ExactlyOnce;
-                let after = stored.filter(|_| wait).map_or(Gate::Open, |s| Gate::Message(Arc::clone(s)));
-                Kept::Memory { message: Arc::clone(message), after }
+            // In memory only: what it stands behind will not keep it for long.
+            let copy = || Arc::new(Message::from_packet(topic.clone(), publish, now));
+            Kept::Memory { message: message.map_or_else(copy, Arc::clone), after: Gate::Open }
+        } else {
+            let Some(message) = message else { return Met::Yes };
+            match stored {
+                Some(stored) if slot.keep.persistent => {
+                    Kept::Journal { stored: Arc::clone(stored), target: batch.next_target() }
+                }
+                stored => {
+                    let wait = publish.qos == QoS::ExactlyOnce;
+                    let after = stored.filter(|_| wait).map_or(Gate::Open, |s| Gate::Message(Arc::clone(s)));
+                    Kept::Memory { message: Arc::clone(message), after }
+                }
             }
         };
         let is_target = matches!(kept, Kept::Journal { .. });

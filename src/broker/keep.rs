@@ -10,7 +10,7 @@ use crate::{
     store::{Gate, Journal, Record, Stored, Urgency},
     telemetry::Counter,
     time::Timestamp,
-    topic::TopicFilter,
+    topic::{TopicFilter, TopicName},
 };
 
 /// A message in a session's queue.
@@ -64,6 +64,7 @@ pub(super) struct Drops {
     session_cleaned: Counter,
     session_closed: Counter,
     no_member: Counter,
+    not_retained: Counter,
 }
 
 /// Why a session has ended.
@@ -105,8 +106,17 @@ impl Drops {
             &self.session_cleaned,
             &self.session_closed,
             &self.no_member,
+            &self.not_retained,
         ];
         all.iter().map(|counter| counter.total()).sum()
+    }
+
+    /// A message was delivered, and not retained as its publisher had asked.
+    pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.not_retained.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "message not retained: the bound on retained messages is reached");
+        }
     }
 
     /// A message of a shared subscription that has no member who could get it any more.

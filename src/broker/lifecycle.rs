@@ -191,7 +191,7 @@ impl Broker {
         let delivery = Delivery { qos: message.qos, retain: message.retain, subscription_ids: Vec::new() };
         let publish = message.to_packet(&delivery, now);
         let route = self.route(message.topic.clone());
-        let origin = Origin { slot, inbound_qos2: None };
+        let origin = Origin { slot, inbound_qos2: None, is_answered: false };
         match self.dispatch(&route, &publish, origin, now, touched) {
             Ok(_) => info!(client_id = &*slot.client_id, topic = message.topic.as_str(), "will published"),
             Err(refused) => {

@@ -73,6 +73,8 @@ pub struct Outbound<K: Keeper> {
     inflight: VecDeque<InFlight<K>>,
     queue: VecDeque<Entry<K>>,
     queue_bytes: usize,
+    /// QoS 0 messages in the queue.
+    at_most_once: usize,
     /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
     releases: VecDeque<(Seq, K::Gate)>,
     /// In-flight entries before this index have been sent on the present connection.
@@ -109,6 +111,7 @@ impl<K: Keeper> Outbound<K> {
             inflight: VecDeque::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            at_most_once: 0,
             releases: VecDeque::new(),
             resent: 0,
             open: 0,
@@ -157,6 +160,7 @@ impl<K: Keeper> Outbound<K> {
                     });
                 } else {
                     self.queue_bytes += keeper.size_bytes(&entry.kept);
+                    self.at_most_once += usize::from(entry.delivery.qos == QoS::AtMostOnce);
                     self.queue.push_back(entry);
                 }
             }
@@ -193,6 +197,17 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    /// Whether QoS 0 messages wait, which later ones must not overtake.
+    pub fn holds_at_most_once(&self) -> bool {
+        self.at_most_once > 0
+    }
+
+    /// Whether a message of this size can wait without pushing another one out.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.queue.len() < self.limits.messages_max
+            && self.queue_bytes.saturating_add(bytes) <= self.limits.bytes_max
+    }
+
     /// Whether what is delivered now is near enough to its turn for its body to stay in memory.
     pub fn sends_soon(&self) -> bool {
         self.queue.len() <= LOAD_MESSAGES_MAX
@@ -209,6 +224,7 @@ impl<K: Keeper> Outbound<K> {
         let seq = self.next;
         self.next = Seq(seq.0 + 1);
         self.queue_bytes += keeper.size_bytes(&kept);
+        self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(Entry { seq, kept, delivery });
         while self.queue.len() > self.limits.messages_max
             || (self.queue_bytes > self.limits.bytes_max && self.queue.len() > 1)
@@ -227,6 +243,7 @@ impl<K: Keeper> Outbound<K> {
     fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
         let entry = self.queue.pop_front()?;
         self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+        self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
         if self.queue.is_empty() && self.queue.capacity() > 1_024 {
             self.queue = VecDeque::new();
         }

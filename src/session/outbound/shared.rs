@@ -4,7 +4,7 @@
 //! sent stays: it would come twice.
 
 use super::{Entry, InFlight, Outbound, State};
-use crate::{message::Seq, session::keeper::Keeper, topic::TopicFilter};
+use crate::{codec::QoS, message::Seq, session::keeper::Keeper, topic::TopicFilter};
 
 /// A message on its way to another member of its shared subscription.
 pub struct Leaving<K: Keeper> {
@@ -52,6 +52,7 @@ impl<K: Keeper> Outbound<K> {
             match self.group_of(entry.seq).filter(|of| *of == group).cloned() {
                 Some(group) => {
                     self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+                    self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
                     leaving.push(Leaving { entry, group });
                 }
                 None => staying.push_back(entry),
@@ -78,6 +79,7 @@ impl<K: Keeper> Outbound<K> {
     /// Every message still held, for a session that ends.
     pub fn dissolve(&mut self) -> Remains<K> {
         self.queue_bytes = 0;
+        self.at_most_once = 0;
         self.releases.clear();
         let mut remains = Remains { leaving: Vec::new(), unconfirmed: Vec::new() };
         for InFlight { seq, state, .. } in std::mem::take(&mut self.inflight) {
