@@ -13,7 +13,7 @@ use crate::{
     codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
     message::SessionNo,
     session::{Link, Session},
-    store::{Gate, SessionRecord, WillRecord},
+    store::{Gate, Record, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
 };
@@ -39,6 +39,9 @@ pub(super) struct State {
     pub(super) record: SessionRecord,
     /// Opens when the latest change of session or subscriptions is durable.
     pub(super) settled: Gate,
+    /// The client has come back with the will it had, and the journal still has that as disarmed: for a short wake it
+    /// is not written. See [`super::lifecycle::ARM_AFTER`].
+    pub(super) arming: bool,
     /// Somebody is publishing the record's will at this moment.
     pub(super) will_is_leaving: bool,
     /// The session is gone: nothing may be delivered to it or journalled for it any more.
@@ -118,9 +121,22 @@ impl State {
     /// The will, to be published without this lock. It stays in the record until `will_left`, so that a record or a
     /// snapshot of the session that is journalled meanwhile does not lose it.
     pub(super) fn lend_will(&mut self) -> Option<WillRecord> {
-        let will = self.record.will.clone().filter(|_| !self.will_is_leaving)?;
+        let will = self.armed_will().filter(|_| !self.will_is_leaving)?.clone();
         self.will_is_leaving = true;
         Some(will)
+    }
+
+    /// The will, if it is to be published. One whose client has said good-bye stays in the record, without a due time,
+    /// for the next connection to find it unchanged.
+    pub(super) fn armed_will(&self) -> Option<&WillRecord> {
+        let is_connected = self.record.expires_at == Timestamp::NEVER;
+        self.record.will.as_ref().filter(|will| is_connected || will.due_at != Timestamp::NEVER)
+    }
+
+    /// The session's record, to be appended: it says what is so now.
+    pub(super) fn to_record(&mut self) -> Record {
+        self.arming = false;
+        Record::Session(Box::new(self.record.clone()))
     }
 
     /// The will that was lent is in the journal, unless a new connection has brought another one meanwhile.

@@ -78,7 +78,8 @@ pub struct WillRecord {
     pub message: Message,
     /// How long after the connection's end (will delay interval).
     pub delay: Duration,
-    /// When it is due; NEVER while connected.
+    /// When it is due. NEVER: while connected, at the connection's end; while asleep it is not to be published, since
+    /// the client has said good-bye, and is remembered for a client that comes back with the same.
     pub due_at: Timestamp,
     /// The message expiry interval in seconds, counted from the moment it is published.
     pub expiry: Option<u32>,
