@@ -292,7 +292,7 @@ impl Broker {
                 state.arming = true;
                 arms_at = now.after(ARM_AFTER);
             } else {
-                let gate = self.journal.append(state.to_record(), urgency);
+                let gate = self.journal.append(state.record_now(), urgency);
                 if !only_woke {
                     state.settled = gate;
                 }

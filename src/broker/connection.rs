@@ -284,26 +284,39 @@ impl Connection {
         Ok(Ending::Parted(Parting { with_will, session_expiry }))
     }
 
-    /// Notes how the connection ends, and says so to a v5 client.
+    /// Notes how the connection ends, and says so to a v5 client. From then on nobody finds the link: what others
+    /// deliver would follow the DISCONNECT, as would a second one [MQTT-3.14.4-1].
     fn end(&mut self, ending: Ending) {
         self.ending = Some(ending);
         let reason = match ending {
             Ending::Refused(reason, _) => reason,
+            // A second CONNECT, and none that could be served: 0x84 is CONNACK's [MQTT-3.14.2-1].
+            Ending::Undecodable(
+                DecodeError::UnsupportedProtocolVersion | DecodeError::UnknownProtocolName,
+            ) => ReasonCode::ProtocolError,
             Ending::Undecodable(error) => error.reason(),
             Ending::Parted(_) | Ending::Replaced => return,
         };
         let mut state = self.slot.state();
-        if self.version == Version::V5
-            && state.is_served_by(self.epoch)
-            && let Some(link) = state.session.link.as_mut().filter(|l| l.is_greeted())
-        {
+        if !state.is_served_by(self.epoch) {
+            self.ending = Some(Ending::Replaced);
+            return;
+        }
+        self.slot.set_online(false);
+        let Some(mut link) = state.session.link.take() else { return };
+        if self.version == Version::V5 && link.is_greeted() {
             link.send(&goodbye(reason));
         }
+        self.farewell.leave(link.out, reason);
     }
 
     /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
     pub fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit {
         self.seen = now;
+        if matches!(self.ending, Some(Ending::Refused(..) | Ending::Undecodable(_))) {
+            out.extend(self.farewell.take().into_iter().flat_map(|(bytes, _)| bytes));
+            return Transmit::Closing;
+        }
         let slot = Arc::clone(&self.slot);
         let mut state = slot.state();
         if !state.is_served_by(self.epoch) {
@@ -393,7 +406,14 @@ impl Connection {
     /// the last bytes for the peer: a v5 client that was silent for too long is told so.
     pub fn close(mut self, reason: CloseReason, now: Timestamp) -> Vec<u8> {
         let mut last = Vec::new();
-        if reason == CloseReason::KeepAliveTimeout && self.version == Version::V5 && self.ending.is_none() {
+        let greeted =
+            || self.with_state(|state, _| state.session.link.as_ref().is_some_and(Link::is_greeted));
+        // [MQTT-3.14.0-1]
+        if reason == CloseReason::KeepAliveTimeout
+            && self.version == Version::V5
+            && self.ending.is_none()
+            && greeted().unwrap_or(false)
+        {
             goodbye(ReasonCode::KeepAliveTimeout).encode(Version::V5, &mut last);
         }
         self.finish(reason, now);

@@ -256,7 +256,7 @@ impl Broker {
         }
         let online = state.session.link.is_some();
         let passes_by = share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0);
-        // [MQTT-4.6.0-5]: behind those of its kind that waited while the client slept.
+        // Section 4.6: behind those of its kind that waited while the client slept.
         let stands_in_line = passes_by && online && state.session.outbound.holds_at_most_once();
         if passes_by && !stands_in_line {
             if online {

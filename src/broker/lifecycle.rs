@@ -61,7 +61,7 @@ impl Broker {
     fn handle_due(&self, slot: &Arc<Slot>, now: Timestamp, touched: &mut Touched) {
         let mut state = slot.state();
         if state.connection.is_some() && state.arming {
-            self.journal.append(state.to_record(), Urgency::Rides);
+            self.journal.append(state.record_now(), Urgency::Rides);
         }
         if state.ended || state.connection.is_some() {
             return;
@@ -82,7 +82,7 @@ impl Broker {
             let mut state = slot.state();
             state.will_left();
             if !state.ended {
-                state.settled = self.journal.append(state.to_record(), Urgency::Now);
+                state.settled = self.journal.append(state.record_now(), Urgency::Now);
             }
         }
         let next = next_due(&slot.state());
@@ -144,7 +144,7 @@ impl Broker {
         let is_due = state.armed_will().is_some();
         let falls_asleep_as_before = expiry == state.record.expiry && !was_armed && !is_due;
         let urgency = if falls_asleep_as_before { wake_urgency(expiry) } else { Urgency::Rides };
-        self.journal.append(state.to_record(), urgency);
+        self.journal.append(state.record_now(), urgency);
         let next = next_due(&state);
         drop(state);
         lock(&self.registry).schedule(next, slot.no);
@@ -224,7 +224,7 @@ impl Broker {
         }
         let Some(until) = state.session.outbound.wanted_reservation(&slot.keep) else { return false };
         state.record.seq_reserved = until;
-        let gate = self.journal.append(state.to_record(), Urgency::Now);
+        let gate = self.journal.append(state.record_now(), Urgency::Now);
         state.session.outbound.reserving(until, gate);
         true
     }

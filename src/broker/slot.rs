@@ -58,14 +58,15 @@ pub(super) struct Attached {
     pub(super) farewell: Arc<Farewell>,
 }
 
-/// The last bytes of a connection that another part of the broker ends, and why; left here for the connection's own
-/// driver to fetch.
+/// The last bytes of a connection that is ended by the broker, and why; left here for the connection's own driver to
+/// fetch.
 #[derive(Default)]
 pub(super) struct Farewell(Mutex<Option<(Vec<u8>, ReasonCode)>>);
 
 impl Farewell {
-    fn leave(&self, bytes: Vec<u8>, reason: ReasonCode) {
-        *lock(&self.0) = Some((bytes, reason));
+    /// Whoever ends the connection first has the last word.
+    pub(super) fn leave(&self, bytes: Vec<u8>, reason: ReasonCode) {
+        lock(&self.0).get_or_insert((bytes, reason));
     }
 
     pub(super) fn take(&self) -> Option<(Vec<u8>, ReasonCode)> {
@@ -134,7 +135,7 @@ impl State {
     }
 
     /// The session's record, to be appended: it says what is so now.
-    pub(super) fn to_record(&mut self) -> Record {
+    pub(super) fn record_now(&mut self) -> Record {
         self.arming = false;
         Record::Session(Box::new(self.record.clone()))
     }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasInvalid, Answer, Link, Terms};
+pub use link::{AliasError, Answer, Link, Terms};
 use outbound::Next;
 pub use outbound::{Acknowledged, Entry, Leaving, Outbound, QueueLimits, Remains, SEQ_BLOCK};
 

@@ -13,7 +13,7 @@
 mod link;
 pub(crate) mod packets;
 
-use std::{future::Future, io};
+use std::{future::Future, io, path::Path};
 
 use dormouse::codec::{Packet, Version, decode};
 use tokio::{
@@ -57,8 +57,41 @@ impl Broker {
 
     /// The same with settings of its own; the handshake may fail.
     pub(crate) async fn try_tls_peer(&self, version: Version, client: TlsClient) -> io::Result<Peer> {
-        let link = within("the TLS handshake", Link::tls(self.tls(), &self.certs_dir(), client)).await?;
+        let link = within("the TLS handshake", Link::tls(self.tls(), &[], &self.certs_dir(), client)).await?;
         Ok(Peer { link, version, input: Vec::new() })
+    }
+}
+
+/// By what way a client comes. The numbers tell listeners of the same scheme apart: so many are before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Tcp,
+    Tls,
+    Unix,
+    /// Plain TCP with this header before it.
+    Proxied(usize, &'static [u8]),
+    /// TLS with this header before it.
+    ProxiedTls(usize, &'static [u8]),
+}
+
+impl Broker {
+    /// A connection by that way, before CONNECT.
+    pub(crate) async fn peer_over(&self, over: Over, version: Version) -> Peer {
+        let certs = self.certs_dir();
+        let connecting = async {
+            match over {
+                Over::Tcp => Link::plain(self.plain()).await,
+                Over::Tls => Link::tls(self.tls(), &[], &certs, TlsClient::default()).await,
+                Over::Unix => Link::unix(Path::new(self.place("unix", 0))).await,
+                Over::Proxied(before, header) => Link::proxied(self.address("tcp", before), header).await,
+                Over::ProxiedTls(before, header) => {
+                    let address = self.address("tls", before);
+                    Link::tls(address, header, &certs, TlsClient::default()).await
+                }
+            }
+        };
+        let link = within("connecting", connecting).await;
+        Peer { link: link.unwrap(), version, input: Vec::new() }
     }
 }
 
@@ -98,6 +131,15 @@ impl Peer {
             let received = within(&format!("{expected:?} ({place})"), self.try_receive()).await;
             assert_eq!(received.as_ref().ok(), Some(&expected), "at {place}: {received:?}");
         }
+    }
+
+    /// The next bytes have to be these.
+    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
+        while self.input.len() < expected.len() {
+            let read = within("bytes", self.link.read_buf(&mut self.input)).await.unwrap();
+            assert_ne!(read, 0, "{expected:x?} was wanted: {:x?}, and the end", self.input);
+        }
+        assert_eq!(self.input.drain(..expected.len()).as_slice(), expected);
     }
 
     /// The next packet has to be this PUBLISH, property for property.
@@ -167,6 +209,11 @@ impl Peer {
         // Whether it could be sent is seen by what comes.
         let _ = within("sending", self.try_send_bytes(&bytes)).await;
         self.try_next().await
+    }
+
+    /// Sends bytes to a broker that may have closed.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        within("sending", self.try_send_bytes(bytes)).await
     }
 
     /// Closes without DISCONNECT, orderly as far as TCP is concerned.

@@ -14,7 +14,7 @@ use crate::{
 const TOPICS: [&str; 2] = ["t/0", "t/1"];
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-/// [MQTT-4.6.0-5]: with `queue_qos0`, what is live stands behind what waited.
+/// With `queue_qos0`, what is live stands behind what waited.
 #[test]
 fn live_qos_0_does_not_overtake_what_waited() {
     let world = World::with(Config { queue_qos0: true, ..Config::default() });
@@ -37,7 +37,7 @@ fn live_qos_0_does_not_overtake_what_waited() {
     assert_eq!(dev.heard(), ["PUBLISH q0 a=5"]);
 }
 
-/// [MQTT-4.6.0-1], [MQTT-4.6.0-2], [MQTT-4.6.0-3], [MQTT-4.6.0-4], [MQTT-4.6.0-5], [MQTT-4.6.0-6], [MQTT3-4.6.0-6]
+/// Section 4.6 of both standards, with its clients keeping their part of it.
 #[test]
 fn order_holds_per_publisher_topic_and_qos() {
     for seed in 0..80 {
@@ -58,15 +58,18 @@ impl Chance {
     }
 }
 
-/// Keeps what is not acknowledged, and sends it again in order when it comes back [MQTT-4.6.0-1].
+/// Keeps what is not acknowledged, and sends it again in order when it comes back (section 4.6).
 struct Publisher {
     name: &'static str,
     client: Option<Client>,
     next_id: u16,
     /// By packet id, in order; `None` when PUBREL is on its way.
-    open: VecDeque<(u16, Option<(QoS, &'static str, String)>)>,
+    open: VecDeque<(u16, Option<Sent>)>,
     counts: BTreeMap<(usize, usize), u32>,
 }
+
+/// Quality of service, topic, payload.
+type Sent = (QoS, &'static str, String);
 
 /// Acknowledges in order, late at times, and judges.
 struct Subscriber {
@@ -100,7 +103,7 @@ struct Trial {
 
 impl Trial {
     fn new(seed: u64) -> Self {
-        let config = Config { queue_qos0: seed % 2 == 0, inflight_max: 4, ..Config::default() };
+        let config = Config { queue_qos0: seed.is_multiple_of(2), inflight_max: 4, ..Config::default() };
         let publisher = |name| Publisher {
             name,
             client: None,
@@ -215,7 +218,7 @@ impl Trial {
 
     fn wake(&mut self, s: usize) {
         let window = 1 + u16::try_from(self.chance.below(5)).unwrap();
-        let subscribes = self.subscribers[s].last.is_empty() || self.chance.one_in(3);
+        let asks = self.subscribers[s].last.is_empty() || self.chance.one_in(3);
         self.returns += 1;
         let subscriber = &mut self.subscribers[s];
         let connect =
@@ -224,7 +227,7 @@ impl Trial {
         let client = self.world.join(&connect);
         // The old connection's driver learns of it only now.
         drop(subscriber.client.replace(client));
-        if subscribes {
+        if asks {
             let client = subscriber.client.as_mut().unwrap();
             client.send(&subscribe("t/#", subscriber.qos));
         }
@@ -343,19 +346,19 @@ impl Subscriber {
         if p.retain {
             return;
         }
-        let seen = self.last.entry(stream.to_owned()).or_default();
-        let who = format!("seed {seed}: {} got {stream} {count} after {seen:?}", self.name);
-        if count > seen.highest {
+        let so_far = self.last.entry(stream.to_owned()).or_default();
+        let who = format!("seed {seed}: {} got {stream} {count} after {so_far:?}", self.name);
+        if count > so_far.highest {
             // Persistent sessions miss nothing from their first message on.
-            let follows = seen.highest == 0 || count == seen.highest + 1 || stream.ends_with("/0");
+            let follows = so_far.highest == 0 || count == so_far.highest + 1 || stream.ends_with("/0");
             assert!(follows, "{who}");
-            seen.highest = count;
+            so_far.highest = count;
         }
-        if count <= seen.current {
+        if count <= so_far.current {
             // Somebody sent again what was not acknowledged, from there on and in order.
-            seen.restarts += 1;
-            assert!(p.qos == QoS::AtLeastOnce && seen.restarts <= returns, "{who}");
+            so_far.restarts += 1;
+            assert!(p.qos == QoS::AtLeastOnce && so_far.restarts <= returns, "{who}");
         }
-        seen.current = count;
+        so_far.current = count;
     }
 }

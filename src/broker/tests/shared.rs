@@ -395,7 +395,7 @@ impl Trial {
 
     /// In every other trial the last member's session ends with its connection.
     fn is_transient(&self, m: usize) -> bool {
-        m == 2 && self.seed % 2 == 1
+        m == 2 && !self.seed.is_multiple_of(2)
     }
 
     fn publish(&mut self) {
