@@ -112,7 +112,7 @@ impl Broker {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
         let ends = state.record.expiry.is_zero() || !slot.keep.persistent;
-        // [MQTT-3.14.4-3]: without a due time it is nobody's to publish.
+        // [MQTT-3.14.4-3], [MQTT3-3.14.4-3]: without a due time it is nobody's to publish.
         if is_clean && ends {
             state.record.will = None;
         }

@@ -29,7 +29,9 @@ struct Granted {
 }
 
 impl Connection {
-    /// Returns how many retained messages were sent.
+    /// Each filter in turn, as a packet of its own would be [MQTT-3.8.4-5], [MQTT3-3.8.4-4]; one answer
+    /// [MQTT-3.8.4-1], [MQTT3-3.8.4-1], in which they have a reason each, in their order [MQTT-3.9.3-1],
+    /// [MQTT3-3.9.3-1]. Returns how many retained messages were sent.
     pub(super) fn handle_subscribe(
         &self,
         subscribe: &Subscribe<'_>,
@@ -49,6 +51,7 @@ impl Connection {
                 Err(reason) => reasons.push(reason),
             }
         }
+        // [MQTT-3.8.4-2], [MQTT3-3.8.4-2]
         let suback =
             Suback { packet_id: subscribe.packet_id, reasons, properties: ReasonProperties::default() };
         self.answer_settled(&Packet::Suback(suback), Answer::Suback)?;
@@ -80,7 +83,7 @@ impl Connection {
             if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
                 return Err(ReasonCode::QuotaExceeded);
             }
-            // [MQTT-3.8.4-4] and section 3.3.1.3; a shared subscription gets no retained messages.
+            // [MQTT-3.8.4-4], [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT3-3.3.1-6]; a shared subscription gets no retained messages.
             let wants_retained = !shared
                 && match asked.options.retain_handling {
                     RetainHandling::Send => true,
@@ -90,7 +93,8 @@ impl Connection {
             let retained =
                 if wants_retained { broker.count_retained(&filter, retained_max) } else { Some(0) };
             let retained = retained.ok_or(ReasonCode::QuotaExceeded)?;
-            // A device subscribes anew at each wake: what has not changed is not written.
+            // A device subscribes anew at each wake: what has not changed is not written. What has replaces it
+            // [MQTT-3.8.4-3], [MQTT3-3.8.4-3].
             if before != Some(terms) {
                 state.session.subscriptions.insert(filter.clone(), terms);
                 let subscription = Subscription { options: terms.options, subscription_id: id };
@@ -129,7 +133,7 @@ impl Connection {
             let found = broker.retained_for(filter, now).into_iter().filter_map(|message| {
                 let delivery = Delivery {
                     qos: message.qos.min(terms.options.qos),
-                    // [MQTT-3.3.1-8]
+                    // [MQTT3-3.3.1-8] and section 3.3.1.3 of 5.0.
                     retain: true,
                     subscription_ids: terms.id.into_iter().collect(),
                 };
@@ -143,6 +147,9 @@ impl Connection {
         Ok(())
     }
 
+    /// Each filter in turn, as a packet of its own would be [MQTT-3.10.4-6], [MQTT3-3.10.4-6]; one answer, also if nothing
+    /// ended [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT3-3.10.4-4], [MQTT3-3.10.4-5]. What was begun goes on
+    /// [MQTT-3.10.4-3], [MQTT3-3.10.4-3].
     pub(super) fn handle_unsubscribe(
         &self,
         unsubscribe: &Unsubscribe<'_>,
@@ -164,7 +171,9 @@ impl Connection {
     fn unsubscribe(&self, filter: &str, now: Timestamp, touched: &mut Touched) -> Result<ReasonCode, Ending> {
         let Ok(filter) = TopicFilter::parse(filter) else { return Ok(ReasonCode::TopicFilterInvalid) };
         let leaving = self.with_state(|state, slot| {
+            // [MQTT-3.10.4-1], [MQTT3-3.10.4-1]
             state.session.subscriptions.remove(&filter)?;
+            // [MQTT-3.10.4-2], [MQTT3-3.10.4-2]
             let others = self.broker.change_subscriptions(|all| {
                 all.remove(slot.no, &filter);
                 all.group(&filter).is_some()
@@ -207,6 +216,7 @@ pub(super) fn record(filter: &TopicFilter, terms: SubscriptionTerms) -> Subscrip
     SubscriptionRecord { filter: filter.clone(), options: terms.options, subscription_id: terms.id }
 }
 
+/// [MQTT-3.8.4-7], [MQTT3-3.8.4-5]
 fn granted_reason(qos: QoS) -> ReasonCode {
     match qos {
         QoS::AtMostOnce => ReasonCode::Success,
