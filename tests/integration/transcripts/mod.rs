@@ -17,4 +17,5 @@ mod shared;
 mod start;
 mod subscriptions;
 mod transports;
+mod websocket;
 mod wills;
