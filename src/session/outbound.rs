@@ -15,12 +15,14 @@
 
 mod acknowledge;
 mod queue;
+mod shared;
 mod transmit;
 
 use std::collections::VecDeque;
 
 pub use acknowledge::Acknowledged;
 use queue::Queue;
+pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
 
 use super::{
@@ -31,15 +33,17 @@ use crate::{
     codec::QoS,
     message::{Delivery, Seq},
     time::Timestamp,
+    topic::TopicFilter,
 };
 
 /// A message waiting for its turn.
-struct Entry<K: Keeper> {
+pub struct Entry<K: Keeper> {
     /// Its place in the session's order.
-    seq: Seq,
-    kept: K::Kept,
+    pub seq: Seq,
+    /// The message.
+    pub kept: K::Kept,
     /// How this session gets it.
-    delivery: Delivery,
+    pub delivery: Delivery,
 }
 
 /// One message on its way to the client.
@@ -76,6 +80,8 @@ pub struct Outbound<K: Keeper> {
     resting: Shelf<K::Parked>,
     queue: Queue<K>,
     queue_bytes: usize,
+    /// QoS 0 messages in the queue.
+    at_most_once: usize,
     /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
     releases: VecDeque<(Seq, K::Gate)>,
     /// In-flight entries before this index have been sent on the present connection.
@@ -93,6 +99,10 @@ pub struct Outbound<K: Keeper> {
     /// Where the latest message given up is durably gone. Before that a crash would bring it back and count it among
     /// the sent ones in the place of a later one.
     dropped: Option<K::Gate>,
+    /// Which messages came by a shared subscription, and by which; ascending, some of them gone by now.
+    shared: VecDeque<(Seq, TopicFilter)>,
+    /// Messages that were taken out of the queue are on their way to other sessions.
+    handing_on: bool,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -111,6 +121,7 @@ impl<K: Keeper> Outbound<K> {
             resting: Shelf::new(),
             queue: Queue::new(),
             queue_bytes: 0,
+            at_most_once: 0,
             releases: VecDeque::new(),
             resent: 0,
             open: 0,
@@ -121,6 +132,8 @@ impl<K: Keeper> Outbound<K> {
             inflight_max: usize::from(inflight_max.max(1)),
             limits,
             dropped: None,
+            shared: VecDeque::new(),
+            handing_on: false,
         }
     }
 
@@ -140,6 +153,7 @@ impl<K: Keeper> Outbound<K> {
             }
             let in_window = self.in_flight() < self.inflight_max || received.peek().is_some();
             let is_sent = in_window && delivery.qos != QoS::AtMostOnce;
+            self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
             let place = if is_sent { &mut self.resting } else { &mut queue };
             let fits = place.insert(seq, parked, &delivery).is_ok();
             assert!(fits, "what is on one shelf fits on another");
@@ -183,6 +197,14 @@ impl<K: Keeper> Outbound<K> {
         self.queue.at_hand() + self.inflight.iter().filter(|f| f.kept().is_some()).count()
     }
 
+    /// Takes from the shelf what was sent before the session slept.
+    fn stop_resting(&mut self, keeper: &K) {
+        let resting: Vec<_> = std::mem::take(&mut self.resting).iter().collect();
+        let parked: Vec<_> = resting.iter().map(|shelved| shelved.parked).collect();
+        let kept = keeper.unpark(&parked).into_iter().zip(resting);
+        self.take_in_flight(kept.map(|(kept, Shelved { seq, delivery, .. })| (seq, kept, delivery)));
+    }
+
     /// Puts messages of an earlier connection among those in flight.
     fn take_in_flight(&mut self, messages: impl Iterator<Item = queue::Parts<K>>) {
         let sent_at = Timestamp(0);
@@ -219,6 +241,17 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    /// Whether QoS 0 messages wait, which later ones must not overtake.
+    pub fn holds_at_most_once(&self) -> bool {
+        self.at_most_once > 0
+    }
+
+    /// Whether a message of this size can wait without pushing another one out.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.queue.len() < self.limits.messages_max
+            && self.queue_bytes.saturating_add(bytes) <= self.limits.bytes_max
+    }
+
     /// Whether what is delivered now is near enough to its turn for its body to stay in memory.
     pub fn sends_soon(&self) -> bool {
         self.queue.len() <= LOAD_MESSAGES_MAX
@@ -235,6 +268,7 @@ impl<K: Keeper> Outbound<K> {
         let seq = self.next;
         self.next = Seq(seq.0 + 1);
         self.queue_bytes += keeper.size_bytes(&kept);
+        self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(Entry { seq, kept, delivery });
         while self.queue.len() > self.limits.messages_max
             || (self.queue_bytes > self.limits.bytes_max && self.queue.len() > 1)
@@ -256,6 +290,7 @@ impl<K: Keeper> Outbound<K> {
     fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
         let entry = self.queue.pop_front(keeper)?;
         self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+        self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
         Some(entry)
     }
 
@@ -279,10 +314,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// A new connection: everything in flight has to be sent again [MQTT-4.4.0-1].
     pub fn begin_connection(&mut self, keeper: &K, receive_maximum: u16) {
-        let resting: Vec<_> = std::mem::take(&mut self.resting).iter().collect();
-        let parked: Vec<_> = resting.iter().map(|shelved| shelved.parked).collect();
-        let kept = keeper.unpark(&parked).into_iter().zip(resting);
-        self.take_in_flight(kept.map(|(kept, Shelved { seq, delivery, .. })| (seq, kept, delivery)));
+        self.stop_resting(keeper);
         self.resent = 0;
         self.open_max = usize::from(receive_maximum);
         let released = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease | State::AwaitPubcomp);
@@ -328,20 +360,6 @@ impl<K: Keeper> Outbound<K> {
     /// Numbers below this are, or are about to be, reserved.
     pub fn reserved(&self) -> Seq {
         self.reservation.as_ref().map_or(self.reserved, |(until, _)| self.reserved.max(*until))
-    }
-
-    /// Every message still held, for a session that ends.
-    pub fn drain(&mut self, keeper: &K) -> Vec<K::Kept> {
-        self.queue_bytes = 0;
-        self.releases.clear();
-        let waiting = self.queue.drain(keeper);
-        let parked: Vec<_> = std::mem::take(&mut self.resting).iter().map(|shelved| shelved.parked).collect();
-        let resting = keeper.unpark(&parked);
-        let sent = std::mem::take(&mut self.inflight).into_iter().filter_map(|f| match f.state {
-            State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
-            _ => None,
-        });
-        resting.into_iter().chain(sent).chain(waiting).collect()
     }
 
     /// How many bodies are in memory.

@@ -56,6 +56,11 @@ impl<P: Copy> Shelf<P> {
         self.items.is_empty()
     }
 
+    /// The lowest number.
+    pub fn first(&self) -> Option<Seq> {
+        self.items.front().map(|item| self.seq(item))
+    }
+
     /// The highest number.
     pub fn last(&self) -> Option<Seq> {
         self.items.back().map(|item| self.seq(item))
@@ -95,6 +100,17 @@ impl<P: Copy> Shelf<P> {
         let shown = self.show(&item);
         self.shrink();
         shown
+    }
+
+    /// Takes out the messages with these numbers.
+    pub fn take(&mut self, is_wanted: impl Fn(Seq) -> bool) -> Vec<Shelved<P>> {
+        let base = self.base;
+        let is_wanted = |item: &Item<P>| is_wanted(Seq(base + u64::from(item.seq)));
+        let taken =
+            self.items.iter().filter(|item| is_wanted(item)).filter_map(|item| self.show(item)).collect();
+        self.items.retain(|item| !is_wanted(item));
+        self.shrink();
+        taken
     }
 
     /// Takes out the message with this number.
@@ -196,7 +212,7 @@ mod tests {
         #[test]
         fn it_is_an_ordered_map(
             base in any::<u32>(),
-            steps in prop::collection::vec((0..200_u64, 0..4_u32, 0..4_u32), 1..300),
+            steps in prop::collection::vec((0..200_u64, 0..4_u32, 0..10_u32), 1..300),
         ) {
             let mut shelf = Shelf::new();
             let mut oracle = std::collections::BTreeMap::new();
@@ -208,11 +224,19 @@ mod tests {
                         let first = shelf.pop_front().map(|s| (s.seq.0, (s.parked, s.delivery)));
                         prop_assert_eq!(first, oracle.pop_first());
                     }
+                    2 => {
+                        let is_wanted = |seq: Seq| seq.0 % 4 == u64::from(id);
+                        let taken: Vec<_> = shelf.take(is_wanted).into_iter().map(|s| s.seq.0).collect();
+                        let wanted: Vec<_> = oracle.keys().copied().filter(|seq| is_wanted(Seq(*seq))).collect();
+                        oracle.retain(|seq, _| !is_wanted(Seq(*seq)));
+                        prop_assert_eq!(taken, wanted);
+                    }
                     _ => {
                         shelf.insert(Seq(seq), n, &delivery(id)).unwrap();
                         oracle.insert(seq, (n, delivery(id)));
                     }
                 }
+                prop_assert_eq!(shelf.first(), oracle.keys().next().map(|seq| Seq(*seq)));
                 prop_assert_eq!(shelf.last(), oracle.keys().last().map(|seq| Seq(*seq)));
             }
             let all: Vec<_> = shelf.iter().map(|s| (s.seq.0, (s.parked, s.delivery))).collect();

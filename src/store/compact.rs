@@ -217,6 +217,11 @@ fn copy(shared: &Shared, reader: &mut EntryReader<'_>, place: Place, no: SlotNo)
     claims.targets.retain(|(index, _)| message.left.contains(*index));
     claims.retained = claims.retained.filter(|_| message.retained);
     drop(message);
+    for (index, to) in state.handed_on.get(&id).into_iter().flatten() {
+        if let Some((_, target)) = claims.targets.iter_mut().find(|(other, _)| other == index) {
+            *target = to.clone();
+        }
+    }
     state.open.push(Item::Copy { stored, part, claims }, now);
     Ok(bytes)
 }

@@ -24,7 +24,7 @@ use super::{
     recover::{self, Recovered},
     slab::Parked,
     state::{Health, State, TakenOff, Urgency},
-    stats::{Counters, Stats, read},
+    stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
 };
 use crate::{
@@ -207,6 +207,25 @@ impl Journal {
         })
     }
 
+    /// A target's claim passes from one session (its number, and the message's there) to another, before the records
+    /// that end the first one's. It is `None` when the claim has ended meanwhile; else who got it sends QoS 2 only
+    /// behind the gate, or a crash could leave it to both.
+    pub fn hand_on(
+        &self,
+        stored: &Arc<Stored>,
+        target: u32,
+        from: (SessionNo, Seq),
+        to: Target,
+    ) -> Option<Gate> {
+        let now = self.shared().now();
+        self.shared().change(|state| state.hand_on(stored, target, from, to, now))
+    }
+
+    /// Whether the message has not been completed yet.
+    pub fn is_incomplete(&self, stored: &Stored) -> bool {
+        matches!(&stored.lock().phase, Phase::Early(early) if early.held.is_none())
+    }
+
     /// A target is gone with its session, whose `Record::Gone` was appended before.
     pub fn forget(&self, stored: &Arc<Stored>, target: u32) {
         let now = self.shared().now();
@@ -300,10 +319,12 @@ impl Journal {
         let slab = &mut state.ledger.slab;
         let park = |(stored, target): (Arc<Stored>, u32)| {
             // It may sleep, so it is on disk; and it is needed by this target, so it is in the slab.
-            let slot = stored.lock().slot.expect("a message that may sleep has its slot");
+            let slot = stored.lock().slot;
+            let parked = slot.and_then(|slot| Parked::new(slot, stored.id(), target));
             drop(stored);
-            slab.let_go(slot);
-            Parked { slot, target }
+            let parked = parked.expect("a message that may sleep has its slot");
+            slab.let_go(parked.slot());
+            parked
         };
         claims.into_iter().map(park).collect()
     }
@@ -311,10 +332,13 @@ impl Journal {
     /// Turns small claims back.
     pub fn unpark(&self, parked: &[Parked]) -> Vec<(Arc<Stored>, u32)> {
         let mut state = self.shared().state();
-        let slab = &mut state.ledger.slab;
         let unpark = |parked: &Parked| {
-            let stored = slab.wake(parked.slot).expect("a slot is there while somebody claims its message");
-            (stored, parked.target)
+            let stored = state.ledger.slab.claimed(*parked).unwrap_or_else(|| {
+                tracing::error!(?parked, "a message is not where it was: it is lost");
+                count(&self.shared().counters.messages_lost, 1);
+                Arc::new(Stored::missing())
+            });
+            (stored, parked.target())
         };
         parked.iter().map(unpark).collect()
     }
@@ -322,7 +346,7 @@ impl Journal {
     /// Bytes of topic and payload of all these.
     pub fn parked_bytes(&self, parked: &[Parked]) -> usize {
         let state = self.shared().state();
-        parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot)).sum()
+        parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot())).sum()
     }
 
     /// Writes a message at once if it is held back: its target is gone offline.

@@ -20,6 +20,7 @@ use crate::{
     message::{Message, Seq, SessionNo},
     session::Shelf,
     time::{Timestamp, WallClock},
+    topic::TopicFilter,
 };
 
 /// A session as it was when the power went.
@@ -29,6 +30,8 @@ pub struct RecoveredSession {
     pub snapshot: Snapshot,
     /// What it must still get, by `seq`. Messages in `snapshot.received` are not in it.
     pub queue: Shelf<Parked>,
+    /// Which of them came by a shared subscription, and by which; by `seq`.
+    pub groups: Vec<(Seq, TopicFilter)>,
 }
 
 /// A topic's retained message.
@@ -124,6 +127,7 @@ pub(super) fn recover(
     }
     replay.end();
     drop_unwanted(&mut replay);
+    let handed_on = replay.handed_on_left();
 
     let mut builder = Builder { medium, ledger, messages_lost: 0 };
     builder.place_messages(&mut replay);
@@ -140,7 +144,9 @@ pub(super) fn recover(
     };
     let committer = Committer::new(replay.marks.run + 1, replay.last_frame + 1);
     let durable = CommitNo(replay.last_commit);
-    Ok((State::new(config.clone(), replay.marks, durable, builder.ledger), committer, recovered))
+    let mut state = State::new(config.clone(), replay.marks, durable, builder.ledger);
+    state.handed_on = handed_on;
+    Ok((state, committer, recovered))
 }
 
 /// Leaves out what nobody is there for any more.
@@ -222,7 +228,8 @@ impl Builder<'_> {
             self.ledger.snapshot_placed(no, generation, len);
             snapshot.subscriptions = subscriptions.into_values().collect();
             let queue = replay.queues.remove(&no).unwrap_or_default();
-            recovered.push(RecoveredSession { snapshot, queue });
+            let groups = replay.groups.remove(&no).unwrap_or_default().into_iter().collect();
+            recovered.push(RecoveredSession { snapshot, queue, groups });
         }
         recovered
     }

@@ -1,12 +1,12 @@
 //! Frames back into commits, and commits back into the broker's state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     batch::{TIMELINE_BYTES, place},
     format::{Entry, StoredMessage, read_entry},
     frame::{self, FrameError},
-    record::{Marks, Record, Snapshot, SubscriptionRecord, Target},
+    record::{HandedOn, Marks, Record, Snapshot, SubscriptionRecord, Target},
     slab::{Parked, Slab, SlotNo},
     stored::{Bits, Place},
 };
@@ -26,6 +26,10 @@ pub(super) struct Replay {
     pub(super) messages: HashMap<u64, SlotNo>,
     /// What each session must still get, whether or not it is known yet: its snapshot may stand later.
     pub(super) queues: HashMap<SessionNo, Shelf<Parked>>,
+    /// Which of them came by a shared subscription, and by which.
+    pub(super) groups: HashMap<SessionNo, BTreeMap<Seq, TopicFilter>>,
+    /// The claims that have passed to another session than their message names, by message id.
+    pub(super) handed_on: HashMap<u64, Vec<(u32, Target)>>,
     pub(super) sessions: HashMap<SessionNo, FoundSession>,
     /// The highest version of each topic, and the message if it is not a deletion.
     pub(super) retained: HashMap<TopicName, (u64, Option<u64>)>,
@@ -37,6 +41,7 @@ pub(super) struct Replay {
     pub(super) damaged: u64,
     /// The version of a frame that a newer build wrote.
     pub(super) newer: Option<u8>,
+    group_names: HashSet<TopicFilter>,
     generation: u32,
     partial: Option<Partial>,
     /// The last commit that was begun and not completed: a torn tail, unless its run went on.
@@ -192,17 +197,51 @@ impl Replay {
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
         let slot = self.slab.insert_found(id, size_bytes, message.expires_at, place, left);
         self.messages.insert(id, slot);
-        for (target, Target { session, seq, delivery }) in claims.targets {
-            self.marks.see_session(session);
-            let queue = self.queues.entry(session).or_default();
-            if let Err(parked) = queue.insert(seq, Parked { slot, target }, &delivery) {
-                tracing::error!(message = id, "a message's number cannot be: it is left out");
-                self.damaged += 1;
-                self.slab.clear(parked.slot, parked.target);
-            }
+        for (index, target) in claims.targets {
+            self.queue(id, slot, index, target);
         }
         if let Some(version) = claims.retained {
             self.retain(message.topic, version, Some(id));
+        }
+    }
+
+    fn queue(&mut self, message: u64, slot: SlotNo, index: u32, target: Target) {
+        let Target { session, seq, delivery, group } = target;
+        self.marks.see_session(session);
+        if let Some(group) = group {
+            // One copy of the name for all messages of the group.
+            let known = self.group_names.get(&group).cloned();
+            let group = known.unwrap_or_else(|| {
+                self.group_names.insert(group.clone());
+                group
+            });
+            self.groups.entry(session).or_default().insert(seq, group);
+        }
+        let queue = self.queues.entry(session).or_default();
+        let parked = Parked::new(slot, message, index);
+        if parked.is_none_or(|parked| queue.insert(seq, parked, &delivery).is_err()) {
+            tracing::error!(message, "a message's number cannot be: it is left out");
+            self.damaged += 1;
+            self.slab.clear(slot, index);
+        }
+    }
+
+    /// Of a message whose original is deleted a later copy says the same.
+    fn hand_on(&mut self, handed_on: HandedOn) {
+        let HandedOn { session, seq, to } = handed_on;
+        let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) else { return };
+        self.forget_group(session, seq);
+        let (slot, index) = (old.slot(), old.target());
+        let Some(message) = self.slab.id(slot) else { return };
+        let claims = self.handed_on.entry(message).or_default();
+        claims.retain(|(other, _)| *other != index);
+        claims.push((index, to.clone()));
+        self.queue(message, slot, index, to);
+    }
+
+    fn forget_group(&mut self, session: SessionNo, seq: Seq) {
+        if let Some(groups) = self.groups.get_mut(&session) {
+            groups.remove(&seq);
         }
     }
 
@@ -262,6 +301,7 @@ impl Replay {
                 self.with(no, |session| session.snapshot.received.retain(|other| *other != seq));
             }
             Record::RetainedCleared(topic, version) => self.retain(topic, version, None),
+            Record::HandedOn(handed_on) => self.hand_on(*handed_on),
         }
     }
 
@@ -272,17 +312,30 @@ impl Replay {
         }
     }
 
+    /// The claims that have passed on and that have not ended.
+    pub(super) fn handed_on_left(&mut self) -> HashMap<u64, Vec<(u32, Target)>> {
+        let mut all = std::mem::take(&mut self.handed_on);
+        all.retain(|id, claims| {
+            let slot = self.messages.get(id);
+            claims.retain(|(index, _)| slot.is_some_and(|no| self.slab.is_left(*no, *index)));
+            !claims.is_empty()
+        });
+        all
+    }
+
     /// Takes a message out of a session's queue.
     pub(super) fn drop_target(&mut self, session: SessionNo, seq: Seq) {
+        self.forget_group(session, seq);
         if let Some(parked) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) {
-            self.slab.clear(parked.slot, parked.target);
+            self.slab.clear(parked.slot(), parked.target());
         }
     }
 
     /// Takes all messages out of a session's queue.
     pub(super) fn drop_queue(&mut self, session: SessionNo) {
+        self.groups.remove(&session);
         for shelved in self.queues.remove(&session).unwrap_or_default().iter() {
-            self.slab.clear(shelved.parked.slot, shelved.parked.target);
+            self.slab.clear(shelved.parked.slot(), shelved.parked.target());
         }
     }
 }

@@ -17,11 +17,44 @@ const CHUNK_SLOTS: usize = 4_096;
 pub(super) struct SlotNo(u32);
 
 /// One target's claim on a message on disk. Good until that target is taken off.
+///
+/// The target's index stands in the upper bits. Below it is the end of the message's id, which is never given twice: a
+/// claim that has outlived its message is told from one on the message that has the slot now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parked {
-    pub(super) slot: SlotNo,
+    slot: SlotNo,
+    claim: u32,
+}
+
+const ID_BITS: u32 = 8;
+const ID_MASK: u32 = (1 << ID_BITS) - 1;
+
+impl Parked {
+    /// `None`: the message has more targets than can be told apart.
+    pub(super) fn new(slot: SlotNo, id: u64, target: u32) -> Option<Self> {
+        Self::can_name(target).then(|| Self { slot, claim: target << ID_BITS | end_of(id) })
+    }
+
+    pub(super) fn can_name(target: u32) -> bool {
+        target >> (u32::BITS - ID_BITS) == 0
+    }
+
+    pub(super) fn slot(self) -> SlotNo {
+        self.slot
+    }
+
     /// Index among the message's targets.
-    pub(super) target: u32,
+    pub(super) fn target(self) -> u32 {
+        self.claim >> ID_BITS
+    }
+
+    fn is_on(self, id: u64) -> bool {
+        self.claim & ID_MASK == end_of(id)
+    }
+}
+
+fn end_of(id: u64) -> u32 {
+    u32::from(id.to_le_bytes()[0])
 }
 
 /// The slots.
@@ -166,6 +199,12 @@ impl Slab {
         }
     }
 
+    /// The message that somebody has a claim on; `None` if it is not there any more.
+    pub(super) fn claimed(&mut self, parked: Parked) -> Option<Arc<Stored>> {
+        self.id(parked.slot).filter(|id| parked.is_on(*id))?;
+        self.wake(parked.slot)
+    }
+
     /// Somebody has let go of the message, or is about to.
     pub(super) fn let_go(&mut self, no: SlotNo) {
         if !self.sleep(no) {
@@ -205,6 +244,23 @@ impl Slab {
                 (!state.is_dead() && !state.lost).then_some((stored.id(), state.place()?))
             }
             Slot::Asleep(asleep) => Some((asleep.id, asleep.place())),
+        }
+    }
+
+    pub(super) fn id(&self, no: SlotNo) -> Option<u64> {
+        match self.slot(no)? {
+            Slot::Free(_) => None,
+            Slot::Awake(stored) => Some(stored.id()),
+            Slot::Asleep(asleep) => Some(asleep.id),
+        }
+    }
+
+    /// Whether this target has not confirmed.
+    pub(super) fn is_left(&self, no: SlotNo, target: u32) -> bool {
+        match self.slot(no) {
+            Some(Slot::Awake(stored)) => stored.lock().left.contains(target),
+            Some(Slot::Asleep(asleep)) => asleep.left.checked_shr(target).is_some_and(|left| left & 1 == 1),
+            _ => false,
         }
     }
 
@@ -311,7 +367,7 @@ fn split(no: SlotNo) -> (usize, usize) {
 mod tests {
     use std::sync::Arc;
 
-    use super::{CHUNK_SLOTS, Slab, Slot};
+    use super::{CHUNK_SLOTS, Parked, Slab, Slot};
     use crate::{
         store::stored::{Bits, Place},
         time::Timestamp,
@@ -342,6 +398,25 @@ mod tests {
         assert_eq!(slab.wake(no).unwrap().lock().left, Bits::Few(0b100));
         assert_eq!(slab.size_bytes(no), 200);
         assert!(!slab.is_dead(no));
+    }
+
+    #[test]
+    fn a_claim_is_on_its_message_and_on_no_later_one_in_the_same_slot() {
+        let mut slab = Slab::default();
+        let no = found(&mut slab, 5, 3);
+        let claim = Parked::new(no, 5, 2).unwrap();
+        assert_eq!((claim.slot(), claim.target()), (no, 2));
+        assert_eq!(slab.claimed(claim).unwrap().id(), 5);
+        assert!(slab.is_left(no, 2) && !slab.is_left(no, 3));
+        slab.clear(no, 2);
+        assert!(!slab.is_left(no, 2));
+        slab.remove(no);
+        assert!(slab.claimed(claim).is_none(), "the slot is free");
+        assert_eq!(found(&mut slab, 6, 3), no);
+        assert!(slab.claimed(claim).is_none(), "the slot is another's");
+        assert!(slab.is_left(no, 2));
+        assert_eq!(Parked::new(no, 5, (1 << 24) - 1).unwrap().target(), (1 << 24) - 1);
+        assert_eq!(Parked::new(no, 5, 1 << 24), None);
     }
 
     #[test]

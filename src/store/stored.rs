@@ -19,7 +19,7 @@ use std::{
 use super::{
     gate::CommitNo,
     record::Target,
-    slab::{Asleep, SlotNo},
+    slab::{Asleep, Parked, SlotNo},
 };
 use crate::{
     message::{Message, SessionNo},
@@ -72,6 +72,8 @@ pub(super) enum Phase {
 pub(super) struct Early {
     /// Targets that confirmed before they were all known.
     pub(super) confirmed: Vec<u32>,
+    /// Targets that another session has taken over before they were all known.
+    pub(super) handed_on: Vec<(u32, Target)>,
     /// It lost its claim to be the retained value before it was complete.
     pub(super) unretained: bool,
     /// A target was taken off by a record that may not be durable (its session is gone, it sent PUBREC): then the
@@ -147,6 +149,24 @@ impl Stored {
         }
     }
 
+    /// Stands for a message that was on disk and of which nothing is known any more.
+    pub(super) fn missing() -> Self {
+        Self {
+            id: 0,
+            size_bytes: 0,
+            expires_at: Timestamp::NEVER,
+            state: Mutex::new(StoredState {
+                body: None,
+                keep_body: false,
+                lost: true,
+                retained: false,
+                left: Bits::default(),
+                phase: Phase::Settled,
+                slot: None,
+            }),
+        }
+    }
+
     /// The message, if it is in memory; else `Journal::load` reads it back.
     pub fn body(&self) -> Option<Arc<Message>> {
         self.lock().body.clone()
@@ -176,10 +196,14 @@ impl Stored {
         self.lock().lost
     }
 
-    /// Whether it is on disk, and needed by nobody but its targets' queues.
-    pub fn may_sleep(&self) -> bool {
+    /// Whether it is on disk, and this target needs no more than a `Parked` to find it again.
+    pub fn may_sleep(&self, target: u32) -> bool {
         let state = self.lock();
-        state.slot.is_some() && state.place().is_some() && !state.keep_body && !state.lost
+        Parked::can_name(target)
+            && state.slot.is_some()
+            && state.place().is_some()
+            && !state.keep_body
+            && !state.lost
     }
 
     /// What is left of it in memory when nobody looks at it; `None` if that is not enough.

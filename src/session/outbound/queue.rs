@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use super::{Entry, LOAD_MESSAGES_MAX};
 use crate::{
     message::{Delivery, Seq},
-    session::{keeper::Keeper, shelf::Shelf},
+    session::{
+        keeper::Keeper,
+        shelf::{Shelf, Shelved},
+    },
 };
 
 /// In order: `head`, `shelf`, `tail`. With nothing on the shelf there is nothing in the tail.
@@ -117,12 +120,28 @@ impl<K: Keeper> Queue<K> {
         }
     }
 
-    /// Takes everything.
-    pub(super) fn drain(&mut self, keeper: &K) -> Vec<K::Kept> {
-        let Self { head, shelf, tail } = std::mem::replace(self, Self::new());
-        let parked: Vec<_> = shelf.iter().map(|shelved| shelved.parked).collect();
-        let kept = |entries: VecDeque<Entry<K>>| entries.into_iter().map(|entry| entry.kept);
-        kept(head).chain(keeper.unpark(&parked)).chain(kept(tail)).collect()
+    /// The number of the next one, at hand or on the shelf.
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.head.front().map(|entry| entry.seq).or_else(|| self.shelf.first())
+    }
+
+    /// Takes out those with these numbers, in order.
+    pub(super) fn take(&mut self, keeper: &K, is_wanted: impl Fn(Seq) -> bool) -> Vec<Entry<K>> {
+        let split = |entries: &mut VecDeque<Entry<K>>| {
+            let (wanted, rest) = std::mem::take(entries).into_iter().partition(|entry| is_wanted(entry.seq));
+            *entries = rest;
+            wanted
+        };
+        let mut taken: Vec<Entry<K>> = split(&mut self.head).into();
+        let shelved = self.shelf.take(&is_wanted);
+        let parked: Vec<_> = shelved.iter().map(|shelved| shelved.parked).collect();
+        let kept = keeper.unpark(&parked).into_iter().zip(shelved);
+        taken.extend(kept.map(|(kept, Shelved { seq, delivery, .. })| Entry { seq, kept, delivery }));
+        taken.extend(split(&mut self.tail));
+        if self.shelf.is_empty() {
+            self.head.append(&mut self.tail);
+        }
+        taken
     }
 }
 

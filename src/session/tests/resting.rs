@@ -3,7 +3,12 @@
 use std::rc::Rc;
 
 use super::{Kept, Memory, delivery, message, session};
-use crate::{codec::QoS, message::Seq, session::Session};
+use crate::{
+    codec::QoS,
+    message::Seq,
+    session::{Leaving, Session},
+    topic::TopicFilter,
+};
 
 impl Memory {
     /// All of these are on disk now, and nowhere else.
@@ -81,7 +86,7 @@ fn messages_in_flight_are_parked_with_the_session_and_sent_again() {
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a", "PUBREL 2", "PUBLISH! 3 c", "PUBLISH! 4 d"]);
     s.link = None;
     s.outbound.rest(&keeper);
-    assert_eq!(s.outbound.drain(&keeper).len(), 4, "all but the one that was received");
+    assert_eq!(s.outbound.dissolve(&keeper).unconfirmed.len(), 4, "all but the one that was received");
     assert_eq!(s.outbound.at_hand(), 0);
 }
 
@@ -100,4 +105,48 @@ fn the_end_of_a_long_queue_is_parked_while_its_beginning_is_sent() {
         s.puback(&keeper, n + 1);
         keeper.commit();
     }
+}
+
+/// What came by a shared subscription leaves it for another member, parked or not.
+#[test]
+fn what_is_shared_leaves_a_sleeping_session() {
+    let keeper = Memory::default();
+    let group = TopicFilter::parse("$share/g/t").unwrap();
+    let other = TopicFilter::parse("$share/h/t").unwrap();
+    let asleep = || {
+        let mut s = session(2).connected(&keeper, 10);
+        for n in 0..6 {
+            let kept = message(&n.to_string());
+            Memory::write_out(std::slice::from_ref(&kept));
+            let seq = s.outbound.deliver(&keeper, kept, delivery(QoS::AtLeastOnce));
+            match n % 3 {
+                0 => s.outbound.mark_shared(seq, group.clone()),
+                1 => s.outbound.mark_shared(seq, other.clone()),
+                _ => {}
+            }
+            if n == 1 {
+                assert_eq!(s.sent(&keeper), ["PUBLISH 1 0", "PUBLISH 2 1"]);
+                s.link = None;
+            }
+            s.outbound.rest(&keeper);
+        }
+        assert_eq!(s.outbound.at_hand(), 0);
+        s
+    };
+    let names = |leaving: Vec<Leaving<Memory>>| -> Vec<_> {
+        leaving.into_iter().map(|l| (l.entry.seq.0, l.group.as_str().to_owned())).collect()
+    };
+
+    let mut s = asleep();
+    let waited = s.outbound.take_waiting(&keeper, &group);
+    assert_eq!(names(waited), [(3, "$share/g/t".into())], "what was sent stays");
+    assert_eq!((s.outbound.len(), s.outbound.at_hand()), (5, 0), "and what stays is still parked");
+    s.outbound.handed_on(&keeper, 0);
+    let mut s = s.connected(&keeper, 10);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 0", "PUBLISH! 2 1"]);
+
+    let remains = asleep().outbound.dissolve(&keeper);
+    let (g, h) = ("$share/g/t", "$share/h/t");
+    assert_eq!(names(remains.leaving), [(0, g.into()), (1, h.into()), (3, g.into()), (4, h.into())]);
+    assert_eq!(remains.unconfirmed.len(), 2);
 }
