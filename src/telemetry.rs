@@ -23,6 +23,11 @@ impl Counter {
         (total.checked_ilog2() != before.checked_ilog2()).then_some(total)
     }
 
+    /// Counts several at once, and returns the total.
+    pub fn add(&self, more: u64) -> u64 {
+        self.0.fetch_add(more, Ordering::Relaxed) + more
+    }
+
     /// How many so far.
     pub fn total(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
