@@ -9,12 +9,11 @@ use tracing::{info, warn};
 
 use super::{
     Broker,
-    connect::wake_urgency,
+    connect::{TAKEN_OVER, wake_urgency},
     dispatch::{Origin, Touched},
     slot::{Slot, State},
 };
 use crate::{
-    codec::ReasonCode,
     message::{Delivery, expires_at},
     store::{Record, Urgency, WillRecord},
     sync::lock,
@@ -145,7 +144,7 @@ impl Broker {
 
     fn end_locked<'a>(&self, slot: &'a Arc<Slot>, mut state: MutexGuard<'a, State>, now: Timestamp) {
         let mut touched = Touched::default();
-        state.kick(ReasonCode::SessionTakenOver);
+        state.kick(TAKEN_OVER);
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].

@@ -13,6 +13,7 @@
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
 mod config;
+mod connack;
 mod connect;
 mod connection;
 mod dispatch;
@@ -47,13 +48,19 @@ use retained::RetainedMessages;
 use tracing::info;
 
 use crate::{
+    codec::ReasonCode,
     message::SessionNo,
     routing::Subscriptions,
+    session::Verdict,
     store::{self, Journal, OpenError},
     sync::lock,
     telemetry::Counter,
     time::{Clock, Timestamp, WallClock},
 };
+
+/// The verdict on every connection when the broker ends.
+const SHUTTING_DOWN: Verdict =
+    Verdict { reason: ReasonCode::ServerShuttingDown, why: "the broker shuts down" };
 
 /// Who is at the other end of a connection, for the log.
 #[derive(Clone, Debug)]
@@ -162,7 +169,7 @@ impl Broker {
         self.shutting_down.store(true, Ordering::Release);
         let slots = lock(&self.registry).all();
         for slot in slots {
-            self.kick(&slot, crate::codec::ReasonCode::ServerShuttingDown, now);
+            self.kick(&slot, SHUTTING_DOWN, now);
         }
     }
 

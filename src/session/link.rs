@@ -4,12 +4,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU16,
-    sync::Arc,
 };
 
+use super::answer::{Answer, Verdict, acknowledgement};
 use crate::{
-    codec::{Ack, Packet, PacketId, Publish, ReasonCode, ReasonProperties, Version},
-    message::{Delivery, Message},
+    codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, Version},
     time::Timestamp,
     topic::TopicName,
 };
@@ -21,6 +20,9 @@ pub struct Terms {
     pub version: Version,
     /// Largest packet the client takes, in bytes.
     pub packet_bytes_max: usize,
+    /// Whether the client wants reason strings in other packets than CONNACK and DISCONNECT (request problem
+    /// information).
+    pub wants_reasons: bool,
     /// QoS > 0 messages the client takes at once.
     pub receive_maximum: u16,
     /// Topic aliases the broker may use towards the client.
@@ -29,27 +31,6 @@ pub struct Terms {
     pub alias_max_in: u16,
     /// Bytes waiting to be written beyond which nothing more is encoded.
     pub out_bytes_max: usize,
-}
-
-/// An answer to the client, in the order of the packets it answers.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// PUBACK with its reason.
-    Puback(PacketId, ReasonCode),
-    /// PUBREC with its reason.
-    Pubrec(PacketId, ReasonCode),
-    /// PUBCOMP with its reason.
-    Pubcomp(PacketId, ReasonCode),
-    /// CONNACK: nothing else may leave before it [MQTT-3.2.0-1].
-    Connack(Vec<u8>),
-    /// SUBACK, encoded; messages are held back until it has left.
-    Suback(Vec<u8>),
-    /// A QoS 0 retained message: it follows its SUBACK, and is encoded when the out-buffer has room.
-    Retained(Arc<Message>, Delivery),
-    /// A QoS 0 PUBLISH, encoded, that came while others were held back.
-    Publish(Vec<u8>),
-    /// Any other packet, encoded.
-    Encoded(Vec<u8>),
 }
 
 /// A topic alias the client may not use, or not yet [MQTT-3.3.2-8].
@@ -168,32 +149,28 @@ impl<G: Clone> Link<G> {
     }
 
     fn encode_answer(&mut self, answer: Answer, now: Timestamp) {
-        let ack = |packet_id, reason| Ack { packet_id, reason, properties: ReasonProperties::default() };
         let ends = match &answer {
             Answer::Puback(..) | Answer::Pubcomp(..) => true,
-            Answer::Pubrec(_, reason) => reason.is_error(),
+            Answer::Pubrec(_, verdict) => verdict.reason.is_error(),
             _ => false,
         };
         self.unanswered = self.unanswered.saturating_sub(usize::from(ends));
-        let packet = match answer {
-            Answer::Puback(id, reason) => Packet::Puback(ack(id, reason)),
-            Answer::Pubrec(id, reason) => Packet::Pubrec(ack(id, reason)),
-            Answer::Pubcomp(id, reason) => Packet::Pubcomp(ack(id, reason)),
+        match answer {
+            Answer::Puback(id, verdict) => self.acknowledge(Packet::Puback, id, verdict),
+            Answer::Pubrec(id, verdict) => self.acknowledge(Packet::Pubrec, id, verdict),
+            Answer::Pubcomp(id, verdict) => self.acknowledge(Packet::Pubcomp, id, verdict),
             Answer::Connack(bytes) => {
                 self.greeted = true;
                 self.out.extend_from_slice(&bytes);
-                return;
             }
             Answer::Suback(bytes) => {
                 self.subacks_waiting -= 1;
                 self.out.extend_from_slice(&bytes);
-                return;
             }
             Answer::Publish(bytes) => {
                 self.messages_waiting -= 1;
                 self.publish_bytes -= bytes.len();
                 self.out.extend_from_slice(&bytes);
-                return;
             }
             Answer::Retained(message, delivery) => {
                 self.messages_waiting -= 1;
@@ -201,24 +178,47 @@ impl<G: Clone> Link<G> {
                     // What the client cannot take was left out before.
                     self.publish(&mut message.to_packet(&delivery, now), &message.topic);
                 }
-                return;
             }
-            Answer::Encoded(bytes) => {
-                self.out.extend_from_slice(&bytes);
-                return;
-            }
-        };
-        self.send(&packet);
+            Answer::Encoded(bytes) => self.out.extend_from_slice(&bytes),
+        }
     }
 
-    /// Encodes a small packet at once; before CONNACK has left, behind it [MQTT-3.2.0-1].
+    /// Encodes PUBACK, PUBREC, PUBREL or PUBCOMP, with its reason where it has one.
+    pub fn acknowledge(&mut self, name: fn(Ack<'static>) -> Packet<'static>, id: PacketId, verdict: Verdict) {
+        let Verdict { reason, why } = verdict;
+        if why.is_empty() {
+            return self.send(&acknowledgement(name, id, reason, None));
+        }
+        let terms = self.terms;
+        self.send_as(|out| terms.encode(why, |why| acknowledgement(name, id, reason, why), out));
+    }
+
+    /// DISCONNECT, to a client that knows it and that has had its CONNACK [MQTT-3.14.0-1].
+    pub fn say_goodbye(&mut self, verdict: Verdict) {
+        let Verdict { reason, why } = verdict;
+        if self.terms.version.is_v5() && self.greeted {
+            let goodbye = |reason_string| {
+                let properties = DisconnectProperties { reason_string, ..DisconnectProperties::default() };
+                Packet::Disconnect(Disconnect { reason, properties })
+            };
+            self.terms.encode(why, goodbye, &mut self.out);
+        }
+    }
+
+    /// Encodes a small packet at once; before CONNACK has left, behind it [MQTT-3.2.0-1]. One without strings fits every
+    /// client: it is no longer than the CONNACK that client has taken.
     pub fn send(&mut self, packet: &Packet<'_>) {
+        let version = self.terms.version;
+        self.send_as(|out| packet.encode(version, out));
+    }
+
+    fn send_as<T>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> T) {
         if let Some((gate, _)) = self.answers.back().filter(|_| !self.greeted) {
             let mut bytes = Vec::new();
-            packet.encode(self.terms.version, &mut bytes);
+            encode(&mut bytes);
             self.answers.push_back((gate.clone(), Answer::Encoded(bytes)));
         } else {
-            packet.encode(self.terms.version, &mut self.out);
+            encode(&mut self.out);
         }
     }
 

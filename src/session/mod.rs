@@ -6,6 +6,7 @@
 //! What must be written down goes to the [`Keeper`], which answers with gates: a packet that promises something leaves
 //! only behind its gate.
 
+mod answer;
 mod inbound;
 mod keeper;
 mod link;
@@ -15,14 +16,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use answer::{Answer, Verdict};
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasInvalid, Answer, Link, Terms};
+pub use link::{AliasInvalid, Link, Terms};
 use outbound::Next;
 pub use outbound::{Acknowledged, Entry, Outbound, QueueLimits, SEQ_BLOCK};
 
 use crate::{
-    codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, SubscribeOptions, Version},
+    codec::{Packet, PacketId, Publish, QoS, ReasonCode, SubscribeOptions, Version},
     message::Seq,
     time::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -106,7 +108,7 @@ impl<K: Keeper> Session<K> {
                         self.outbound.skip_too_large(keeper, seq);
                     }
                 }
-                Next::Release(id) => link.send(&release(id, ReasonCode::Success)),
+                Next::Release(id) => link.acknowledge(Packet::Pubrel, id, Verdict::SUCCESS),
                 Next::Load(kept) => return Waiting::Load(kept),
                 Next::Wait(gate) => return Waiting::Gate(gate),
                 Next::Nothing => return Waiting::Nothing,
@@ -124,8 +126,11 @@ impl<K: Keeper> Session<K> {
     /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).
     pub fn answer_unknown_pubrec(&mut self, id: PacketId) {
         if let Some(link) = &mut self.link {
-            let packet = release(id, ReasonCode::PacketIdentifierNotFound);
-            link.send(&packet);
+            let unknown = Verdict::refused(
+                ReasonCode::PacketIdentifierNotFound,
+                "no message with this packet identifier is in flight",
+            );
+            link.acknowledge(Packet::Pubrel, id, unknown);
         }
     }
 
@@ -138,8 +143,4 @@ impl<K: Keeper> Session<K> {
     pub fn version(&self) -> Option<Version> {
         self.link.as_ref().map(|l| l.terms.version)
     }
-}
-
-fn release(packet_id: PacketId, reason: ReasonCode) -> Packet<'static> {
-    Packet::Pubrel(Ack { packet_id, reason, properties: ReasonProperties::default() })
 }

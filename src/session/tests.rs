@@ -89,6 +89,7 @@ fn terms(receive_maximum: u16) -> Terms {
     Terms {
         version: Version::V5,
         packet_bytes_max: 1_000,
+        wants_reasons: true,
         receive_maximum,
         alias_max_out: 0,
         alias_max_in: 10,

@@ -1,7 +1,7 @@
 //! Corners of the protocol.
 
-use super::{World, connect, publish, qos0, qos1, subscribe, transient};
-use crate::codec::{Packet, Publish, QoS};
+use super::{CloseReason, World, connect, lines, publish, qos0, qos1, subscribe, transient};
+use crate::codec::{Packet, Publish, QoS, Version};
 
 const NOTHING: [&str; 0] = [];
 
@@ -75,4 +75,25 @@ fn a_client_identifier_longer_than_the_limit_is_refused() {
     let (fits, too_long) = ("x".repeat(1_024), "x".repeat(1_025));
     world.joined(&connect(&fits), false);
     assert_eq!(world.refused(&connect(&too_long)), ["CONNACK 0 85"]);
+}
+
+/// [MQTT-3.2.2-8]: CONNACK has no "server shutting down".
+#[test]
+fn who_comes_while_the_broker_ends_is_told_that_it_is_not_there() {
+    let world = World::new();
+    world.broker.begin_shutdown(world.now());
+    assert_eq!(world.refused(&connect("c")), ["CONNACK 0 88"]);
+}
+
+/// [MQTT-3.14.0-1], [MQTT-3.2.0-1]: a client that fell silent before its CONNACK left hears nothing.
+#[test]
+fn a_silent_client_without_its_connack_gets_no_disconnect() {
+    let world = World::new();
+    let mut client = world.join(&connect("dev"));
+    assert_eq!(client.heard(), NOTHING);
+    let last = client.connection.take().unwrap().close(CloseReason::KeepAliveTimeout, world.now());
+    assert!(last.is_empty(), "{last:x?}");
+    let mut client = world.joined(&connect("dev"), true);
+    let last = client.connection.take().unwrap().close(CloseReason::KeepAliveTimeout, world.now());
+    assert_eq!(lines(&last, Version::V5), ["DISCONNECT 8d"]);
 }
