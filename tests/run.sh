@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs every test. What it needs and does not find, it installs on Debian and Ubuntu: a C compiler (ring is partly C and
-# assembly) and the mosquitto clients, which some tests run as real devices.
+# assembly), and the mosquitto clients, Python and Node.js, which some tests run as real devices. The MQTT clients for the
+# latter two go below target/ (tests/clients/install.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,6 +10,9 @@ say() { printf '\n== %s\n' "$*"; }
 packages=()
 command -v cc >/dev/null || packages+=(gcc libc6-dev)
 command -v mosquitto_sub >/dev/null || packages+=(mosquitto-clients)
+python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
+command -v node >/dev/null || packages+=(nodejs)
+command -v npm >/dev/null || packages+=(npm)
 if ((${#packages[@]})); then
     if ! command -v apt-get >/dev/null; then
         echo "tests/run.sh: please install: ${packages[*]} (Debian's names)" >&2
@@ -24,6 +28,9 @@ if ! command -v cargo >/dev/null; then
     echo "tests/run.sh: Rust is missing; install it with rustup (https://rustup.rs) or Debian's rustup package" >&2
     exit 1
 fi
+
+say "clients of other languages"
+tests/clients/install.sh "${CARGO_TARGET_DIR:-target}/tmp/clients"
 
 say "tests"
 # nextest runs each test in a process of its own and is faster, but building it takes longer than it saves: it is used

@@ -27,6 +27,10 @@ pub struct Config {
     pub retained_bytes_max: usize,
     /// Largest packet taken from a client, in bytes. Default 1 MiB: firmware comes in pieces, and memory is small.
     pub packet_bytes_max: u32,
+    /// Largest packet taken before there is a connection, which is anybody's CONNECT, in bytes; `packet_bytes_max` goes before
+    /// it. Default 64 KiB: a CONNECT with a token for its password has a few KiB, one with the largest will that is of use to
+    /// a device has some more, and ten thousand strangers can hold no more than 640 MiB instead of 10 GiB.
+    pub connect_bytes_max: u32,
     /// Keep alive imposed on clients that ask for a longer one or none (v5), in seconds. Default none: a sleeper
     /// knows best when it wakes.
     pub keep_alive_max: Option<u16>,
@@ -56,6 +60,7 @@ impl Default for Config {
             retained_messages_max: 100_000,
             retained_bytes_max: 64 << 20,
             packet_bytes_max: 1 << 20,
+            connect_bytes_max: 64 << 10,
             keep_alive_max: None,
             client_id_bytes_max: 1_024,
             topic_alias_max: 16,

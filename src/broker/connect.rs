@@ -61,7 +61,9 @@ struct Joined {
 impl Broker {
     /// Takes the first bytes of a connection: everything read so far, until the answer is not `Incomplete`.
     pub fn connect(self: &Arc<Self>, input: &[u8], peer: &Peer, now: Timestamp) -> Greeting {
-        let (packet, used_bytes) = match decode(input, Version::V5, self.config.packet_bytes_max) {
+        // By its header: nobody has said yet who it is that wants so much room.
+        let bytes_max = self.config.connect_bytes_max.min(self.config.packet_bytes_max);
+        let (packet, used_bytes) = match decode(input, Version::V5, bytes_max) {
             Ok(None) => return Greeting::Incomplete,
             Ok(Some((Packet::Connect(packet), used))) => (packet, used),
             // [MQTT-3.1.0-1]

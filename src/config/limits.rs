@@ -11,6 +11,7 @@ use super::{
 use crate::{broker, net::limits::Limits};
 
 const PACKET_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
+const CONNECT_BYTES: RangeInclusive<usize> = 1 << 10..=256 << 20;
 const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
 const HANDSHAKES: RangeInclusive<usize> = 1..=100_000;
 /// What the protocol's two bytes can say. [MQTT 5.0, 3.1.2.10]
@@ -29,6 +30,7 @@ const SUBSCRIPTIONS: RangeInclusive<usize> = 1..=1_000_000;
 #[derive(Serialize)]
 pub(super) struct RawLimits {
     packet_bytes_max: String,
+    connect_bytes_max: String,
     connections_max: usize,
     handshakes_max: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +51,7 @@ impl RawLimits {
         let seconds = |count| show_duration(Duration::from_secs(u64::from(count))).to_string();
         Self {
             packet_bytes_max: show_size(broker.packet_bytes_max).to_string(),
+            connect_bytes_max: show_size(broker.connect_bytes_max).to_string(),
             connections_max: network.connections_max,
             handshakes_max: network.handshakes_max,
             keep_alive_max: broker.keep_alive_max.map(seconds),
@@ -71,6 +74,7 @@ pub(super) fn read(
 ) -> Option<Duration> {
     let mut connect_timeout = None;
     section.size("packet_bytes_max", &mut broker.packet_bytes_max, &PACKET_BYTES);
+    section.size("connect_bytes_max", &mut broker.connect_bytes_max, &CONNECT_BYTES);
     section.count("connections_max", &mut network.connections_max, &CONNECTIONS);
     section.count("handshakes_max", &mut network.handshakes_max, &HANDSHAKES);
     section.optional_seconds("keep_alive_max", &mut broker.keep_alive_max, &KEEP_ALIVE);

@@ -40,6 +40,7 @@ messages_max = 0
 bytes_max = "1KiB"
 [limits]
 packet_bytes_max = "256MiB"
+connect_bytes_max = "1MiB"
 connections_max = 7
 handshakes_max = 2
 keep_alive_max = "5m"

@@ -40,9 +40,11 @@ const ROUNDS_MAX: u32 = 16;
 /// A packet under way counts as a sign of life for each of these: an upload may take longer than the keep alive.
 const SIGN_OF_LIFE_BYTES: usize = 1024;
 /// How long a closing connection waits for the peer to have read its last packet and to close.
-const DRAIN: Duration = Duration::from_secs(1);
-/// What it throws away meanwhile at most.
-const DRAIN_BYTES_MAX: usize = 64 * 1024;
+const DRAIN: Duration = Duration::from_secs(2);
+/// What a closing connection throws away at most. Default 16 MiB: more than a kernel holds of what a peer has sent blindly,
+/// which on Linux is up to 4 MiB in its send buffer and 6 MiB in our receive buffer. A peer that sends more than that
+/// behind its refusal has had its chance to read.
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The task; resolves when the socket is to be dropped.
 pub(super) struct Task<G: Gate, W> {
@@ -74,8 +76,9 @@ enum Stage<C> {
     Greeting { until: Timestamp },
     /// An MQTT connection.
     Open(Open<C>),
-    /// The last bytes are on their way.
-    Closing { until: Timestamp },
+    /// The last bytes are on their way. What the peer sends is thrown away from here on: one that writes before it reads
+    /// would else never come to read them.
+    Closing { until: Timestamp, bytes_left: usize },
     /// The write side is shut. What the peer still sends is thrown away: a socket closed with unread input sends a
     /// reset, which can destroy the last packet on its way to the peer.
     Draining { until: Timestamp, bytes_left: usize },
@@ -134,7 +137,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
         match self.stage {
             Stage::Greeting { until } => self.greet(until, cx, now),
             Stage::Open(_) => self.serve(cx, now),
-            Stage::Closing { until } => self.write_last(until, cx, now),
+            Stage::Closing { until, bytes_left } => self.write_last(until, bytes_left, cx, now),
             Stage::Draining { until, bytes_left } => self.drain(until, bytes_left, cx, now),
             Stage::Ended => Round::Over(Outcome::Served),
         }
@@ -212,7 +215,14 @@ impl<G: Gate, W: Wire> Task<G, W> {
         Round::Wait(silent_until.min(takes_until))
     }
 
-    fn write_last(&mut self, until: Timestamp, cx: &mut Context<'_>, now: Timestamp) -> Round {
+    /// [MQTT-4.13.2-1]: who is told a reason has to be disconnected, and who is disconnected has to be told.
+    fn write_last(
+        &mut self,
+        until: Timestamp,
+        bytes_left: usize,
+        cx: &mut Context<'_>,
+        now: Timestamp,
+    ) -> Round {
         let Ok(wrote) = self.outbox.write(&mut self.wire, cx, now) else {
             return self.end(CloseReason::Lost, now);
         };
@@ -220,7 +230,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
             match Pin::new(&mut self.wire).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => {
                     let until = now.after(DRAIN);
-                    self.stage = Stage::Draining { until, bytes_left: DRAIN_BYTES_MAX };
+                    self.stage = Stage::Draining { until, bytes_left };
                     return Round::Moved;
                 }
                 Poll::Ready(Err(_)) => return self.end(CloseReason::Lost, now),
@@ -231,8 +241,22 @@ impl<G: Gate, W: Wire> Task<G, W> {
             self.wire.reset_on_close();
             return self.end(CloseReason::SlowReader, now);
         }
+        let discarded = self.discard(bytes_left, cx);
+        self.stage = Stage::Closing { until, bytes_left: bytes_left.saturating_sub(discarded) };
         // After a write that moved something only another one tells whether the socket is full, and leaves a waker there.
-        if wrote { Round::Moved } else { Round::Wait(until) }
+        if wrote || discarded > 0 { Round::Moved } else { Round::Wait(until) }
+    }
+
+    /// Reads once and throws it away. A peer that has used up its share, or closed its side, may still take what waits for
+    /// it.
+    fn discard(&mut self, bytes_left: usize, cx: &mut Context<'_>) -> usize {
+        if bytes_left == 0 {
+            return 0;
+        }
+        match Scratch::borrow().read(&mut self.wire, cx) {
+            Poll::Ready(Ok(bytes)) => bytes.len(),
+            Poll::Ready(Err(_)) | Poll::Pending => 0,
+        }
     }
 
     fn drain(&mut self, until: Timestamp, bytes_left: usize, cx: &mut Context<'_>, now: Timestamp) -> Round {
@@ -258,7 +282,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
     fn begin_closing(&mut self, now: Timestamp) {
         self.inbox.discard();
         // Not from the last progress: a peer that takes a byte now and then could keep a closed connection for ever.
-        self.stage = Stage::Closing { until: now.after(self.write_timeout) };
+        self.stage = Stage::Closing { until: now.after(self.write_timeout), bytes_left: DRAIN_BYTES_MAX };
     }
 
     /// Closes the broker's end, if there is one, and takes its last bytes for the peer.

@@ -9,6 +9,7 @@ mod floors;
 mod harness;
 mod mosquitto;
 mod network;
+mod other_clients;
 mod packaging;
 mod peer;
 mod program;

@@ -103,3 +103,53 @@ async fn a_sleeper_gets_its_queue_and_clients_reconnect_after_kill_9() {
         assert_eq!(sleeper.next().await, message("cmd/sleeper/do", 2, "again"), "{way:?}");
     }
 }
+
+#[tokio::test]
+async fn ten_megabytes_come_through() {
+    let broker = Broker::start_configured("[limits]\npacket_bytes_max = '16MiB'\n");
+    let payload = "0123456789abcdef".repeat(640 << 10);
+    for way in EVERY_WAY {
+        let mut sub = Dial::new("sub", way, &broker).connect().await;
+        let mut publisher = Dial::new("pub", way, &broker).connect().await;
+        for qos in [1, 2] {
+            sub.subscribe("firmware", qos).await;
+            publisher.publish("firmware", qos, &payload).await;
+            let got = sub.next().await;
+            assert!(got == message("firmware", qos, &payload), "{way:?}: {} bytes came", got.payload.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_group_shares_its_messages() {
+    const MESSAGES: usize = 30;
+    let broker = Broker::start();
+    for way in EVERY_WAY {
+        let mut workers = Vec::new();
+        for n in 0..3 {
+            let mut worker = Dial::new(&format!("worker-{n}"), way, &broker).connect().await;
+            worker.subscribe("$share/workers/job/#", 1).await;
+            worker.subscribe("end", 1).await;
+            workers.push(worker);
+        }
+        let mut publisher = Dial::new("pub", way, &broker).connect().await;
+        for n in 0..MESSAGES {
+            publisher.publish("job/one", 1, &format!("{n:02}")).await;
+        }
+        publisher.publish("end", 1, "").await;
+        let mut got = Vec::new();
+        for worker in &mut workers {
+            let before = got.len();
+            loop {
+                let heard = worker.next().await;
+                if heard.topic == "end" {
+                    break;
+                }
+                got.push(heard.payload);
+            }
+            assert!(got.len() > before, "{way:?}: each gets something");
+        }
+        got.sort();
+        assert_eq!(got, (0..MESSAGES).map(|n| format!("{n:02}")).collect::<Vec<_>>(), "{way:?}");
+    }
+}

@@ -16,6 +16,8 @@ use crate::harness::{Broker, LIMIT};
 
 /// Requests that wait for the event loop; no test has more at a time.
 const REQUESTS_MAX: usize = 10;
+/// The largest packet rumqttc takes and sends; it has a limit of its own, of 10 KiB.
+const PACKET_BYTES_MAX: u32 = 16 << 20;
 /// Tries to connect again, each of which may find the port not open yet.
 const TRIES_MAX: usize = 100;
 
@@ -111,6 +113,7 @@ impl Dial {
     fn v311(&self) -> Handle {
         let mut options = rumqttc::MqttOptions::new(&self.id, "localhost", self.port);
         options.set_transport(self.transport.clone()).set_clean_session(!self.persistent);
+        options.set_max_packet_size(PACKET_BYTES_MAX as usize, PACKET_BYTES_MAX as usize);
         if let Some((topic, payload)) = &self.will {
             let will = rumqttc::LastWill::new(topic, payload.as_bytes(), rumqttc::QoS::AtLeastOnce, false);
             options.set_last_will(will);
@@ -122,6 +125,7 @@ impl Dial {
     fn v5(&self) -> Handle {
         let mut options = v5::MqttOptions::new(&self.id, "localhost", self.port);
         options.set_transport(self.transport.clone()).set_clean_start(!self.persistent);
+        options.set_max_packet_size(Some(PACKET_BYTES_MAX));
         if self.persistent {
             options.set_session_expiry_interval(Some(3_600));
         }

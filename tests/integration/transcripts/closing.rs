@@ -1,0 +1,119 @@
+//! The last word reaches the client: a refusal or a DISCONNECT is sent, and then the connection is closed, in such a way
+//! that no reset overtakes it, whatever the client is doing at that moment.
+
+use dormouse::codec::{QoS, ReasonCode, Version};
+
+use super::scene::BOTH;
+use crate::{
+    harness::Broker,
+    peer::{
+        Peer,
+        packets::{Spec, connack, connect, disconnect, publish},
+    },
+};
+
+/// More than the socket buffers of both sides hold together when the broker does not read.
+const FLOOD_BYTES: usize = 12 * 1024 * 1024;
+
+/// A PUBLISH that nobody may send, and then everything the client had in mind to say, before it listens again.
+fn flood(version: Version, first: &[u8]) -> Vec<u8> {
+    let mut bytes = first.to_vec();
+    let mut body = vec![0, 1, b't'];
+    body.extend(version.is_v5().then_some(0));
+    body.resize(127, b'x');
+    while bytes.len() < FLOOD_BYTES {
+        bytes.extend_from_slice(&[0x30, 127]);
+        bytes.extend_from_slice(&body);
+    }
+    bytes
+}
+
+async fn is_told_while_flooding(mut peer: Peer, version: Version) {
+    peer.send(connect("flood")).await;
+    peer.expect(connack(ReasonCode::Success)).await;
+    // A wildcard in a topic name [MQTT-3.3.2-2].
+    let wildcard: &[u8] = if version.is_v5() { &[0x30, 4, 0, 1, b'#', 0] } else { &[0x30, 3, 0, 1, b'#'] };
+    peer.send_bytes(&flood(version, wildcard)).await;
+    if version.is_v5() {
+        peer.expect(disconnect().because(ReasonCode::TopicNameInvalid)).await;
+    }
+    peer.expect_closed().await;
+}
+
+/// [MQTT-4.13.1-1] [MQTT-4.13.2-1] [MQTT3-4.8.0-1]: the connection is closed, and the reason comes first.
+#[tokio::test]
+async fn a_disconnect_reaches_a_client_that_writes_before_it_reads() {
+    let broker = Broker::start();
+    for version in BOTH {
+        is_told_while_flooding(broker.peer(version).await, version).await;
+        is_told_while_flooding(broker.tls_peer(version).await, version).await;
+    }
+}
+
+/// [MQTT-3.2.2-7] [MQTT3-3.2.2-5]: a CONNACK with its reason, and then the end.
+#[tokio::test]
+async fn a_refusal_reaches_a_client_that_writes_before_it_reads() {
+    let broker = Broker::start_configured("[limits]\nclient_id_bytes_max = \"23B\"\n");
+    for version in BOTH {
+        for is_tls in [false, true] {
+            let mut peer = if is_tls { broker.tls_peer(version).await } else { broker.peer(version).await };
+            peer.send(connect("a client identifier that is too long")).await;
+            peer.send_bytes(&flood(version, &[])).await;
+            peer.expect(connack(ReasonCode::ClientIdentifierNotValid)).await;
+            peer.expect_closed().await;
+        }
+    }
+}
+
+/// The client has not taken what was sent to it before, and goes on writing: it is read, and so comes to read itself.
+#[tokio::test]
+async fn a_disconnect_reaches_a_client_that_is_behind_with_reading() {
+    let broker = Broker::start();
+    let version = Version::V5;
+    let mut peer = broker.client(version, connect("behind")).await;
+    peer.subscribed("big", QoS::AtMostOnce).await;
+    let mut publisher = broker.client(version, connect("publisher")).await;
+    let payload = vec![b'y'; 100_000];
+    for _ in 0..100 {
+        publisher.send(publish("big", &payload)).await;
+    }
+    publisher.expect_nothing_for_one_ping().await;
+    peer.send_bytes(&flood(version, &[0x30, 4, 0, 1, b'#', 0])).await;
+    let mut taken = 0;
+    loop {
+        match peer.receive().await {
+            Spec::Publish(_) => taken += 1,
+            other => {
+                assert_eq!(other, disconnect().because(ReasonCode::TopicNameInvalid));
+                break;
+            }
+        }
+    }
+    assert!(taken > 0, "there was something in the way");
+    peer.expect_closed().await;
+}
+
+/// A CONNECT is anybody's: it has a bound of its own, below that of packets, and the header alone decides.
+#[tokio::test]
+async fn a_connect_may_have_so_many_bytes_and_no_more() {
+    let broker = Broker::start();
+    let will = |bytes: usize| publish("gone", vec![b'w'; bytes]);
+    for version in BOTH {
+        let mut whole = broker.peer(version).await;
+        whole.send(connect("whole").will(will(60_000))).await;
+        whole.expect(connack(ReasonCode::Success)).await;
+
+        // 65,537 bytes with the header. What matters stands in the first fourteen, of which v5 is told apart by ten.
+        let level = if version.is_v5() { 5 } else { 4 };
+        let mut large = broker.peer(version).await;
+        large.send_bytes(&[0x10, 0xfd, 0xff, 0x03, 0, 4, b'M', b'Q', b'T', b'T', level, 2, 0, 0]).await;
+        if version.is_v5() {
+            large.expect(connack(ReasonCode::PacketTooLarge)).await;
+        }
+        large.expect_closed().await;
+        // Connected, the bound is that of packets.
+        whole.send(publish("t", vec![b'x'; 200_000])).await;
+        whole.expect_nothing_for_one_ping().await;
+    }
+    assert_eq!(broker.logged(&["\"refused\"", "packet is larger"]), BOTH.len());
+}
