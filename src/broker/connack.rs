@@ -15,15 +15,20 @@ impl Broker {
         let keep_alive = self.keep_alive(packet);
         let asked = packet.properties.session_expiry.unwrap_or(0);
         let granted = u32::try_from(client.expiry.as_secs()).unwrap_or(u32::MAX);
-        let properties = ConnackProperties {
+        // [MQTT-3.1.2-28]
+        let asks = packet.properties.request_response_information == Some(true);
+        let features = &self.config.features;
+        let response_information = if asks { features.response_information(&client.id) } else { None };
+        let properties = features.announce(ConnackProperties {
             session_expiry: (granted != asked).then_some(granted),
             receive_maximum: NonZeroU16::new(self.config.receive_maximum),
             packet_bytes_max: Some(self.config.packet_bytes_max),
             assigned_client_id: client.assigned.then_some(&*client.id),
             topic_alias_maximum: Some(self.config.topic_alias_max),
             server_keep_alive: (keep_alive != packet.keep_alive).then_some(keep_alive),
+            response_information: response_information.as_deref(),
             ..ConnackProperties::default()
-        };
+        });
         let mut bytes = Vec::new();
         Packet::Connack(Box::new(Connack { session_present, reason: ReasonCode::Success, properties }))
             .encode(packet.version, &mut bytes);

@@ -106,6 +106,7 @@ impl Broker {
             Version::V31 | Version::V311 => u32::MAX,
         };
         let expiry = Duration::from_secs(u64::from(asked)).min(self.config.session_expiry_max);
+        packet.will.as_ref().map_or(Ok(()), |will| self.config.features.check_will(will))?;
         let will = will(packet, now)?;
         let client = Client { packet, id, assigned, expiry, will, terms: self.terms(packet) };
         // [MQTT-3.1.2-24]: a client that cannot be told its terms cannot keep them.

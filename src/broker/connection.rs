@@ -78,6 +78,12 @@ pub(super) enum Ending {
     Replaced,
 }
 
+impl From<Verdict> for Ending {
+    fn from(verdict: Verdict) -> Self {
+        Self::Refused(verdict.reason, verdict.why)
+    }
+}
+
 /// Why a connection ended, from the network's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {

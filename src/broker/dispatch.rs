@@ -11,6 +11,7 @@ use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
     routing::{GroupMatch, Match, Subscription},
+    session::Fate,
     store::{Completion, Gate, Stored, Target},
     sync::lock,
     time::Timestamp,
@@ -247,8 +248,10 @@ impl Broker {
         if share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0) {
             if online {
                 let mut packet = outgoing(publish, topic, &share.delivery);
-                if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
-                    self.drops.slow_reader(&slot.client_id);
+                match state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
+                    Fate::Sent => {}
+                    Fate::NoRoom => self.drops.slow_reader(&slot.client_id),
+                    Fate::TooLarge => self.drops.too_large(&slot.client_id, topic),
                 }
                 touched.add(state.notify());
             }

@@ -175,7 +175,9 @@ impl Broker {
     fn publish_will(&self, slot: &Slot, will: WillRecord, now: Timestamp, touched: &mut Touched) {
         let WillRecord { mut message, expiry, .. } = will;
         message.expires_at = expires_at(expiry, now);
-        let delivery = Delivery { qos: message.qos, retain: message.retain, subscription_ids: Vec::new() };
+        // It may have come when retained messages were still on.
+        let retain = message.retain && self.config.features.retain;
+        let delivery = Delivery { qos: message.qos, retain, subscription_ids: Vec::new() };
         let publish = message.to_packet(&delivery, now);
         let route = self.route(message.topic.clone());
         let origin = Origin { slot, inbound_qos2: None };

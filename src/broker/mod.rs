@@ -17,6 +17,7 @@ mod connack;
 mod connect;
 mod connection;
 mod dispatch;
+mod features;
 mod keep;
 mod lifecycle;
 mod publish;
@@ -42,6 +43,8 @@ use std::{
 pub use config::Config;
 pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
+pub use features::Features;
+pub use keep::Dropped;
 use keep::Drops;
 use registry::Registry;
 use retained::RetainedMessages;
@@ -173,6 +176,11 @@ impl Broker {
         }
     }
 
+    /// Messages that were given up undelivered since the start.
+    pub fn dropped(&self) -> Dropped {
+        self.drops.read()
+    }
+
     /// Commits what is open and closes the journal. Call it when all connections have ended.
     pub fn close(&self) {
         self.journal.close();
@@ -185,6 +193,8 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
+        let Dropped { queue_full, expired, too_large, damaged, slow_reader } = self.dropped();
+        info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -34,6 +34,7 @@ impl Connection {
                 "a subscription identifier from a client",
             ));
         }
+        self.broker.config.features.check_publish(publish)?;
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
         }
@@ -53,6 +54,10 @@ impl Connection {
             && self.answer_duplicate(id)?
         {
             return Ok(());
+        }
+        if let Err(verdict) = self.broker.config.features.check_payload(&publish.properties, publish.payload)
+        {
+            return self.refuse_payload(publish, verdict);
         }
         let origin = Origin { slot: &self.slot, inbound_qos2 };
         let published = self.broker.dispatch(&route, publish, origin, now, touched);
@@ -127,6 +132,14 @@ impl Connection {
                 self.answer_publish(publish, Gate::Open, Verdict::refused(reason, why))
             }
             _ => Err(Ending::Refused(reason, why)),
+        }
+    }
+
+    /// Section 3.3.2.3.2. QoS 0 has no answer but DISCONNECT.
+    fn refuse_payload(&self, publish: &Publish<'_>, verdict: Verdict) -> Result<(), Ending> {
+        match publish.qos {
+            QoS::AtMostOnce => Err(verdict.into()),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.answer_publish(publish, Gate::Open, verdict),
         }
     }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     codec::{
         Packet, PacketId, QoS, ReasonCode, ReasonProperties, RetainHandling, Suback, Subscribe,
-        SubscribeFilter, Unsubscribe, Version,
+        SubscribeFilter, SubscribeOptions, Unsubscribe, Version,
     },
     message::Delivery,
     routing::Subscription,
@@ -38,6 +38,9 @@ impl Connection {
         subscribe: &Subscribe<'_>,
         now: Timestamp,
     ) -> Result<usize, Ending> {
+        if self.version == Version::V5 {
+            self.broker.config.features.check_subscribe(subscribe)?;
+        }
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         let mut granted = Vec::new();
         let mut why = "";
@@ -77,8 +80,14 @@ impl Connection {
         if shared && asked.options.no_local {
             return Err(Ending::Refused(ReasonCode::ProtocolError, "no local on a shared subscription"));
         }
-        let terms = SubscriptionTerms { options: asked.options, id };
         let broker = &self.broker;
+        let features = &broker.config.features;
+        if let Err(refused) = features.check_filter(&filter) {
+            return Ok(Err(refused));
+        }
+        // [MQTT-3.2.2-10]
+        let options = SubscribeOptions { qos: asked.options.qos.min(features.qos_max), ..asked.options };
+        let terms = SubscriptionTerms { options, id };
         self.with_state(|state, slot| {
             let before = state.session.subscriptions.get(&filter).copied();
             if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
@@ -87,6 +96,7 @@ impl Connection {
             }
             // [MQTT-3.8.4-4] and section 3.3.1.3; a shared subscription gets no retained messages.
             let wants_retained = !shared
+                && features.retain
                 && match asked.options.retain_handling {
                     RetainHandling::Send => true,
                     RetainHandling::SendIfNew => before.is_none(),

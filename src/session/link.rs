@@ -37,6 +37,17 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AliasInvalid;
 
+/// What became of a QoS 0 message for an online client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is on its way.
+    Sent,
+    /// The client reads too slowly: as much waits for it as may.
+    NoRoom,
+    /// The client takes no packet that large [MQTT-3.1.2-25].
+    TooLarge,
+}
+
 /// A live connection. `G` is the gate an answer waits behind.
 pub struct Link<G> {
     /// What was agreed.
@@ -97,24 +108,24 @@ impl<G: Clone> Link<G> {
     }
 
     /// A QoS 0 message of now: into the out-buffer, or behind those that are held back, so that no older one of its
-    /// topic comes after it. `false`: the client reads too slowly, or takes no packet that large.
-    pub fn publish_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName, open: G) -> bool {
+    /// topic comes after it.
+    pub fn publish_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName, open: G) -> Fate {
         let room = self.terms.out_bytes_max.saturating_sub(self.out.len() + self.publish_bytes);
         if room == 0 {
-            return false;
+            return Fate::NoRoom;
         }
         if !self.holds_messages() && self.messages_waiting == 0 {
-            return self.publish(publish, topic);
+            return if self.publish(publish, topic) { Fate::Sent } else { Fate::TooLarge };
         }
         // Without an alias: packets that leave before it could use that.
         let bytes = publish.encoded_len(self.terms.version);
         if bytes > self.terms.packet_bytes_max {
-            return false;
+            return Fate::TooLarge;
         }
         let mut encoded = Vec::with_capacity(bytes);
         publish.encode(self.terms.version, &mut encoded);
         self.answer(open, Answer::Publish(encoded));
-        true
+        Fate::Sent
     }
 
     /// Counts a QoS > 0 PUBLISH; the number of them that have no PUBACK or PUBCOMP yet.

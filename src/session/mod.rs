@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 pub use answer::{Answer, Verdict};
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasInvalid, Link, Terms};
+pub use link::{AliasInvalid, Fate, Link, Terms};
 use outbound::Next;
 pub use outbound::{Acknowledged, Entry, Outbound, QueueLimits, SEQ_BLOCK};
 
@@ -105,7 +105,7 @@ impl<K: Keeper> Session<K> {
                     publish.dup = dup;
                     publish.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
                     if !link.publish(&mut publish, &body.topic) {
-                        self.outbound.skip_too_large(keeper, seq);
+                        self.outbound.skip_too_large(keeper, seq, &body.topic);
                     }
                 }
                 Next::Release(id) => link.acknowledge(Packet::Pubrel, id, Verdict::SUCCESS),
@@ -116,10 +116,9 @@ impl<K: Keeper> Session<K> {
         }
     }
 
-    /// A QoS 0 message for an online client, straight into the out-buffer if nothing is held back. `false`: it was
-    /// dropped, since the client reads too slowly or takes no packet that large.
-    pub fn deliver_at_most_once(&mut self, keeper: &K, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
-        let Some(link) = &mut self.link else { return false };
+    /// A QoS 0 message for an online client, straight into the out-buffer if nothing is held back.
+    pub fn deliver_at_most_once(&mut self, keeper: &K, publish: &mut Publish<'_>, topic: &TopicName) -> Fate {
+        let Some(link) = &mut self.link else { return Fate::NoRoom };
         link.publish_at_most_once(publish, topic, keeper.open_gate())
     }
 

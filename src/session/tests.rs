@@ -73,7 +73,7 @@ impl Keeper for Memory {
     fn completed(&self, _: Seq) -> u64 {
         self.write()
     }
-    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) -> u64 {
+    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason, _: Option<&TopicName>) -> u64 {
         self.dropped.borrow_mut().push((seq.0, reason));
         self.write()
     }

@@ -48,6 +48,7 @@ pub(crate) struct Connecting {
     packet_bytes_max: Option<u32>,
     topic_alias_maximum: Option<u16>,
     problem_information: Option<bool>,
+    response_information: Option<bool>,
 }
 
 /// A PUBLISH: QoS 0, not retained, no properties, until told otherwise.
@@ -91,6 +92,7 @@ pub(crate) fn connect(client_id: &str) -> Connecting {
         packet_bytes_max: None,
         topic_alias_maximum: None,
         problem_information: None,
+        response_information: None,
     }
 }
 
@@ -152,6 +154,12 @@ impl Connecting {
         self
     }
 
+    /// Asks where to expect answers; v5 only.
+    pub(crate) fn response_information(mut self, asked: bool) -> Self {
+        self.response_information = Some(asked);
+        self
+    }
+
     fn packet(&self, version: Version) -> Connect<'_> {
         let will = self.will.as_ref().map(|will| Will {
             topic: &will.topic,
@@ -167,6 +175,7 @@ impl Connecting {
             packet_bytes_max: self.packet_bytes_max,
             topic_alias_maximum: self.topic_alias_maximum,
             request_problem_information: self.problem_information,
+            request_response_information: self.response_information,
             ..ConnectProperties::default()
         };
         Connect {

@@ -10,6 +10,7 @@ mod bad_input;
 mod closing;
 mod durability;
 mod expiry;
+mod features;
 mod flow;
 mod routing;
 mod scene;
