@@ -27,7 +27,8 @@ bind = "127.0.0.1:0"
 async fn main() -> Result<(), Box<dyn Error>> {
     let config = Config::from_toml(Path::new("embedded.toml"), CONFIG, &Overrides::default())?;
     let server = Server::open(&config)?;
-    let address = server.local_addresses().first().ok_or("no listener")?.address;
+    let address = server.local_addresses().first().ok_or("no listener")?.address.clone();
+    let address = address.socket_addr().ok_or("not a port")?;
     println!("the broker listens on {address}");
 
     let said = talk(address.port()).await;

@@ -135,7 +135,7 @@ pub fn expires_at(message_expiry: Option<u32>, now: Timestamp) -> Timestamp {
 /// How one subscriber gets a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// The lesser of the message's and the subscription's quality of service [MQTT-3.3.5-1].
+    /// The lesser of the message's and the subscription's quality of service [MQTT-3.8.4-8], [MQTT3-3.8.4-6].
     pub qos: QoS,
     /// The RETAIN flag of the delivery: set for a retained message sent on subscribing, else kept only when the
     /// subscription asked for "retain as published".

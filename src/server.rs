@@ -9,7 +9,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -26,7 +25,7 @@ use crate::{
     config::Config,
     net::{
         limits::{CounterReading, Limits},
-        listener::{ListenError, ListenerConfig, Listening},
+        listener::{Bind, ListenError, ListenerConfig, Listening},
         network::Network,
     },
     store::OpenError,
@@ -63,8 +62,8 @@ pub enum StartError {
 /// What was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
-    /// The address of each listener of the configuration, in its order, with the port the system chose for port 0.
-    pub listeners: Vec<SocketAddr>,
+    /// Where each listener of the configuration listens, in its order, with the port the system chose for port 0.
+    pub listeners: Vec<Bind>,
 }
 
 /// Opens everything, calls `ready`, and returns when SIGTERM or SIGINT has ended the broker. From `ready` on, neither
@@ -73,7 +72,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Started)) -> Result<(), StartErr
     runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let signals = Signals::install()?;
         let server = Server::open(config)?;
-        let listeners = server.local_addresses().iter().map(|l| l.address).collect();
+        let listeners = server.local_addresses().iter().map(|l| l.address.clone()).collect();
         ready(&Started { listeners });
         serve_until(server, signals, config.shutdown.grace).await;
         Ok(())

@@ -65,6 +65,8 @@ pub(crate) enum Scenario {
     OnlineQos2,
     /// `QoS` 1 to persistent sessions that sleep, who then wake and take what waited
     Durable,
+    /// A million messages for ten thousand sleeping sessions: memory, restart, and taking them all
+    Queue,
     /// How long a single message takes
     Latency,
     /// Memory and CPU time of idle connections
@@ -115,6 +117,7 @@ impl Scenario {
             Self::Online => "QoS 1, persistent subscribers online, window 50",
             Self::OnlineQos2 => "QoS 2, persistent subscribers online, window 50",
             Self::Durable => "QoS 1 to sleeping sessions, 4 publishers, 100 in flight each",
+            Self::Queue => "100 messages of 200 bytes for each of 10,000 sleeping sessions",
             Self::Latency => "One message at a time",
             Self::Idle => "Idle connections, TCP",
             Self::IdleTls => "Idle connections, TLS",

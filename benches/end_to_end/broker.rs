@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, time::sleep};
 use crate::{Result, args::Args, process::Process};
 
 /// How long a broker may take to open its listeners, or to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(10);
 
 /// Which broker.
@@ -34,6 +34,8 @@ pub(crate) struct Broker {
     pub(crate) process: Process,
     /// Of the listener on 127.0.0.1.
     pub(crate) port: u16,
+    kind: Kind,
+    tls: bool,
     child: Child,
     dir: TempDir,
 }
@@ -57,26 +59,20 @@ impl Broker {
         fs::create_dir(dir.path().join("data"))?;
         // Both get a port that was free a moment ago: Mosquitto cannot choose one itself.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let mut command = match kind {
-            Kind::Dormouse => dormouse(args, dir.path(), port, tls),
-            Kind::Mosquitto => mosquitto(args, dir.path(), port, tls)?,
-        };
-        let log = File::create(dir.path().join("log"))?;
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        let until = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            if let Some(status) = child.try_wait()? {
-                let log = fs::read_to_string(dir.path().join("log"))?;
-                return Err(format!("{} ended with {status}\n{log}", kind.name()).into());
-            }
-            if Instant::now() > until {
-                child.kill()?;
-                child.wait()?;
-                return Err(format!("{} does not listen", kind.name()).into());
-            }
-            sleep(GLANCE).await;
-        }
-        Ok(Self { process: Process::new(child.id()), port, child, dir })
+        let mut child = spawn(args, kind, dir.path(), port, tls)?;
+        listens(&mut child, kind, dir.path(), port).await?;
+        Ok(Self { process: Process::new(child.id()), port, kind, tls, child, dir })
+    }
+
+    /// Ends it, starts it again on the same folder and port, and waits until it takes connections. Returns how long the
+    /// start took.
+    pub(crate) async fn restart(&mut self, args: &Args) -> Result<Duration> {
+        self.end().await?;
+        let clock = Instant::now();
+        self.child = spawn(args, self.kind, self.dir.path(), self.port, self.tls)?;
+        self.process = Process::new(self.child.id());
+        listens(&mut self.child, self.kind, self.dir.path(), self.port).await?;
+        Ok(clock.elapsed())
     }
 
     /// The certificates made for the TLS listener.
@@ -91,8 +87,14 @@ impl Broker {
 
     /// Ends it, and returns what it had to say: the last lines of its log.
     pub(crate) async fn stop(mut self) -> Result<String> {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::TERM)?;
+        self.end().await?;
+        let log = fs::read_to_string(self.dir.path().join("log"))?;
+        let lines: Vec<&str> = log.lines().rev().take(5).collect();
+        Ok(lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
         let until = Instant::now() + PATIENCE;
         while self.child.try_wait()?.is_none() {
             if Instant::now() > until {
@@ -100,9 +102,7 @@ impl Broker {
             }
             sleep(GLANCE).await;
         }
-        let log = fs::read_to_string(self.dir.path().join("log"))?;
-        let lines: Vec<&str> = log.lines().rev().take(5).collect();
-        Ok(lines.into_iter().rev().collect::<Vec<_>>().join("\n"))
+        Ok(())
     }
 }
 
@@ -111,6 +111,33 @@ impl Drop for Broker {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(args: &Args, kind: Kind, dir: &Path, port: u16, tls: bool) -> Result<Child> {
+    let mut command = match kind {
+        Kind::Dormouse => dormouse(args, dir, port, tls),
+        Kind::Mosquitto => mosquitto(args, dir, port, tls)?,
+    };
+    let log = File::options().create(true).append(true).open(dir.join("log"))?;
+    Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
+}
+
+/// Waits until it takes connections.
+async fn listens(child: &mut Child, kind: Kind, dir: &Path, port: u16) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+        if let Some(status) = child.try_wait()? {
+            let log = fs::read_to_string(dir.join("log"))?;
+            return Err(format!("{} ended with {status}\n{log}", kind.name()).into());
+        }
+        if Instant::now() > until {
+            child.kill()?;
+            child.wait()?;
+            return Err(format!("{} does not listen", kind.name()).into());
+        }
+        sleep(GLANCE).await;
+    }
+    Ok(())
 }
 
 fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Command {

@@ -14,7 +14,7 @@ use crate::{
     peer::{Heard, PAYLOAD_BYTES, Peer, Session, packet_id},
 };
 
-const PUBLISHERS: u64 = 4;
+pub(crate) const PUBLISHERS: u64 = 4;
 /// Messages of a publisher without an acknowledgement at a time.
 const IN_FLIGHT: u64 = 100;
 const MESSAGES: u32 = 40_000;
@@ -33,16 +33,7 @@ pub(crate) async fn run(args: &Args, broker: &mut Broker) -> Result<Vec<(&'stati
     let before = broker.process.read()?;
     let folder = broker.folder_bytes()?;
     let clock = Instant::now();
-    let mut tasks = JoinSet::new();
-    for number in 0..PUBLISHERS {
-        let (peer, _) = Peer::connect(broker, &format!("commander-{number}"), Session::Transient).await?;
-        tasks.spawn_local(async move {
-            publish(peer, number, sessions, messages / PUBLISHERS).await.map_err(|error| error.to_string())
-        });
-    }
-    while let Some(result) = tasks.join_next().await {
-        result??;
-    }
+    publish_all(broker, sessions, messages, PAYLOAD_BYTES).await?;
     let took = clock.elapsed();
     sleep(SETTLE).await;
     let (cpu, written) = broker.process.read()?.since(before);
@@ -67,8 +58,30 @@ pub(crate) async fn run(args: &Args, broker: &mut Broker) -> Result<Vec<(&'stati
     ])
 }
 
+/// The publishers, each with its share of the messages.
+pub(crate) async fn publish_all(
+    broker: &Broker,
+    sessions: u64,
+    messages: u64,
+    payload_bytes: usize,
+) -> Result<()> {
+    let mut tasks = JoinSet::new();
+    for number in 0..PUBLISHERS {
+        let (peer, _) = Peer::connect(broker, &format!("commander-{number}"), Session::Transient).await?;
+        tasks.spawn_local(async move {
+            publish(peer, number, sessions, messages / PUBLISHERS, payload_bytes)
+                .await
+                .map_err(|error| error.to_string())
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result??;
+    }
+    Ok(())
+}
+
 #[derive(Clone, Copy)]
-enum Work {
+pub(crate) enum Work {
     FallAsleep,
     /// And take this many messages.
     Wake {
@@ -77,7 +90,7 @@ enum Work {
 }
 
 /// Does it for every session, a few at a time.
-async fn in_turn(broker: &Broker, sessions: u64, work: Work) -> Result<()> {
+pub(crate) async fn in_turn(broker: &Broker, sessions: u64, work: Work) -> Result<()> {
     let mut next = 0;
     let mut faults = Faults::default();
     while next < sessions {
@@ -127,14 +140,21 @@ async fn take(peer: &mut Peer, each: u64) -> Result<Faults> {
 }
 
 /// To one session after the other, `PUBLISHERS` apart, round and round.
-async fn publish(mut peer: Peer, number: u64, sessions: u64, messages: u64) -> Result<()> {
+async fn publish(
+    mut peer: Peer,
+    number: u64,
+    sessions: u64,
+    messages: u64,
+    payload_bytes: usize,
+) -> Result<()> {
+    let mut payload = vec![b'.'; payload_bytes];
     let (mut sent, mut confirmed) = (0, 0);
     while confirmed < messages {
         if sent - confirmed <= IN_FLIGHT / 2 {
             while sent < messages && sent - confirmed < IN_FLIGHT {
                 let at = sent * PUBLISHERS + number;
                 let topic = format!("cmd/{}/set", at % sessions);
-                peer.publish(&topic, QoS::AtLeastOnce, at / sessions, packet_id(sent));
+                peer.publish_body(&topic, QoS::AtLeastOnce, at / sessions, packet_id(sent), &mut payload);
                 sent += 1;
             }
         }

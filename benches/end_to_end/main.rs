@@ -20,6 +20,7 @@ mod ledger;
 mod pairs;
 mod peer;
 mod process;
+mod queue;
 mod size;
 mod table;
 
@@ -71,7 +72,7 @@ fn measure(args: &Args) -> Result<u32> {
                 let outcome = LocalSet::new().block_on(&runtime, run(args, scenario, kind));
                 report.add(scenario, kind, outcome);
             }
-            if scenario == Scenario::Durable {
+            if matches!(scenario, Scenario::Durable | Scenario::Queue) {
                 report.add_disk(disk::sync_latency(&args.work_dir()?)?);
             }
         }
@@ -86,6 +87,7 @@ async fn run(args: &Args, scenario: Scenario, kind: Kind) -> Result<Vec<(&'stati
         match scenario {
             Scenario::Idle | Scenario::IdleTls => idle::run(args, &mut broker).await,
             Scenario::Durable => durable::run(args, &mut broker).await,
+            Scenario::Queue => queue::run(args, &mut broker).await,
             Scenario::Latency => latency::run(&mut broker).await,
             Scenario::Size => Err("the size is not run".into()),
             _ => pairs::run(args, &mut broker, scenario.pairs()).await,

@@ -109,7 +109,11 @@ impl Peer {
 
     /// Queues a message; `id` is for `QoS` 1 and 2.
     pub(crate) fn publish(&mut self, topic: &str, qos: QoS, seq: u64, id: PacketId) {
-        let mut payload = [0; PAYLOAD_BYTES];
+        self.publish_body(topic, qos, seq, id, &mut [0; PAYLOAD_BYTES]);
+    }
+
+    /// The same with a payload of any length, whose first bytes are overwritten with the sequence number.
+    pub(crate) fn publish_body(&mut self, topic: &str, qos: QoS, seq: u64, id: PacketId, payload: &mut [u8]) {
         for (to, from) in payload.iter_mut().zip(seq.to_be_bytes()) {
             *to = from;
         }
@@ -120,7 +124,7 @@ impl Peer {
             topic,
             packet_id: (qos > QoS::AtMostOnce).then_some(id),
             properties: PublishProperties::default(),
-            payload: &payload,
+            payload,
         }));
     }
 

@@ -93,7 +93,7 @@ impl Broker {
             return Err(Verdict::refused(ReasonCode::ClientIdentifierNotValid, why));
         }
         let assigned = packet.client_id.is_empty();
-        // [MQTT-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
+        // [MQTT3-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
         if assigned
             && (packet.version == Version::V31 || (packet.version == Version::V311 && !packet.clean_start))
         {
@@ -187,7 +187,7 @@ impl Broker {
                     Created::Exists => continue,
                 }
             };
-            // [MQTT-3.1.4-3]: the old connection ends, and has handled its last packet, before this one goes on.
+            // [MQTT-3.1.4-3], [MQTT3-3.1.4-2]: the old connection ends, and has handled its last packet, before this one goes on.
             self.kick(&slot, TAKEN_OVER, now);
             let _handling = lock(&slot.handling);
             self.kick(&slot, TAKEN_OVER, now);

@@ -30,7 +30,7 @@ mod subscribe;
 mod tests;
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     num::NonZeroU64,
     path::Path,
@@ -68,12 +68,39 @@ const SHUTTING_DOWN: Verdict =
 /// Who is at the other end of a connection, for the log.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
+    /// Where it comes from.
+    pub address: Address,
     /// The name of the listener it came in by.
     pub listener: Arc<str>,
     /// The subject common name of its client certificate, if it showed a good one.
     pub certificate_name: Option<Arc<str>>,
+}
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// From the network: the client's own address, also when a proxy stands in between that says it.
+    Net(SocketAddr),
+    /// From this machine, by a Unix socket: who the kernel says it was when it connected.
+    Local {
+        /// The user; `None` if the kernel does not know.
+        uid: Option<u32>,
+        /// The process.
+        pid: Option<i32>,
+    },
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(address) => address.fmt(f),
+            Self::Local { uid, pid } => {
+                f.write_str("unix")?;
+                uid.map_or(Ok(()), |uid| write!(f, ":uid={uid}"))?;
+                pid.map_or(Ok(()), |pid| write!(f, ":pid={pid}"))
+            }
+        }
+    }
 }
 
 /// A broker, shared by all its connections.

@@ -67,7 +67,7 @@ impl Connection {
         }
     }
 
-    /// [MQTT-3.3.4-9]: a v5 client keeps to the receive maximum it was given.
+    /// [MQTT-3.3.4-7]: a v5 client keeps to the receive maximum it was given.
     fn count_publish(&self) -> Result<(), Ending> {
         let open = self.with_state(|state, _| {
             state.session.link.as_mut().map_or(0, crate::session::Link::count_publish)

@@ -10,7 +10,7 @@ use super::{
     config_args::ConfigArgs,
     say,
 };
-use crate::{config::Config, net::listener::Transport};
+use crate::config::Config;
 
 /// What is to be checked.
 #[derive(Clone, Debug, Args)]
@@ -68,7 +68,7 @@ fn certificate_problems(config: &Config) -> Vec<String> {
         Some(Present::All | Present::None) | None => {}
     }
     for listener in &config.listeners {
-        let Transport::Tls(tls) = &listener.socket.transport else { continue };
+        let Some(tls) = listener.socket.transport.tls() else { continue };
         // Those that are not made yet are no mistake.
         let to_be_made = development.is_some_and(|dir| {
             tls.certificate.starts_with(dir) && matches!(certs::present(dir), Present::None)

@@ -6,7 +6,7 @@ use super::{Failure, certs, config_args::ConfigArgs, logging, open_files, say};
 use crate::{
     config::Config,
     net::{
-        listener::Transport,
+        listener::Bind,
         tls::{ClientCertificates, TlsVersion},
     },
     server::{self, Started},
@@ -23,7 +23,8 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
         let names: Vec<String> = config
             .listeners
             .iter()
-            .map(|listener| listener.socket.bind.ip())
+            .filter_map(|listener| listener.socket.bind.socket_addr())
+            .map(|address| address.ip())
             .filter(|ip| !ip.is_loopback() && !ip.is_unspecified())
             .map(|ip| ip.to_string())
             .collect();
@@ -45,9 +46,11 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
 fn greeting(config: &Config, started: &Started) -> String {
     let mut text = format!("dormouse {}\n", env!("CARGO_PKG_VERSION"));
     for (listener, address) in config.listeners.iter().zip(&started.listeners) {
-        let security = match &listener.socket.transport {
-            Transport::Tcp => "not encrypted".to_owned(),
-            Transport::Tls(tls) => {
+        let proxied = if listener.socket.proxy.is_some() { ", by a proxy" } else { "" };
+        let security = match (address, listener.socket.transport.tls()) {
+            (Bind::Unix { mode, .. }, _) => format!("this machine, mode {mode:04o}"),
+            (_, None) => "not encrypted".to_owned(),
+            (_, Some(tls)) => {
                 let version = match tls.version_min {
                     TlsVersion::V12 => "TLS 1.2 and 1.3",
                     TlsVersion::V13 => "TLS 1.3",
@@ -60,7 +63,7 @@ fn greeting(config: &Config, started: &Started) -> String {
                 format!("{version}{clients}")
             }
         };
-        let _ = writeln!(text, "  listening   {}://{address}  ({security})", listener.scheme());
+        let _ = writeln!(text, "  listening   {}://{address}  ({security}{proxied})", listener.scheme());
     }
     let _ = writeln!(text, "  data        {}", config.data.display());
     let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
@@ -90,9 +93,12 @@ fn client_options(config: &Config, started: &Started) -> Option<String> {
     let development = config.development_certs();
     let mut plain = None;
     for (listener, address) in config.listeners.iter().zip(&started.listeners) {
-        let place = format!("-h {} -p {}", host(*address), address.port());
-        match (&listener.socket.transport, development) {
-            (Transport::Tls(tls), Some(dir)) if tls.certificate.starts_with(dir) => {
+        // By a proxy only its clients get in.
+        let reachable = address.socket_addr().filter(|_| listener.socket.proxy.is_none());
+        let Some(address) = reachable else { continue };
+        let place = format!("-h {} -p {}", host(address), address.port());
+        match (listener.socket.transport.tls(), development) {
+            (Some(tls), Some(dir)) if tls.certificate.starts_with(dir) => {
                 let own = match tls.client_certificates {
                     ClientCertificates::Required(_) => format!(
                         " --cert {} --key {}",
@@ -103,8 +109,8 @@ fn client_options(config: &Config, started: &Started) -> Option<String> {
                 };
                 return Some(format!("--cafile {}{own} {place}", quoted(&dir.join("ca.crt"))));
             }
-            (Transport::Tls(_), _) => {}
-            (Transport::Tcp, _) => plain = plain.or(Some(place)),
+            (Some(_), _) => {}
+            (None, _) => plain = plain.or(Some(place)),
         }
     }
     plain
@@ -129,8 +135,9 @@ mod tests {
 
     fn greeted(text: &str, overrides: &Overrides) -> String {
         let config = Config::from_toml(Path::new("x.toml"), text, overrides).unwrap();
-        let started =
-            Started { listeners: config.listeners.iter().map(|listener| listener.socket.bind).collect() };
+        let started = Started {
+            listeners: config.listeners.iter().map(|listener| listener.socket.bind.clone()).collect(),
+        };
         greeting(&config, &started)
     }
 

@@ -42,7 +42,7 @@ macro_rules! decode_errors {
 
 decode_errors! {
     // Size and version.
-    /// The fixed header announces more than the maximum packet size [MQTT-3.1.2-24].
+    /// The fixed header announces more than the maximum packet size [MQTT-3.2.2-15].
     PacketTooLarge => PacketTooLarge, "packet is larger than the maximum packet size";
     /// CONNECT with a known protocol name and a level that is not served [MQTT-3.1.2-2].
     UnsupportedProtocolVersion => UnsupportedProtocolVersion, "protocol version is not supported";
@@ -80,7 +80,7 @@ decode_errors! {
     ConnectFlagReserved => MalformedPacket, "reserved connect flag is set";
     /// Will `QoS` 3 [MQTT-3.1.2-12].
     WillQos3 => MalformedPacket, "will with QoS 3";
-    /// Will `QoS` or will retain without a will [MQTT-3.1.2-11, MQTT-3.1.2-13].
+    /// Will `QoS` or will retain without a will [MQTT-3.1.2-11], [MQTT-3.1.2-13].
     WillFlagsWithoutWill => MalformedPacket, "will QoS or will retain without a will";
     /// Reserved bits of the connect acknowledge flags are set [MQTT-3.2.2-1].
     ConnackFlagsReserved => MalformedPacket, "reserved connect acknowledge flag is set";
@@ -90,7 +90,7 @@ decode_errors! {
     SubscribeQos3 => MalformedPacket, "subscription with QoS 3";
     /// A number that is no reason code (section 2.4).
     ReasonCodeUnknown => MalformedPacket, "reason code is unknown";
-    /// A v3 CONNACK or SUBACK with a reserved return code (3.1.1: [MQTT-3.9.3-2]).
+    /// A v3 CONNACK or SUBACK with a reserved return code [MQTT3-3.9.3-2].
     ReturnCodeUnknown => MalformedPacket, "return code is unknown";
 
     // Protocol errors: parsed, and not allowed.
@@ -100,7 +100,7 @@ decode_errors! {
     PacketIdZero => ProtocolError, "packet identifier is zero";
     /// DUP on a PUBLISH with `QoS` 0 [MQTT-3.3.1-2].
     DupWithQos0 => ProtocolError, "DUP is set on a PUBLISH with QoS 0";
-    /// v3: password flag without user name flag (3.1.1: [MQTT-3.1.2-22]).
+    /// v3: password flag without user name flag [MQTT3-3.1.2-22].
     PasswordWithoutUserName => ProtocolError, "password without user name";
     /// A property that may be there once is there again (section 2.2.2.2).
     PropertyDuplicate => ProtocolError, "property occurs more than once";
@@ -135,7 +135,7 @@ decode_errors! {
     /// UNSUBSCRIBE without a topic filter [MQTT-3.10.3-2].
     UnsubscribeEmpty => ProtocolError, "UNSUBSCRIBE without topic filter";
     /// SUBACK, or UNSUBACK of 5.0, without a reason code: it answers at least one topic filter
-    /// [MQTT-3.8.4-6, MQTT-3.11.3-1].
+    /// [MQTT-3.8.4-6], [MQTT-3.11.3-1].
     SubackEmpty => ProtocolError, "SUBACK or UNSUBACK without reason code";
 
     // Topics.

@@ -106,7 +106,7 @@ impl FixedHeader {
             return Err(DecodeError::AuthBeforeV5);
         }
         let flags = first & 0x0F;
-        // [MQTT-2.1.3-1], 3.1.1: [MQTT-2.2.2-1], [MQTT-2.2.2-2]
+        // [MQTT-2.1.3-1], [MQTT3-2.2.2-1], [MQTT3-2.2.2-2]
         if !flags_allowed(packet_type, flags, version) {
             return Err(DecodeError::HeaderFlagsReserved);
         }
@@ -122,7 +122,7 @@ fn flags_allowed(packet_type: PacketType, flags: u8, version: Version) -> bool {
         // Judged by PUBLISH itself.
         PacketType::Publish => true,
         // 3.1 gives these three packets QoS 1 and, when they are sent again, DUP; later versions fixed the bits
-        // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1].
+        // [MQTT-3.6.1-1], [MQTT-3.8.1-1], [MQTT-3.10.1-1], [MQTT3-3.6.1-1], [MQTT3-3.8.1-1], [MQTT3-3.10.1-1].
         PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => {
             flags == 0b0010 || (flags == 0b1010 && version == Version::V31)
         }

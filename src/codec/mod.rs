@@ -54,7 +54,7 @@ pub const PACKET_BYTES_MAX: usize = 5 + primitive::VARINT_MAX as usize;
 /// it took. CONNECT is read whatever `version` says, and names its own.
 ///
 /// `packet_bytes_max` counts the whole packet, fixed header included, and is checked as soon as the fixed header is
-/// there, so no more than that ever has to be buffered [MQTT-3.1.2-24].
+/// there, so no more than that ever has to be buffered [MQTT-3.2.2-15].
 pub fn decode(
     input: &[u8],
     version: Version,

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU16};
 
 /// Names a PUBLISH with `QoS` > 0, a SUBSCRIBE or an UNSUBSCRIBE until it is answered. Never zero
-/// [MQTT-2.2.1-3, MQTT-2.2.1-4] (3.1.1: [MQTT-2.3.1-1]).
+/// [MQTT-2.2.1-3], [MQTT-2.2.1-4], [MQTT3-2.3.1-1].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PacketId(NonZeroU16);
 

@@ -8,6 +8,7 @@ use std::{
     net::SocketAddr,
     ops::{Range, RangeInclusive},
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -295,6 +296,24 @@ impl<'d> Section<'d> {
         let mut found = None;
         self.read(key, &mut found, |value| parse_path_value(value).map(Some));
         found
+    }
+
+    /// Reads a list of texts, each a `T`; `what` they are goes into the message.
+    pub(super) fn list<T: FromStr>(&mut self, key: &'static str, target: &mut Vec<T>, what: &str) {
+        self.read(key, target, |value| {
+            let parse = |entry: &Spanned<DeValue<'_>>| entry.get_ref().as_str()?.parse().ok();
+            let entries = value.as_array().and_then(|array| array.iter().map(parse).collect());
+            entries.ok_or_else(|| format!("is not a list of {what}"))
+        });
+    }
+
+    /// Reads the mode of a file as a text of octal digits, like `"0660"`: TOML's own numbers could be taken for decimal.
+    pub(super) fn file_mode(&mut self, key: &'static str, target: &mut u32) {
+        self.read(key, target, |value| {
+            let digits = value.as_str().filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+            let mode = digits.and_then(|digits| u32::from_str_radix(digits, 8).ok());
+            mode.filter(|mode| *mode <= 0o777).ok_or_else(|| "is not a mode; use e.g. \"0660\"".to_owned())
+        });
     }
 
     /// Reads a text of 1 to 64 letters, digits, `-`, `_` or `.`.

@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::{
     document::Section,
-    value::{Choice, show_choice, show_duration},
+    value::{Choice, parse_choice, show_choice, show_duration},
 };
 use crate::net::{
-    listener::{ListenerConfig, Transport},
+    listener::{Bind, ListenerConfig, Transport},
+    proxy::{Network, ProxyConfig},
     tls::{ClientCertificates, TlsConfig, TlsVersion},
 };
 
@@ -23,11 +24,11 @@ const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..
 const TLS_KEYS: [&str; 6] =
     ["certificate", "key", "client_ca", "client_certificates", "handshake_timeout", "min_version"];
 
-/// One listening socket. A listener that other machines can reach either requires client certificates or says
-/// `allow_anonymous` in so many words; nothing else passes validation.
+/// One listening socket. A listener that other machines can reach, by themselves or through a proxy, either requires client
+/// certificates or says `allow_anonymous` in so many words; nothing else passes validation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listener {
-    /// The socket. Its name is unique, and `tcp://ADDRESS` or `tls://ADDRESS` when the user gave none.
+    /// The socket. Its name is unique, and its URL, like `tcp://ADDRESS`, when the user gave none.
     pub socket: ListenerConfig,
     /// Whether clients that show nothing may come from other machines. Default no.
     pub allow_anonymous: bool,
@@ -41,8 +42,13 @@ pub(super) struct RawListener<'c> {
     name: Option<&'c str>,
     #[serde(rename = "type")]
     kind: &'static str,
-    bind: SocketAddr,
+    bind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<String>,
     allow_anonymous: bool,
+    proxy_protocol: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    proxy_trusted: Vec<String>,
     #[serde(flatten)]
     tls: Option<RawTls<'c>>,
 }
@@ -58,10 +64,20 @@ struct RawTls<'c> {
     min_version: &'static str,
 }
 
-#[derive(Clone, Copy)]
+/// What an entry's `type` says.
+#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     Tcp,
     Tls,
+    Unix,
+}
+
+/// What `proxy_protocol` says.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Proxied {
+    #[default]
+    Off,
+    Required,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -74,30 +90,37 @@ enum Ask {
 impl Listener {
     /// What is listened to when nothing else is said: both transports, on this machine only.
     pub fn defaults(certs: &Path) -> Vec<Self> {
-        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let local = |port| Bind::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         vec![
-            Self::named_after_address(local(1883), Transport::Tcp),
+            Self::named_after_address(local(1883), Transport::Plain),
             Self::named_after_address(local(8883), Transport::Tls(development_tls(certs))),
         ]
     }
 
-    /// The scheme of its address: `tcp` or `tls`.
+    /// The scheme of its URL, which is its `type`.
     pub fn scheme(&self) -> &'static str {
-        match self.socket.transport {
-            Transport::Tcp => "tcp",
-            Transport::Tls(_) => "tls",
+        show_choice(self.kind())
+    }
+
+    fn kind(&self) -> Kind {
+        match (&self.socket.bind, &self.socket.transport) {
+            (Bind::Unix { .. }, _) => Kind::Unix,
+            (Bind::Tcp(_), Transport::Plain) => Kind::Tcp,
+            (Bind::Tcp(_), Transport::Tls(_)) => Kind::Tls,
         }
     }
 
-    /// Parses `tcp://127.0.0.1:1883` or `tls://[::1]:8883`, the form that flags take.
+    /// Parses `tcp://127.0.0.1:1883`, `tls://[::1]:8883` or `unix:///run/dormouse.sock`, the form that flags take.
     pub(super) fn from_url(url: &str, certs: &Path) -> Option<Self> {
-        let (scheme, address) = url.split_once("://")?;
-        let transport = match scheme {
-            "tcp" => Transport::Tcp,
-            "tls" => Transport::Tls(development_tls(certs)),
-            _ => return None,
+        let (scheme, place) = url.split_once("://")?;
+        let address = || place.parse().ok().map(Bind::Tcp);
+        let (bind, transport) = match parse_choice(scheme).ok()? {
+            Kind::Tcp => (address()?, Transport::Plain),
+            Kind::Tls => (address()?, Transport::Tls(development_tls(certs))),
+            Kind::Unix if place.starts_with('/') => (unix_bind(place.into()), Transport::Plain),
+            Kind::Unix => return None,
         };
-        Some(Self::named_after_address(address.parse().ok()?, transport))
+        Some(Self::named_after_address(bind, transport))
     }
 
     pub(super) fn read_all(root: &mut Section<'_>, certs: &Path) -> Vec<Self> {
@@ -105,7 +128,7 @@ impl Listener {
         let mut listeners: Vec<Self> = Vec::with_capacity(sections.len());
         for mut section in sections {
             if let Some(listener) = Self::read(&mut section, certs) {
-                let (bind, name) = (listener.socket.bind, &listener.socket.name);
+                let ListenerConfig { bind, name, .. } = &listener.socket;
                 let same_place = |other: &&Self| other.has_address(bind);
                 if let Some(Self { socket: other, .. }) = listeners.iter().find(same_place) {
                     section.complain("bind", format!("{bind} is taken by listener `{}`", other.name));
@@ -120,32 +143,44 @@ impl Listener {
     }
 
     /// Whether it takes this address for itself; port 0 never collides.
-    pub(super) fn has_address(&self, address: SocketAddr) -> bool {
-        address.port() != 0 && self.socket.bind == address
+    pub(super) fn has_address(&self, address: &Bind) -> bool {
+        match (&self.socket.bind, address) {
+            (Bind::Tcp(own), Bind::Tcp(other)) => own.port() != 0 && own == other,
+            (Bind::Unix { path: own, .. }, Bind::Unix { path: other, .. }) => own == other,
+            _ => false,
+        }
     }
 
     /// Why it must not listen where it does, if so.
     pub(super) fn exposure(&self) -> Option<String> {
-        let ListenerConfig { bind, transport, .. } = &self.socket;
-        let open = !bind.ip().to_canonical().is_loopback() && !self.allow_anonymous;
-        let required = matches!(
-            transport,
-            Transport::Tls(TlsConfig { client_certificates: ClientCertificates::Required(_), .. })
-        );
-        (open && !required).then(|| {
+        let ListenerConfig { bind, transport, proxy, .. } = &self.socket;
+        let is_local = bind.socket_addr().is_none_or(|address| address.ip().to_canonical().is_loopback());
+        let reached = match (is_local, proxy) {
+            (true, None) => return None,
+            // Whoever the proxy lets in is in.
+            (true, Some(_)) => "can be reached from other machines through the proxy",
+            (false, _) => "can be reached from other machines",
+        };
+        let required = transport
+            .tls()
+            .is_some_and(|tls| matches!(tls.client_certificates, ClientCertificates::Required(_)));
+        (!self.allow_anonymous && !required).then(|| {
             format!(
-                "{bind} can be reached from other machines and would let anybody in; require client certificates \
+                "{bind} {reached} and would let anybody in; require client certificates \
                  (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true"
             )
         })
     }
 
-    fn named_after_address(bind: SocketAddr, transport: Transport) -> Self {
-        let socket = match transport {
-            Transport::Tcp => ListenerConfig::tcp(format!("tcp://{bind}"), bind),
-            Transport::Tls(tls) => ListenerConfig::tls(format!("tls://{bind}"), bind, tls),
-        };
-        Self { socket, allow_anonymous: false }
+    fn named_after_address(bind: Bind, transport: Transport) -> Self {
+        let socket = ListenerConfig::new("", bind, transport);
+        let mut listener = Self { socket, allow_anonymous: false };
+        listener.socket.name = listener.url().into();
+        listener
+    }
+
+    fn url(&self) -> String {
+        format!("{}://{}", self.scheme(), self.socket.bind)
     }
 
     fn read(section: &mut Section<'_>, certs: &Path) -> Option<Self> {
@@ -154,18 +189,20 @@ impl Listener {
             section.rename(format!("listeners.{name}."));
         }
         let kind = section.required_choice::<Kind>("type");
-        let bind = section.required_address("bind");
+        let bind = read_bind(section, kind);
         let mut allow_anonymous = false;
         section.flag("allow_anonymous", &mut allow_anonymous);
+        let proxy = read_proxy(section);
         let tls = read_tls(section, certs);
-        if let Some(Kind::Tcp) = kind {
-            for key in TLS_KEYS.into_iter().filter(|key| section.has(key)) {
-                section
-                    .complain(key, "belongs to a listener of type \"tls\"; this one's is \"tcp\"".to_owned());
-            }
+        let kind = kind?;
+        if kind != Kind::Tls {
+            belongs_to(section, &TLS_KEYS, Kind::Tls, kind);
         }
-        let transport = match kind? {
-            Kind::Tcp => Transport::Tcp,
+        if kind != Kind::Unix {
+            belongs_to(section, &["mode"], Kind::Unix, kind);
+        }
+        let transport = match kind {
+            Kind::Tcp | Kind::Unix => Transport::Plain,
             Kind::Tls => Transport::Tls(tls),
         };
         let mut listener = Self::named_after_address(bind?, transport);
@@ -173,6 +210,7 @@ impl Listener {
             listener.socket.name = name.into();
         }
         listener.allow_anonymous = allow_anonymous;
+        listener.socket.proxy = proxy;
         if let Some(why) = listener.exposure() {
             section.complain("bind", why);
         }
@@ -182,17 +220,20 @@ impl Listener {
 
 impl<'c> RawListener<'c> {
     pub(super) fn of(listener: &'c Listener) -> Self {
-        let ListenerConfig { name, bind, transport, .. } = &listener.socket;
-        let made_from_address = **name == format!("{}://{bind}", listener.scheme());
+        let ListenerConfig { name, bind, transport, proxy, .. } = &listener.socket;
+        let made_from_address = **name == listener.url();
         Self {
             name: (!made_from_address).then_some(name),
             kind: listener.scheme(),
-            bind: *bind,
-            allow_anonymous: listener.allow_anonymous,
-            tls: match transport {
-                Transport::Tcp => None,
-                Transport::Tls(tls) => Some(RawTls::of(tls)),
+            bind: bind.to_string(),
+            mode: match bind {
+                Bind::Unix { mode, .. } => Some(format!("{mode:04o}")),
+                Bind::Tcp(_) => None,
             },
+            allow_anonymous: listener.allow_anonymous,
+            proxy_protocol: show_choice(if proxy.is_some() { Proxied::Required } else { Proxied::Off }),
+            proxy_trusted: proxy.iter().flat_map(|p| &p.trusted).map(Network::to_string).collect(),
+            tls: transport.tls().map(RawTls::of),
         }
     }
 }
@@ -211,6 +252,50 @@ impl<'c> RawTls<'c> {
             client_ca,
             handshake_timeout: show_duration(tls.handshake_timeout).to_string(),
             min_version: show_choice(tls.version_min),
+        }
+    }
+}
+
+/// Complains about the keys that another type has and this one has not.
+fn belongs_to(section: &mut Section<'_>, keys: &[&'static str], whose: Kind, this: Kind) {
+    let (whose, this) = (show_choice(whose), show_choice(this));
+    for key in keys.iter().filter(|key| section.has(key)) {
+        section.complain(key, format!("belongs to a listener of type {whose:?}; this one's is {this:?}"));
+    }
+}
+
+fn unix_bind(path: PathBuf) -> Bind {
+    Bind::Unix { path, mode: Bind::UNIX_MODE }
+}
+
+fn read_bind(section: &mut Section<'_>, kind: Option<Kind>) -> Option<Bind> {
+    let mut mode = Bind::UNIX_MODE;
+    section.file_mode("mode", &mut mode);
+    if kind != Some(Kind::Unix) {
+        return section.required_address("bind").map(Bind::Tcp);
+    }
+    let path = section.optional_path("bind");
+    if !section.has("bind") {
+        section.complain("bind", "is missing; use the path of the socket's file".to_owned());
+    }
+    path.map(|path| Bind::Unix { path, mode })
+}
+
+fn read_proxy(section: &mut Section<'_>) -> Option<ProxyConfig> {
+    let mut proxied = Proxied::Off;
+    section.choice("proxy_protocol", &mut proxied);
+    let mut trusted: Vec<Network> = Vec::new();
+    section.list("proxy_trusted", &mut trusted, "networks like \"10.0.0.0/8\" or \"192.0.2.1\"");
+    match proxied {
+        Proxied::Required => Some(ProxyConfig { trusted }),
+        Proxied::Off => {
+            if section.has("proxy_trusted") {
+                section.complain(
+                    "proxy_trusted",
+                    "is of no use without proxy_protocol = \"required\"".to_owned(),
+                );
+            }
+            None
         }
     }
 }
@@ -258,7 +343,12 @@ fn read_tls(section: &mut Section<'_>, certs: &Path) -> TlsConfig {
 }
 
 impl Choice for Kind {
-    const ALL: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("tls", Self::Tls)];
+    const ALL: &'static [(&'static str, Self)] =
+        &[("tcp", Self::Tcp), ("tls", Self::Tls), ("unix", Self::Unix)];
+}
+
+impl Choice for Proxied {
+    const ALL: &'static [(&'static str, Self)] = &[("off", Self::Off), ("required", Self::Required)];
 }
 
 impl Choice for Ask {

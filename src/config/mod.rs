@@ -37,11 +37,7 @@ pub use shutdown::ShutdownConfig;
 
 use document::Document;
 
-use crate::{
-    broker,
-    net::{limits::Limits, listener::Transport},
-    store as journal,
-};
+use crate::{broker, net::limits::Limits, store as journal};
 
 /// Everything the broker can be told, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -104,12 +100,12 @@ impl Config {
 
     /// The folder of the development certificates, if a listener uses them.
     pub fn development_certs(&self) -> Option<&Path> {
-        let in_use = self.listeners.iter().any(|listener| match &listener.socket.transport {
-            Transport::Tcp => false,
-            Transport::Tls(tls) => {
-                tls.certificate == self.certs.join("server.crt") && tls.key == self.certs.join("server.key")
-            }
-        });
+        let (certificate, key) = (self.certs.join("server.crt"), self.certs.join("server.key"));
+        let in_use = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.socket.transport.tls())
+            .any(|tls| tls.certificate == certificate && tls.key == key);
         in_use.then_some(&self.certs)
     }
 

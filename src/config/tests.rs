@@ -10,7 +10,8 @@ use proptest::prelude::{prop_assert, proptest};
 
 use super::{Config, Listener, LogFormat, LogLevel, Overrides};
 use crate::net::{
-    listener::Transport,
+    listener::{Bind, Transport},
+    proxy::ProxyConfig,
     tls::{ClientCertificates, TlsVersion},
 };
 use crate::store::Durability;
@@ -73,6 +74,12 @@ min_version = "1.3"
 type = "tcp"
 bind = "0.0.0.0:1883"
 allow_anonymous = true
+proxy_protocol = "required"
+proxy_trusted = ["10.0.0.0/8", "::1"]
+[[listeners]]
+type = "unix"
+bind = "/run/dormouse.sock"
+mode = "0600"
 [log]
 level = "debug"
 format = "json"
@@ -143,12 +150,16 @@ fn every_value_can_be_set() {
     assert_eq!(config.broker.packet_bytes_max, 256 << 20);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.shutdown.grace, Duration::ZERO);
-    let [field, plain] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    let [field, plain, local] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
     assert_eq!((&*plain.socket.name, plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
-    assert_eq!(plain.socket.transport, Transport::Tcp);
+    assert_eq!(plain.socket.transport, Transport::Plain);
     assert!(
         config.listeners.iter().all(|listener| listener.socket.connect_timeout == Duration::from_secs(1))
     );
+    assert_eq!((&*local.socket.name, local.scheme()), ("unix:///run/dormouse.sock", "unix"));
+    assert_eq!(local.socket.bind, Bind::Unix { path: "/run/dormouse.sock".into(), mode: 0o600 });
+    let trusted = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
+    assert_eq!(plain.socket.proxy, Some(ProxyConfig { trusted }));
     assert_eq!(&*field.socket.name, "field");
     let Transport::Tls(tls) = &field.socket.transport else { panic!("{field:?}") };
     assert_eq!(tls.client_certificates, ClientCertificates::Required(PathBuf::from("ca.crt")));
@@ -251,14 +262,14 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
         (
             "[[listeners]]",
             &[
-                "x.toml:1: listeners[0].type: is missing; use \"tcp\" or \"tls\"",
+                "x.toml:1: listeners[0].type: is missing; use \"tcp\", \"tls\" or \"unix\"",
                 "x.toml:1: listeners[0].bind: is missing; use an IP address and a port, e.g. \"127.0.0.1:1883\" or \"[::1]:8883\"",
             ],
         ),
         (
             "[[listeners]]\ntype = \"quic\"\nbind = \"localhost:1883\"",
             &[
-                "x.toml:2: listeners[0].type: \"quic\" is not known; use \"tcp\" or \"tls\"",
+                "x.toml:2: listeners[0].type: \"quic\" is not known; use \"tcp\", \"tls\" or \"unix\"",
                 "x.toml:3: listeners[0].bind: \"localhost:1883\" is not an address; use an IP address and a port, e.g. \"127.0.0.1:1883\" or \"[::1]:8883\"",
             ],
         ),
@@ -298,6 +309,32 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:3: listeners[0].bind: 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true",
             ],
+        ),
+        (
+            "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:1883\"\nproxy_protocol = \"required\"",
+            &[
+                "x.toml:3: listeners[0].bind: 127.0.0.1:1883 can be reached from other machines through the proxy and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say allow_anonymous = true",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:1883\"\nmode = \"0600\"\nproxy_trusted = [\"::1\"]",
+            &[
+                "x.toml:4: listeners[0].mode: belongs to a listener of type \"unix\"; this one's is \"tcp\"",
+                "x.toml:5: listeners[0].proxy_trusted: is of no use without proxy_protocol = \"required\"",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"unix\"\nmode = \"rw\"\nproxy_protocol = \"on\"\nproxy_trusted = [\"localhost\"]",
+            &[
+                "x.toml:1: listeners[0].bind: is missing; use the path of the socket's file",
+                "x.toml:3: listeners[0].mode: \"rw\" is not a mode; use e.g. \"0660\"",
+                "x.toml:4: listeners[0].proxy_protocol: \"on\" is not known; use \"off\" or \"required\"",
+                "x.toml:5: listeners[0].proxy_trusted: [\"localhost\"] is not a list of networks like \"10.0.0.0/8\" or \"192.0.2.1\"",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"unix\"\nbind = \"/a\"\n[[listeners]]\ntype = \"unix\"\nbind = \"/a\"",
+            &["x.toml:6: listeners[1].bind: /a is taken by listener `unix:///a`"],
         ),
         (
             "[[listeners]]\nname = \"tls\"\ntype = \"tls\"\nbind = \"127.0.0.1:8883\"\nhandshake_timeout = \"5 parsecs\"\n[log]\nlevel = 3\n[store]\nx=1",
@@ -366,7 +403,7 @@ proptest! {
             prop_assert!(config.broker.inflight_max >= 1);
             prop_assert!((1 << 10..=256 << 20).contains(&config.broker.packet_bytes_max));
             prop_assert!(config.store.elision_wait_max <= Duration::from_secs(1));
-            prop_assert!(config.listeners.iter().all(|listener| listener.allow_anonymous || listener.socket.bind.ip().is_loopback()));
+            prop_assert!(config.listeners.iter().all(|listener| listener.allow_anonymous || listener.socket.bind.socket_addr().is_none_or(|a| a.ip().is_loopback())));
         }
     }
 }
@@ -412,9 +449,9 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
         errors.lines().collect::<Vec<_>>(),
         [
             "--durability (DORMOUSE_DURABILITY): \"full\" is not known; use \"power\", \"process\" or \"relaxed\"",
-            "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883 or tls://127.0.0.1:8883",
+            "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883 or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
-            "--listen (DORMOUSE_LISTEN): \"ws://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883 or tls://127.0.0.1:8883",
+            "--listen (DORMOUSE_LISTEN): \"ws://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883 or unix:///run/dormouse.sock",
             "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, mqtt, limits, log, shutdown",
         ]
     );

@@ -5,13 +5,11 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use tokio::{
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
 };
@@ -25,10 +23,15 @@ use super::{
     keep_alive::{Limited, Wheel},
     limits::{Counters, Limits},
     log_rate::LogRate,
+    proxy::{ProxyConfig, Source, read_header},
+    stream::{Acceptor, Stream},
     wire::Metered,
 };
 use crate::sync::lock;
-use crate::{broker::Peer, time::Timestamp};
+use crate::{
+    broker::{Address, Peer},
+    time::Timestamp,
+};
 
 /// At most one line of a kind in this time, whatever the network does.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
@@ -49,6 +52,7 @@ pub(super) struct Shared<G> {
 struct Logs {
     refused: LogRate,
     handshake: LogRate,
+    proxy: LogRate,
     connect_timeout: LogRate,
 }
 
@@ -57,6 +61,7 @@ pub(super) struct Door {
     pub(super) name: Arc<str>,
     pub(super) connect_timeout: Duration,
     pub(super) tls: Option<Tls>,
+    pub(super) proxy: Option<ProxyConfig>,
 }
 
 pub(super) struct Tls {
@@ -76,6 +81,7 @@ impl<G: Gate> Shared<G> {
             logs: Mutex::new(Logs {
                 refused: LogRate::new(LOG_PERIOD),
                 handshake: LogRate::new(LOG_PERIOD),
+                proxy: LogRate::new(LOG_PERIOD),
                 connect_timeout: LogRate::new(LOG_PERIOD),
             }),
         }
@@ -85,7 +91,7 @@ impl<G: Gate> Shared<G> {
         log(&mut lock(&self.logs)).ripe(self.gate.now())
     }
 
-    fn note_refused(&self, door: &Door, address: SocketAddr) {
+    fn note_refused(&self, door: &Door, address: Address) {
         self.counters.count_refused();
         if let Some(times) = self.ripe(|logs| &mut logs.refused) {
             let connections_max = self.limits.connections_max;
@@ -93,7 +99,7 @@ impl<G: Gate> Shared<G> {
         }
     }
 
-    fn note_handshake_failed(&self, door: &Door, address: SocketAddr, reason: &str) {
+    fn note_handshake_failed(&self, door: &Door, address: Address, reason: &str) {
         self.counters.count_handshake_failed();
         debug!(listener = %door.name, %address, reason, "TLS handshake failed");
         if let Some(times) = self.ripe(|logs| &mut logs.handshake) {
@@ -101,7 +107,15 @@ impl<G: Gate> Shared<G> {
         }
     }
 
-    fn note_outcome(&self, outcome: Outcome, door: &Door, address: SocketAddr) {
+    fn note_proxy_refused(&self, door: &Door, address: Address, reason: &str) {
+        self.counters.count_proxy_refused();
+        debug!(listener = %door.name, %address, reason, "no proxy");
+        if let Some(times) = self.ripe(|logs| &mut logs.proxy) {
+            warn!(listener = %door.name, %address, reason, times, "connections refused that did not come by a proxy; this is the latest");
+        }
+    }
+
+    fn note_outcome(&self, outcome: Outcome, door: &Door, address: Address) {
         match outcome {
             Outcome::Served | Outcome::Stopped => {}
             Outcome::LeftEarly => {
@@ -120,7 +134,7 @@ impl<G: Gate> Shared<G> {
 
 /// Accepts until `stop`, then waits for the connections it has accepted.
 pub(super) async fn accept_loop<G: Gate>(
-    listener: TcpListener,
+    listener: Acceptor,
     door: Arc<Door>,
     shared: Arc<Shared<G>>,
     mut stop: watch::Receiver<bool>,
@@ -182,8 +196,8 @@ fn note_accept_error<G: Gate>(
 
 /// Gives an accepted socket a seat and a task, or closes it.
 fn admit<G: Gate>(
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    address: Address,
     door: &Arc<Door>,
     shared: &Arc<Shared<G>>,
     connections: &mut JoinSet<()>,
@@ -192,8 +206,7 @@ fn admit<G: Gate>(
         return shared.note_refused(door, address);
     };
     shared.counters.count_accepted();
-    // It fails only on a socket that is dead already, which the task will find out.
-    let _ = stream.set_nodelay(true);
+    stream.set_nodelay();
     let now = shared.gate.now();
     let visit = Visit {
         address,
@@ -202,16 +215,18 @@ fn admit<G: Gate>(
         _seat: Seat { counters: Arc::clone(&shared.counters), _permit: permit },
         shared: Arc::clone(shared),
     };
-    if door.tls.is_some() {
+    if door.proxy.is_some() {
+        connections.spawn(visit.serve_proxied(stream, now));
+    } else if door.tls.is_some() {
         connections.spawn(visit.serve_tls(stream, now));
     } else {
-        connections.spawn(visit.serve_tcp(stream));
+        connections.spawn(visit.serve_plain(stream));
     }
 }
 
 /// One accepted socket's way through the door.
 struct Visit<G> {
-    address: SocketAddr,
+    address: Address,
     connect_by: Timestamp,
     door: Arc<Door>,
     shared: Arc<Shared<G>>,
@@ -231,7 +246,43 @@ impl Drop for Seat {
 }
 
 impl<G: Gate> Visit<G> {
-    async fn serve_tcp(self, stream: TcpStream) {
+    /// Hears first whom the proxy connects.
+    async fn serve_proxied(mut self, mut stream: Stream, accepted_at: Timestamp) {
+        let mut alarm = self.shared.wheel.alarm(self.connect_by);
+        // On the heap, so that the long life after it does not carry the room it took.
+        let header = Box::pin(alarm.limit(self.hear_proxy(&mut stream))).await;
+        let reason = match header {
+            Limited::Done(Ok(source)) => {
+                if let Source::Client(address) = source {
+                    self.address = Address::Net(address);
+                }
+                drop(alarm);
+                return if self.door.tls.is_some() {
+                    self.serve_tls(stream, accepted_at).await;
+                } else {
+                    self.serve_plain(stream).await;
+                };
+            }
+            Limited::Done(Err(error)) => error.to_string(),
+            Limited::TimedOut => "the header does not come".to_owned(),
+            Limited::Stopped => return,
+        };
+        self.shared.note_proxy_refused(&self.door, self.address, &reason);
+    }
+
+    async fn hear_proxy(&self, stream: &mut Stream) -> io::Result<Source> {
+        let trusted = match (&self.door.proxy, self.address) {
+            (Some(proxy), Address::Net(address)) => proxy.trusts(address.ip()),
+            (_, Address::Local { .. }) => true,
+            (None, _) => false,
+        };
+        if !trusted {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a trusted proxy"));
+        }
+        read_header(stream).await
+    }
+
+    async fn serve_plain(self, stream: Stream) {
         let alarm = self.shared.wheel.alarm(self.connect_by);
         let peer = self.peer(None);
         let gate = Arc::clone(&self.shared.gate);
@@ -241,7 +292,7 @@ impl<G: Gate> Visit<G> {
         self.shared.note_outcome(outcome, &self.door, self.address);
     }
 
-    async fn serve_tls(self, stream: TcpStream, accepted_at: Timestamp) {
+    async fn serve_tls(self, stream: Stream, accepted_at: Timestamp) {
         let Some(tls) = &self.door.tls else { return };
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
         let mut alarm = self.shared.wheel.alarm(shaken_by);
@@ -273,10 +324,10 @@ impl<G: Gate> Visit<G> {
 
 /// The handshake. Waits for its turn only once the peer has begun, so that silence takes nobody's turn.
 async fn shake_hands(
-    stream: TcpStream,
+    stream: Stream,
     tls: &Tls,
     turns: &Semaphore,
-) -> io::Result<Box<TlsStream<Metered<TcpStream>>>> {
+) -> io::Result<Box<TlsStream<Metered<Stream>>>> {
     stream.readable().await?;
     let _turn = turns.acquire().await.map_err(io::Error::other)?;
     tls.acceptor.accept(Metered::new(stream)).await.map(Box::new)

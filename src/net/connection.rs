@@ -203,7 +203,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
             return self.end(CloseReason::SlowReader, now);
         }
         if now >= silent_until {
-            // [MQTT-3.1.2-22]
+            // [MQTT-3.1.2-22], [MQTT3-3.1.2-24]
             if self.outbox.is_waiting() {
                 self.wire.reset_on_close();
                 return self.end(CloseReason::KeepAliveTimeout, now);

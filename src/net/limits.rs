@@ -32,6 +32,7 @@ pub struct Counters {
     refused: AtomicU64,
     accept_errors: AtomicU64,
     handshakes_failed: AtomicU64,
+    proxies_refused: AtomicU64,
     connect_timeouts: AtomicU64,
     closed: AtomicU64,
 }
@@ -47,6 +48,8 @@ pub struct CounterReading {
     pub accept_errors: u64,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: u64,
+    /// Connections closed because a PROXY header was expected and none came, or not from where one may come.
+    pub proxies_refused: u64,
     /// Connections closed because no CONNECT came in time.
     pub connect_timeouts: u64,
     /// Connections that have ended, of the accepted.
@@ -62,6 +65,7 @@ impl Counters {
             refused: get(&self.refused),
             accept_errors: get(&self.accept_errors),
             handshakes_failed: get(&self.handshakes_failed),
+            proxies_refused: get(&self.proxies_refused),
             connect_timeouts: get(&self.connect_timeouts),
             closed: get(&self.closed),
         }
@@ -81,6 +85,10 @@ impl Counters {
 
     pub(super) fn count_handshake_failed(&self) {
         self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_proxy_refused(&self) {
+        self.proxies_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_connect_timeout(&self) {

@@ -1,10 +1,15 @@
 //! Where to listen, and for what. Binding comes before anything is served, so that its errors do too.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 
-use super::tls::{TlsConfig, TlsError};
+use super::{
+    proxy::ProxyConfig,
+    socket_file,
+    stream::Acceptor,
+    tls::{TlsConfig, TlsError},
+};
 
 /// Connections that the kernel completes ahead of us: a burst when the gateway's network comes back.
 const BACKLOG: u32 = 1024;
@@ -14,10 +19,12 @@ const BACKLOG: u32 = 1024;
 pub struct ListenerConfig {
     /// Its name in logs, metrics and permissions.
     pub name: Arc<str>,
-    /// Address and port; port 0 lets the system choose.
-    pub bind: SocketAddr,
+    /// Where it listens.
+    pub bind: Bind,
     /// What is spoken below MQTT.
     pub transport: Transport,
+    /// Whether proxies connect here, and say by a PROXY header for whom. Then nobody else can.
+    pub proxy: Option<ProxyConfig>,
     /// From accept to a whole CONNECT, with the TLS handshake. Default 10 s: a slow radio needs seconds, a silent attacker
     /// none.
     pub connect_timeout: Duration,
@@ -27,12 +34,27 @@ pub struct ListenerConfig {
     pub send_buffer_bytes: Option<u32>,
 }
 
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// Address and port; port 0 lets the system choose.
+    Tcp(SocketAddr),
+    /// The file of a Unix socket. It is made, and removed when the network closes; one that a dead broker left behind is
+    /// replaced.
+    Unix {
+        /// The file.
+        path: PathBuf,
+        /// Who may connect: whoever may write to it. Default 0660, the broker's user and group.
+        mode: u32,
+    },
+}
+
 /// What is spoken below MQTT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Transport {
-    /// Plain TCP.
-    Tcp,
-    /// TLS over TCP.
+    /// Nothing.
+    Plain,
+    /// TLS.
     Tls(TlsConfig),
 }
 
@@ -42,7 +64,7 @@ pub struct Listening {
     /// `ListenerConfig::name`.
     pub name: Arc<str>,
     /// The address bound, with the port the system chose.
-    pub address: SocketAddr,
+    pub address: Bind,
     /// Whether it speaks TLS.
     pub is_tls: bool,
 }
@@ -54,7 +76,7 @@ pub enum ListenError {
     #[error("cannot listen on {address}: {}", reason(source))]
     Bind {
         /// The address asked for.
-        address: SocketAddr,
+        address: Bind,
         /// Why.
         source: io::Error,
     },
@@ -62,7 +84,7 @@ pub enum ListenError {
     #[error("cannot listen on {address} with TLS: {source}")]
     Tls {
         /// The address asked for.
-        address: SocketAddr,
+        address: Bind,
         /// Why.
         source: TlsError,
     },
@@ -71,27 +93,38 @@ pub enum ListenError {
 impl ListenerConfig {
     /// A plain listener with the defaults.
     pub fn tcp(name: impl Into<Arc<str>>, bind: SocketAddr) -> Self {
+        Self::new(name, Bind::Tcp(bind), Transport::Plain)
+    }
+
+    /// A TLS listener with the defaults.
+    pub fn tls(name: impl Into<Arc<str>>, bind: SocketAddr, tls: TlsConfig) -> Self {
+        Self::new(name, Bind::Tcp(bind), Transport::Tls(tls))
+    }
+
+    /// A listener with the defaults.
+    pub fn new(name: impl Into<Arc<str>>, bind: Bind, transport: Transport) -> Self {
         Self {
             name: name.into(),
             bind,
-            transport: Transport::Tcp,
+            transport,
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             send_buffer_bytes: Some(64 * 1024),
         }
     }
 
-    /// A TLS listener with the defaults.
-    pub fn tls(name: impl Into<Arc<str>>, bind: SocketAddr, tls: TlsConfig) -> Self {
-        Self { transport: Transport::Tls(tls), ..Self::tcp(name, bind) }
-    }
-
     /// Binds and listens. Needs a tokio runtime around it.
-    pub(super) fn bind(&self) -> Result<TcpListener, ListenError> {
-        self.try_bind().map_err(|source| ListenError::Bind { address: self.bind, source })
+    pub(super) fn bind(&self) -> Result<Acceptor, ListenError> {
+        let bound = match &self.bind {
+            Bind::Tcp(address) => self.bind_tcp(*address),
+            Bind::Unix { path, mode } => socket_file::listen(path, *mode)
+                .map(|(listener, file)| Acceptor::Unix { listener, _file: file }),
+        };
+        bound.map_err(|source| ListenError::Bind { address: self.bind.clone(), source })
     }
 
-    fn try_bind(&self) -> io::Result<TcpListener> {
-        let socket = if self.bind.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    fn bind_tcp(&self, address: SocketAddr) -> io::Result<Acceptor> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restarted broker must not wait for its former connections to leave TIME_WAIT.
         socket.set_reuseaddr(true)?;
         // Finds, in hours, peers that died with MQTT's keep alive switched off. Accepted sockets inherit it, as they do
@@ -100,8 +133,40 @@ impl ListenerConfig {
         if let Some(bytes) = self.send_buffer_bytes {
             socket.set_send_buffer_size(bytes)?;
         }
-        socket.bind(self.bind)?;
-        socket.listen(BACKLOG)
+        socket.bind(address)?;
+        socket.listen(BACKLOG).map(Acceptor::Tcp)
+    }
+}
+
+impl Bind {
+    /// The mode of a Unix socket's file when nothing else is said: its owner and group.
+    pub const UNIX_MODE: u32 = 0o660;
+
+    /// Address and port, if it has them.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(*address),
+            Self::Unix { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix { path, .. } => path.display().fmt(f),
+        }
+    }
+}
+
+impl Transport {
+    /// The settings of TLS, if it is spoken.
+    pub fn tls(&self) -> Option<&TlsConfig> {
+        match self {
+            Self::Plain => None,
+            Self::Tls(tls) => Some(tls),
+        }
     }
 }
 
@@ -127,8 +192,9 @@ mod tests {
     async fn a_port_in_use_is_one_clear_sentence() {
         let config = ListenerConfig::tcp("plain", "127.0.0.1:0".parse().unwrap());
         let first = config.bind().unwrap();
+        let Acceptor::Tcp(first) = first else { panic!("a port was asked for") };
         let address = first.local_addr().unwrap();
-        let error = ListenerConfig { bind: address, ..config }.bind().unwrap_err();
+        let error = ListenerConfig::tcp("plain", address).bind().err().unwrap();
         assert_eq!(
             error.to_string(),
             format!(
@@ -142,7 +208,7 @@ mod tests {
     async fn a_foreign_address_is_one_clear_sentence() {
         let config = ListenerConfig::tcp("plain", "192.0.2.1:1883".parse().unwrap());
         assert_eq!(
-            config.bind().unwrap_err().to_string(),
+            config.bind().err().unwrap().to_string(),
             "cannot listen on 192.0.2.1:1883: this machine has no such address"
         );
     }

@@ -15,7 +15,7 @@ use super::{
     gate::Gate,
     keep_alive::{Stop, Wheel},
     limits::{CounterReading, Counters, Limits},
-    listener::{ListenError, ListenerConfig, Listening, Transport},
+    listener::{ListenError, ListenerConfig, Listening},
 };
 use crate::broker::Broker;
 
@@ -63,7 +63,7 @@ impl Network {
         let mut network =
             Self { wheel, counters, listening: Vec::new(), stop_accepting, loops: JoinSet::new(), ticker };
         for ((door, listener), config) in bound.into_iter().zip(listeners) {
-            let address = listener.local_addr().unwrap_or(config.bind);
+            let address = listener.local_address().unwrap_or_else(|| config.bind.clone());
             let is_tls = door.tls.is_some();
             info!(listener = %door.name, %address, tls = is_tls, "listening");
             network.listening.push(Listening { name: Arc::clone(&door.name), address, is_tls });
@@ -130,13 +130,15 @@ impl Drop for Network {
 
 impl ListenerConfig {
     fn door(&self) -> Result<Door, ListenError> {
-        let tls = match &self.transport {
-            Transport::Tcp => None,
-            Transport::Tls(tls) => {
-                let config = tls.load().map_err(|source| ListenError::Tls { address: self.bind, source })?;
-                Some(Tls { acceptor: TlsAcceptor::from(config), handshake_timeout: tls.handshake_timeout })
+        let tls = match self.transport.tls() {
+            None => None,
+            Some(tls) => {
+                let unusable = |source| ListenError::Tls { address: self.bind.clone(), source };
+                let acceptor = TlsAcceptor::from(tls.load().map_err(unusable)?);
+                Some(Tls { acceptor, handshake_timeout: tls.handshake_timeout })
             }
         };
-        Ok(Door { name: Arc::clone(&self.name), connect_timeout: self.connect_timeout, tls })
+        let proxy = self.proxy.clone();
+        Ok(Door { name: Arc::clone(&self.name), connect_timeout: self.connect_timeout, tls, proxy })
     }
 }

@@ -6,11 +6,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
+
+use super::stream::Stream;
 
 /// What carries an MQTT connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
@@ -40,18 +39,17 @@ impl<S> Metered<S> {
     }
 }
 
-impl Wire for Metered<TcpStream> {
+impl Wire for Metered<Stream> {
     fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
 
     fn reset_on_close(&self) {
-        // It fails only on a socket that is closed already.
-        let _ = self.stream.set_zero_linger();
+        self.stream.reset_on_close();
     }
 }
 
-impl Wire for Box<TlsStream<Metered<TcpStream>>> {
+impl Wire for Box<TlsStream<Metered<Stream>>> {
     fn bytes_sent(&self) -> u64 {
         self.get_ref().0.bytes_sent
     }

@@ -33,7 +33,7 @@ pub struct Terms {
     pub out_bytes_max: usize,
 }
 
-/// A topic alias the client may not use, or not yet [MQTT-3.3.2-8].
+/// A topic alias the client may not use, or not yet [MQTT-3.3.2-9].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AliasInvalid;
 
@@ -277,7 +277,7 @@ impl<G: Clone> Link<G> {
         self.aliases_in.get(index).and_then(Option::as_ref).ok_or(AliasInvalid)
     }
 
-    /// Notes an alias the client sets [MQTT-3.3.2-9].
+    /// Notes an alias the client sets [MQTT-3.3.2-12].
     pub fn set_alias(&mut self, alias: NonZeroU16, topic: TopicName) -> Result<(), AliasInvalid> {
         if alias.get() > self.terms.alias_max_in {
             return Err(AliasInvalid);

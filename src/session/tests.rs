@@ -412,7 +412,7 @@ fn pubrel_needs_no_quota_while_older_messages_are_sent_again() {
     }
 }
 
-/// [MQTT-3.3.4-7]: an exchange that PUBREL goes on with counts until its PUBCOMP, as the client counts it.
+/// [MQTT-3.3.4-9]: an exchange that PUBREL goes on with counts until its PUBCOMP, as the client counts it.
 #[test]
 fn exchanges_of_the_connection_before_count_against_the_receive_maximum() {
     let keeper = Memory::default();
@@ -446,7 +446,7 @@ fn an_acknowledgement_before_the_message_was_sent_again_gives_no_quota() {
     assert_eq!(s.sent(&keeper), ["PUBLISH! 3 c"]);
 }
 
-/// [MQTT-4.6.0-4]
+/// [MQTT3-4.6.0-4]
 #[test]
 fn pubrels_leave_in_the_order_of_the_pubrecs() {
     let keeper = Memory::default();

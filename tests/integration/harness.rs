@@ -18,16 +18,13 @@ use tempfile::TempDir;
 
 /// Longer than anything here takes, on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
-/// Listeners of every broker: plain and TLS.
-const LISTENERS: usize = 2;
-
 /// A broker of our own. Dropping it kills it and removes its folder.
 pub(crate) struct Broker {
     folder: TempDir,
     options: Vec<String>,
     running: Option<Running>,
-    plain: SocketAddr,
-    tls: SocketAddr,
+    /// The listeners' URLs, in the order of the configuration.
+    urls: Vec<String>,
 }
 
 struct Running {
@@ -48,31 +45,48 @@ impl Broker {
         Self::start_in(tempfile::tempdir().unwrap(), options)
     }
 
-    /// The same with a configuration file. If it names listeners they have to be two, plain TCP and TLS, on port 0;
-    /// such a broker has other ports after a restart.
+    /// The same with a configuration file. If it names listeners they have to be on port 0 (such a broker has other ports
+    /// after a restart) or in `{folder}`, which stands for the broker's own.
     pub(crate) fn start_configured(toml: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("dormouse.toml");
-        fs::write(&file, toml).unwrap();
+        fs::write(&file, toml.replace("{folder}", path(folder.path()))).unwrap();
         Self::start_in(folder, &["--config", path(&file)])
     }
 
     fn start_in(folder: TempDir, options: &[&str]) -> Self {
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let options = options.iter().map(|&option| option.to_owned()).collect();
-        let mut broker = Self { folder, options, running: None, plain: nowhere, tls: nowhere };
+        let mut broker = Self { folder, options, running: None, urls: Vec::new() };
         broker.spawn();
         broker
     }
 
-    /// The address of the plain listener.
+    /// The address of the first plain listener.
     pub(crate) fn plain(&self) -> SocketAddr {
-        self.plain
+        self.address("tcp", 0)
     }
 
-    /// The address of the TLS listener.
+    /// The address of the first TLS listener.
     pub(crate) fn tls(&self) -> SocketAddr {
-        self.tls
+        self.address("tls", 0)
+    }
+
+    /// The address of the listener of this scheme that has so many others of it before it.
+    pub(crate) fn address(&self, scheme: &str, before: usize) -> SocketAddr {
+        let place = self.place(scheme, before);
+        place.split('/').next().expect("a first part").parse().unwrap()
+    }
+
+    /// The same, as it stands behind `://`: an address, with a path perhaps, or the path of a file.
+    pub(crate) fn place(&self, scheme: &str, before: usize) -> &str {
+        let own = |url: &'_ String| url.split_once("://").is_some_and(|(found, _)| found == scheme);
+        let url = self.urls.iter().filter(|&url| own(url)).nth(before).expect("a listener of this scheme");
+        &url[scheme.len() + 3..]
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Where the journal is.
@@ -142,9 +156,14 @@ impl Broker {
             .stdout(Stdio::piped())
             .stderr(Stdio::from(self.open_log()));
         let config = fs::read_to_string(self.folder.path().join("dormouse.toml")).unwrap_or_default();
-        if !config.contains("[[listeners]]") {
-            command.args(["--listen", &format!("tcp://{}", self.plain)]);
-            command.args(["--listen", &format!("tls://{}", self.tls)]);
+        let mut listeners = config.lines().filter(|line| *line == "[[listeners]]").count();
+        if listeners == 0 {
+            let first = ["tcp://127.0.0.1:0".to_owned(), "tls://127.0.0.1:0".to_owned()];
+            let urls = if self.urls.is_empty() { &first[..] } else { &self.urls };
+            for url in urls {
+                command.args(["--listen", url]);
+            }
+            listeners = urls.len();
         }
         // What the person running the tests has set is not theirs.
         for (name, _) in
@@ -162,13 +181,14 @@ impl Broker {
             }
         });
         self.running = Some(Running { child, lines, reader });
-        for _ in 0..LISTENERS {
-            self.learn_address();
+        self.urls.clear();
+        for _ in 0..listeners {
+            self.learn_url();
         }
     }
 
     /// Waits for a line like `listening   tcp://127.0.0.1:40123  (not encrypted)`.
-    fn learn_address(&mut self) {
+    fn learn_url(&mut self) {
         loop {
             let running = self.running.as_ref().expect("just started");
             let line = match running.lines.recv_timeout(LIMIT) {
@@ -179,11 +199,8 @@ impl Broker {
                 continue;
             };
             let url = url.split_whitespace().next().unwrap_or_default();
-            match url.split_once("://") {
-                Some(("tcp", address)) => self.plain = address.parse().unwrap(),
-                Some(("tls", address)) => self.tls = address.parse().unwrap(),
-                _ => panic!("not an address: {line:?}"),
-            }
+            assert!(url.contains("://"), "not a URL: {line:?}");
+            self.urls.push(url.to_owned());
             return;
         }
     }

@@ -3,6 +3,7 @@
 
 mod cli;
 mod codec_oracle;
+mod conformance;
 mod crash;
 mod examples;
 mod floors;

@@ -165,7 +165,7 @@ async fn who_keeps_quiet_for_one_and_a_half_keep_alives_is_shown_out() {
         dev.send(connect("dev1").keep_alive(1)).await;
         dev.expect(connack(ReasonCode::Success)).await;
         dev.expect_nothing_for_one_ping().await;
-        // A v5 client may be told why; the closing is what the standard asks for [MQTT-3.1.2-22].
+        // A v5 client may be told why; the closing is what the standard asks for [MQTT-3.1.2-22], [MQTT3-3.1.2-24].
         let farewell = dev.expect_ended().await;
         assert!(farewell.is_empty() || (version.is_v5() && farewell.starts_with(&[0xe0])), "{farewell:x?}");
     }

@@ -13,7 +13,7 @@
 mod link;
 pub(crate) mod packets;
 
-use std::{future::Future, io};
+use std::{future::Future, io, path::Path};
 
 use dormouse::codec::{Packet, Version, decode};
 use tokio::{
@@ -57,8 +57,41 @@ impl Broker {
 
     /// The same with settings of its own; the handshake may fail.
     pub(crate) async fn try_tls_peer(&self, version: Version, client: TlsClient) -> io::Result<Peer> {
-        let link = within("the TLS handshake", Link::tls(self.tls(), &self.certs_dir(), client)).await?;
+        let link = within("the TLS handshake", Link::tls(self.tls(), &[], &self.certs_dir(), client)).await?;
         Ok(Peer { link, version, input: Vec::new() })
+    }
+}
+
+/// By what way a client comes. The numbers tell listeners of the same scheme apart: so many are before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    Tcp,
+    Tls,
+    Unix,
+    /// Plain TCP with this header before it.
+    Proxied(usize, &'static [u8]),
+    /// TLS with this header before it.
+    ProxiedTls(usize, &'static [u8]),
+}
+
+impl Broker {
+    /// A connection by that way, before CONNECT.
+    pub(crate) async fn peer_over(&self, over: Over, version: Version) -> Peer {
+        let certs = self.certs_dir();
+        let connecting = async {
+            match over {
+                Over::Tcp => Link::plain(self.plain()).await,
+                Over::Tls => Link::tls(self.tls(), &[], &certs, TlsClient::default()).await,
+                Over::Unix => Link::unix(Path::new(self.place("unix", 0))).await,
+                Over::Proxied(before, header) => Link::proxied(self.address("tcp", before), header).await,
+                Over::ProxiedTls(before, header) => {
+                    let address = self.address("tls", before);
+                    Link::tls(address, header, &certs, TlsClient::default()).await
+                }
+            }
+        };
+        let link = within("connecting", connecting).await;
+        Peer { link: link.unwrap(), version, input: Vec::new() }
     }
 }
 
@@ -182,6 +215,11 @@ impl Peer {
         // Whether it could be sent is seen by what comes.
         let _ = within("sending", self.try_send_bytes(&bytes)).await;
         self.try_next().await
+    }
+
+    /// Sends bytes to a broker that may have closed.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        within("sending", self.try_send_bytes(bytes)).await
     }
 
     /// Closes without DISCONNECT, orderly as far as TCP is concerned.

@@ -121,7 +121,11 @@ fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config) -> Arc<Broker> {
 }
 
 fn peer() -> Peer {
-    Peer { address: ([127, 0, 0, 1], 1).into(), listener: "test".into(), certificate_name: None }
+    Peer {
+        address: crate::broker::Address::Net(([127, 0, 0, 1], 1).into()),
+        listener: "test".into(),
+        certificate_name: None,
+    }
 }
 
 /// One client's connection, with the driver's manners.

@@ -106,7 +106,7 @@ impl<'a> Connack<'a> {
             let reason = from_v3_return_code(r.u8()?).ok_or(DecodeError::ReturnCodeUnknown)?;
             (reason, ConnackProperties::default())
         };
-        // [MQTT-3.2.2-6], 3.1.1: [MQTT-3.2.2-4]
+        // [MQTT-3.2.2-6], [MQTT3-3.2.2-4]
         if session_present && reason.is_error() {
             return Err(DecodeError::SessionPresentOnRefusal);
         }

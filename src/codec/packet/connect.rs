@@ -283,7 +283,7 @@ impl ConnectFlags {
         if !has(WILL) && (will_qos != QoS::AtMostOnce || will_retain) {
             return Err(DecodeError::WillFlagsWithoutWill);
         }
-        // 3.1.1: [MQTT-3.1.2-22]; 5.0 allows a password alone (section 3.1.2.9).
+        // [MQTT3-3.1.2-22]; 5.0 allows a password alone (section 3.1.2.9).
         if has(PASSWORD) && !has(USER_NAME) && !version.is_v5() {
             return Err(DecodeError::PasswordWithoutUserName);
         }

@@ -13,7 +13,7 @@ use crate::codec::{
 /// SUBACK and UNSUBACK; a v3 UNSUBACK has no reasons.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suback<'a> {
-    /// Of the SUBSCRIBE or UNSUBSCRIBE [MQTT-2.2.1-6].
+    /// Of the SUBSCRIBE or UNSUBSCRIBE [MQTT-2.2.1-6], [MQTT3-2.3.1-7].
     pub packet_id: PacketId,
     /// One for each topic filter, in their order. A v3 SUBACK knows one failure, 0x80, which stands for them all
     /// and is decoded as `UnspecifiedError`.
@@ -123,7 +123,7 @@ impl Body for AsUnsuback<'_> {
 
 const V3_FAILURE: u8 = 0x80;
 
-/// 3.1.1: [MQTT-3.9.3-2]
+/// [MQTT3-3.9.3-2]
 fn read_v3_granted(r: &mut Reader<'_>) -> Result<ReasonCode, DecodeError> {
     match r.u8()? {
         0 => Ok(ReasonCode::Success),

@@ -76,7 +76,7 @@ impl<'a> Subscribe<'a> {
         while !r.is_empty() {
             this.filters.push(SubscribeFilter::read(r, version)?);
         }
-        // [MQTT-3.8.3-2], 3.1.1: [MQTT-3.8.3-3]
+        // [MQTT-3.8.3-2], [MQTT3-3.8.3-3]
         if this.filters.is_empty() {
             return Err(DecodeError::SubscribeEmpty);
         }
@@ -133,7 +133,7 @@ impl<'a> SubscribeFilter<'a> {
 
 impl SubscribeOptions {
     fn from_byte(byte: u8, version: Version) -> Result<Self, DecodeError> {
-        // [MQTT-3.8.3-5], 3.1.1: [MQTT-3.8.3-4]
+        // [MQTT-3.8.3-5], [MQTT3-3.8.3-4]
         let reserved = if version.is_v5() { RESERVED_V5 } else { RESERVED_V3 };
         if byte & reserved != 0 {
             return Err(DecodeError::SubscribeOptionsReserved);

@@ -14,7 +14,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::*;
-use crate::net::keep_alive::Wheel;
+use crate::{broker::Address, net::keep_alive::Wheel};
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_BY: Timestamp = Timestamp(20_000);
@@ -193,7 +193,7 @@ impl World {
         lines.state().keep_alive = Some(KEEP_ALIVE);
         let wheel = Wheel::new();
         let who = Peer {
-            address: "192.0.2.7:1883".parse().unwrap(),
+            address: Address::Net("192.0.2.7:1883".parse().unwrap()),
             listener: Arc::from("test"),
             certificate_name: None,
         };

@@ -81,7 +81,7 @@ impl<K: Keeper> Outbound<K> {
         None
     }
 
-    /// PUBRELs leave in the order of the PUBRECs [MQTT-4.6.0-4].
+    /// PUBRELs leave in the order of the PUBRECs [MQTT3-4.6.0-4].
     fn poll_release(&mut self, keeper: &K) -> Option<PacketId> {
         while let Some((seq, gate)) = self.releases.front() {
             if !keeper.is_open(gate) {

@@ -6,6 +6,10 @@
 //!   that none does (`frame::FRAME_BYTES_MAX`), and `sync` looks.
 //! - sled frees a segment when what replaces it is *written*; so no more than `PIECE_BYTES_MAX` are ever written
 //!   without a sync in between, less than the tail of segments it does not reuse.
+//! - It writes a value when it is inserted, and again with its whole leaf whenever that splits (at 17 keys) or has been
+//!   changed ten times: frames inserted one behind the other reach the disk four times. So the keys of the frames to come
+//!   are inserted before, empty and in order, which leaves leaves of nine keys behind; a frame then overwrites its
+//!   key, and no leaf splits or changes often enough to be written again.
 //! - It panics on damage. Every call goes through `guarded`, which turns a panic into an error.
 //!
 //! A generation is made under another name and renamed when it is durable, so a power cut leaves a whole one or none.
@@ -20,7 +24,10 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -36,6 +43,11 @@ const OLD_CACHE_BYTES: u64 = 1 << 20;
 const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+/// How many keys are inserted ahead of their frames at a time: some 30 KiB.
+const KEYS_AHEAD: u64 = 256;
+
+/// The value of a key whose frame has not come yet.
+const NO_FRAME: &[u8] = b"";
 
 /// How long the lock of a database that was just closed is waited for.
 const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -90,6 +102,8 @@ struct Generation {
     file: File,
     path: PathBuf,
     disk: Arc<dyn DataSync>,
+    /// The keys of frames below this number are there. Only the commit thread changes it.
+    keys_until: AtomicU64,
 }
 
 impl SledMedium {
@@ -182,6 +196,9 @@ impl Medium for SledMedium {
 
     fn apply(&self, frames: Vec<NumberedFrame>) -> Result<(), MediumError> {
         let active = self.active()?;
+        if let (Some((first, _)), Some((last, _))) = (frames.first(), frames.last()) {
+            active.prepare(*first, *last)?;
+        }
         // Batches are an economy: a commit is whole by its own count. One frame is cheaper without.
         if let [(no, frame)] = frames.as_slice() {
             return active.insert(*no, frame);
@@ -235,7 +252,24 @@ impl Generation {
         let file = File::open(path.join("db"))?;
         // sled has renamed a snapshot file into place when it opened.
         sync_dir(&path)?;
-        Ok(Self { no, db: Some(db), file, path, disk })
+        let last = guarded(|| db.last())?.and_then(|(key, _)| number(&key));
+        let keys_until = AtomicU64::new(last.map_or(0, |last| last + 1));
+        Ok(Self { no, db: Some(db), file, path, disk, keys_until })
+    }
+
+    /// Sees to it that the keys of these frames are there, and those of a few more.
+    fn prepare(&self, first: u64, last: u64) -> Result<(), MediumError> {
+        let mut until = self.keys_until.load(Ordering::Relaxed).max(first);
+        while until <= last {
+            for no in until..until + KEYS_AHEAD {
+                // One by one: a batch has an order of its own.
+                self.insert(no, NO_FRAME)?;
+            }
+            until += KEYS_AHEAD;
+            self.keys_until.store(until, Ordering::Relaxed);
+            self.sync()?;
+        }
+        Ok(())
     }
 
     fn db(&self) -> &sled::Db {
@@ -267,15 +301,17 @@ impl Generation {
     }
 
     fn read(&self, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        guarded(|| self.db().get(frame.to_be_bytes())).map(|found| found.map(|bytes| bytes.to_vec()))
+        let found = guarded(|| self.db().get(frame.to_be_bytes()))?;
+        Ok(found.filter(|bytes| **bytes != *NO_FRAME).map(|bytes| bytes.to_vec()))
     }
 
     fn scan(&self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
         let mut pairs = self.db().iter();
         while let Some((key, value)) = guarded(|| pairs.next().transpose())? {
-            match <[u8; 8]>::try_from(&*key) {
-                Ok(no) => each(u64::from_be_bytes(no), &value),
-                Err(_) => return Err(MediumError::Broken(format!("a key of {} bytes", key.len()))),
+            match number(&key) {
+                Some(_) if *value == *NO_FRAME => {}
+                Some(no) => each(no, &value),
+                None => return Err(MediumError::Broken(format!("a key of {} bytes", key.len()))),
             }
         }
         Ok(())
@@ -292,6 +328,11 @@ impl Drop for Generation {
             tracing::error!(generation = self.no, %error, "closing a part of the journal failed");
         }
     }
+}
+
+/// The frame a key belongs to.
+fn number(key: &[u8]) -> Option<u64> {
+    <[u8; 8]>::try_from(key).map(u64::from_be_bytes).ok()
 }
 
 /// Makes a generation under `NNNNNN.<suffix>` with these frames in it, durably.

@@ -14,13 +14,41 @@ use crate::{
     message::Seq,
     store::{
         Completion, Config, Durability, Gate, Journal, OpenError, Record, Recovered, Urgency,
-        medium::sim::SimDisk,
+        frame::FRAME_BYTES_MAX,
+        medium::{Medium as _, sim::SimDisk, sled::SledMedium},
     },
     time::{Timestamp, WallClock},
 };
 
 fn config() -> Config {
     Config { generation_bytes: 64 << 10, ..Config::default() }
+}
+
+/// sled writes a leaf again whenever it splits; the journal sees to it that leaves with frames in them do not.
+#[test]
+fn a_frame_reaches_the_disk_about_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let medium = SledMedium::open(&dir.path().join("journal"), &dir.path().join("damaged")).unwrap();
+    medium.new_generation(1).unwrap();
+    let (mut no, frame) = (7, vec![0xA5; FRAME_BYTES_MAX]);
+    for _ in 0..60 {
+        medium.apply((no..no + 30).map(|no| (no, frame.clone())).collect()).unwrap();
+        medium.sync().unwrap();
+        no += 30;
+    }
+    let bytes = (no - 7) * FRAME_BYTES_MAX as u64;
+    let grown = std::fs::metadata(dir.path().join("journal/000001/db")).unwrap().len();
+    // The file grows by whole segments of 512 KiB.
+    assert!(
+        grown < bytes * 115 / 100 + (512 << 10),
+        "{bytes} bytes of frames made the file {grown} bytes long"
+    );
+    drop(medium);
+    let medium = SledMedium::open(&dir.path().join("journal"), &dir.path().join("damaged")).unwrap();
+    let mut seen = Vec::new();
+    medium.scan(1, &mut |no, bytes| seen.push((no, bytes.len()))).unwrap();
+    assert_eq!(seen, (7..no).map(|no| (no, FRAME_BYTES_MAX)).collect::<Vec<_>>());
+    assert_eq!(medium.read(1, no).unwrap(), None, "its key is there, the frame is not");
 }
 
 #[test]

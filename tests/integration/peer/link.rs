@@ -1,4 +1,4 @@
-//! The client's end of a socket: TCP, or TLS over it.
+//! The client's end of a socket: TCP, a Unix socket, or TLS over TCP, with a PROXY header before it if there is to be one.
 
 use std::{
     io,
@@ -16,8 +16,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -72,22 +72,41 @@ impl TlsClient {
 pub(super) enum Link {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl Link {
     pub(super) async fn plain(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Plain(stream))
+        Ok(Self::Plain(tcp(address, &[]).await?))
     }
 
-    pub(super) async fn tls(address: SocketAddr, certs: &Path, client: TlsClient) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+    /// As a proxy, which sends this first.
+    pub(super) async fn proxied(address: SocketAddr, header: &[u8]) -> io::Result<Self> {
+        Ok(Self::Plain(tcp(address, header).await?))
+    }
+
+    pub(super) async fn unix(path: &Path) -> io::Result<Self> {
+        Ok(Self::Unix(UnixStream::connect(path).await?))
+    }
+
+    pub(super) async fn tls(
+        address: SocketAddr,
+        header: &[u8],
+        certs: &Path,
+        client: TlsClient,
+    ) -> io::Result<Self> {
+        let stream = tcp(address, header).await?;
         let name = ServerName::IpAddress(IpAddr::into(address.ip()));
         let connector = TlsConnector::from(Arc::new(client.config(certs)));
         Ok(Self::Tls(Box::new(connector.connect(name, stream).await?)))
     }
+}
+
+async fn tcp(address: SocketAddr, first: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(first).await?;
+    Ok(stream)
 }
 
 impl AsyncRead for Link {
@@ -99,6 +118,7 @@ impl AsyncRead for Link {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -108,6 +128,7 @@ impl AsyncWrite for Link {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -115,6 +136,7 @@ impl AsyncWrite for Link {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -122,6 +144,7 @@ impl AsyncWrite for Link {
         match &mut *self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

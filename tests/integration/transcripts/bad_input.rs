@@ -46,13 +46,13 @@ fn raw_publish(version: Version, first: u8, topic: &[u8], payload: usize) -> Vec
     bytes
 }
 
-/// [MQTT-3.3.1-4]
+/// [MQTT-3.3.1-4], [MQTT3-3.3.1-4]
 #[tokio::test]
 async fn qos_3_is_malformed() {
     shown_out(|v| raw_publish(v, 0x36, b"t", 1), ReasonCode::MalformedPacket, "PUBLISH with QoS 3").await;
 }
 
-/// [MQTT-3.3.2-2]
+/// [MQTT-3.3.2-2], [MQTT3-3.3.2-2]
 #[tokio::test]
 async fn a_wildcard_in_a_topic_name_is_refused() {
     for topic in [&b"a/+/b"[..], b"#"] {
@@ -73,7 +73,7 @@ async fn a_packet_over_the_maximum_is_refused_by_its_header() {
     shown_out(|_| vec![0x32, 0xff, 0xff, 0xff, 0x7f], ReasonCode::PacketTooLarge, why).await;
 }
 
-/// [MQTT-3.1.0-2]
+/// [MQTT-3.1.0-2], [MQTT3-3.1.0-2]
 #[tokio::test]
 async fn a_second_connect_is_a_protocol_error() {
     let again = |version| {
@@ -96,7 +96,7 @@ async fn strange_packets_are_refused() {
     shown_out(|_| vec![0x00, 0], ReasonCode::MalformedPacket, "packet type 0 is reserved").await;
 }
 
-/// [MQTT-4.3.3-5]: a QoS 2 message is answered by PUBREC.
+/// [MQTT-4.3.3-8]: a QoS 2 message is answered by PUBREC.
 #[tokio::test]
 async fn a_puback_for_a_qos_2_message_is_a_protocol_error() {
     let broker = Broker::start();
@@ -207,7 +207,7 @@ async fn what_is_no_connect_is_refused_and_told_in_the_log_once() {
     other.expect_nothing_for_one_ping().await;
 }
 
-/// [MQTT-3.1.3-8]
+/// [MQTT3-3.1.3-8]
 #[tokio::test]
 async fn an_empty_client_id_needs_a_clean_session_in_3_1_1() {
     let broker = Broker::start();

@@ -13,7 +13,7 @@ use crate::{
 /// The broker counts whole milliseconds, and the one under way when the session ends counts as whole.
 const SECOND: Duration = Duration::from_millis(999);
 
-/// [MQTT-3.1.2-23]: not before, and not never.
+/// [MQTT-3.1.2-23], [MQTT-4.1.0-2]: not before, and not never.
 #[tokio::test]
 async fn a_session_ends_when_its_expiry_has_passed() {
     let broker = Broker::start();
@@ -57,7 +57,7 @@ async fn disconnect_cannot_prolong_a_session_without_expiry() {
     broker.client(Version::V5, connect("dev").persistent()).await.leave().await;
 }
 
-/// The broker's own maximum ends v3's persistent sessions, and caps v5's, which is told [MQTT-3.2.2-21].
+/// The broker's own maximum ends v3's persistent sessions, and caps v5's, which is told (section 3.2.2.3.2).
 #[tokio::test]
 async fn the_longest_expiry_is_the_brokers_to_choose() {
     let broker = Broker::start_configured("[sessions]\nsession_expiry_max = \"1s\"\n");

@@ -10,7 +10,7 @@ use crate::{
     peer::packets::{connect, puback, pubcomp, publish, pubrec, pubrel, suback, subscribe},
 };
 
-/// [MQTT-3.3.4-7], [MQTT-3.3.4-9]: no more than the client's receive maximum, QoS 1 and 2 together; a QoS 2 message counts
+/// [MQTT-3.3.4-9]: no more than the client's receive maximum, QoS 1 and 2 together; a QoS 2 message counts
 /// until its PUBCOMP.
 #[tokio::test]
 async fn the_clients_receive_maximum_is_kept() {
@@ -86,7 +86,7 @@ async fn the_window_of_v3_is_100() {
     }
 }
 
-/// [MQTT-3.3.4-9] at the broker's end: told in CONNACK, and enforced.
+/// [MQTT-3.3.4-7] at the broker's end: told in CONNACK, and enforced.
 #[tokio::test]
 async fn the_brokers_receive_maximum_is_enforced() {
     let broker = Broker::start_configured("[limits]\nreceive_maximum = 5\n");
@@ -117,7 +117,7 @@ async fn the_brokers_receive_maximum_is_enforced() {
     assert_eq!(broker.logged(&["\"disconnected\"", "\"dev\"", "receive maximum"]), 1);
 }
 
-/// [MQTT-3.3.2-8], [MQTT-3.3.2-12]: a client's aliases are resolved, may be set anew, and are its own.
+/// [MQTT-3.3.2-7], [MQTT-3.3.2-9], [MQTT-3.3.2-12]: a client's aliases are resolved, may be set anew, and are its own.
 #[tokio::test]
 async fn a_clients_topic_aliases_are_resolved() {
     let broker = Broker::start();
@@ -145,7 +145,8 @@ async fn a_clients_topic_aliases_are_resolved() {
     reader.expect_nothing_for_one_ping().await;
 }
 
-/// [MQTT-3.1.2-26]: the broker uses as many aliases as the client takes, and names the topic the first time.
+/// [MQTT-3.1.2-26], [MQTT-3.3.2-11]: the broker uses as many aliases as the client takes, and names the topic the first
+/// time.
 #[tokio::test]
 async fn the_broker_uses_topic_aliases_where_it_may() {
     let broker = Broker::start();

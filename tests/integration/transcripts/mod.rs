@@ -17,4 +17,5 @@ mod scene;
 mod sessions;
 mod start;
 mod subscriptions;
+mod transports;
 mod wills;

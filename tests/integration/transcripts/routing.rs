@@ -8,7 +8,7 @@ use crate::{
     peer::packets::{Spec, connect, puback, publish, suback, subscribe},
 };
 
-/// [MQTT-3.3.5-1]: overlapping subscriptions deliver once, with the highest quality of service.
+/// [MQTT-3.3.4-2], [MQTT3-3.3.5-1]: overlapping subscriptions deliver once, with the highest quality of service.
 #[tokio::test]
 async fn overlapping_subscriptions_deliver_once_with_the_highest_qos() {
     let broker = Broker::start();
@@ -34,7 +34,7 @@ async fn overlapping_subscriptions_deliver_once_with_the_highest_qos() {
         other.published(publish("a", "4").qos2(4)).await;
         dev.take(publish("a", "4").qos1(0)).await;
         dev.expect_nothing_for_one_ping().await;
-        // [MQTT-3.8.4-3]: the same filter again replaces the subscription.
+        // [MQTT-3.8.4-3], [MQTT3-3.8.4-3]: the same filter again replaces the subscription.
         dev.subscribed("a/+/c", QoS::AtMostOnce).await;
         other.published(publish("a/b/c", "5").qos2(5)).await;
         dev.take(publish("a/b/c", "5").qos1(0)).await;
@@ -44,7 +44,7 @@ async fn overlapping_subscriptions_deliver_once_with_the_highest_qos() {
     }
 }
 
-/// [MQTT-4.7.1-2], [MQTT-4.7.1-3], [MQTT-4.7.3-1]: levels, empty ones too.
+/// [MQTT-4.7.1-2], [MQTT3-4.7.1-3]: levels, empty ones too.
 #[tokio::test]
 async fn wildcards_match_whole_levels() {
     let broker = Broker::start();
@@ -79,7 +79,7 @@ async fn wildcards_match_whole_levels() {
     }
 }
 
-/// [MQTT-4.7.2-1]: live and retained.
+/// [MQTT-4.7.2-1], [MQTT3-4.7.2-1]: live and retained.
 #[tokio::test]
 async fn dollar_topics_are_hidden_from_leading_wildcards() {
     let broker = Broker::start();
@@ -108,7 +108,7 @@ async fn dollar_topics_are_hidden_from_leading_wildcards() {
     }
 }
 
-/// [MQTT-4.8.2-4] and section 4.8.2: one member gets each message, and all have their turn; beside them whoever
+/// Section 4.8.2: one member gets each message, and all have their turn; beside them whoever
 /// subscribed for himself gets them all, and a second group one each.
 #[tokio::test]
 async fn a_shared_subscription_gives_each_message_to_one_member() {

@@ -14,7 +14,7 @@ fn dev() -> Connecting {
     connect("dev").persistent()
 }
 
-/// [MQTT-3.2.2-2], [MQTT-3.2.2-3], [MQTT-3.1.2-4]
+/// [MQTT-3.2.2-2], [MQTT-3.2.2-3], [MQTT-3.1.2-4], [MQTT3-3.2.2-1], [MQTT3-3.2.2-2], [MQTT3-3.2.2-3], [MQTT3-3.1.2-6]
 #[tokio::test]
 async fn a_session_is_present_until_a_clean_start() {
     let broker = Broker::start();
@@ -88,8 +88,8 @@ async fn the_queue_of_a_sleeper_keeps_its_order() {
     }
 }
 
-/// [MQTT-4.4.0-1], [MQTT-3.3.1-1]: what was not acknowledged is sent again, with DUP, its first packet id, in order, and
-/// before what came later.
+/// [MQTT-4.4.0-1], [MQTT-3.3.1-1], [MQTT3-4.4.0-1], [MQTT3-3.3.1-1]: what was not acknowledged is sent again, with DUP,
+/// its first packet id, in order, and before what came later.
 #[tokio::test]
 async fn unacknowledged_messages_are_sent_again_with_dup_and_their_ids() {
     let broker = Broker::start();
@@ -124,7 +124,7 @@ async fn unacknowledged_messages_are_sent_again_with_dup_and_their_ids() {
     }
 }
 
-/// [MQTT-4.4.0-1]: a PUBREL without its PUBCOMP is sent again, and the message is not.
+/// [MQTT-4.4.0-1], [MQTT3-4.4.0-1]: a PUBREL without its PUBCOMP is sent again, and the message is not.
 #[tokio::test]
 async fn pubrel_is_sent_again_until_pubcomp() {
     let broker = Broker::start();
@@ -179,7 +179,7 @@ async fn an_inbound_qos_2_id_outlives_its_connection() {
     }
 }
 
-/// [MQTT-3.1.4-3]: the connection that was there first is told (v5) and closed, and the session goes on.
+/// [MQTT-3.1.4-3], [MQTT3-3.1.4-2]: the connection that was there first is told (v5) and closed, and the session goes on.
 #[tokio::test]
 async fn a_second_connection_takes_the_session_over() {
     let broker = Broker::start();

@@ -104,7 +104,7 @@ async fn the_retain_flag_is_kept_only_where_asked() {
     old.expect_publish(publish("u", "1")).await;
 }
 
-/// [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; v3 gets them with every SUBSCRIBE [MQTT-3.8.4-3].
+/// [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11]; v3 gets them with every SUBSCRIBE [MQTT3-3.8.4-3].
 #[tokio::test]
 async fn retained_messages_come_as_retain_handling_says() {
     let broker = Broker::start();
@@ -164,7 +164,7 @@ async fn the_latest_retained_message_is_kept_until_it_is_cleared() {
     }
 }
 
-/// One filter is refused without the others; v3 has one word for it [MQTT-3.8.4-6].
+/// One filter is refused without the others; v3 has one word for it [MQTT3-3.8.4-5].
 #[tokio::test]
 async fn a_bad_filter_is_refused_alone() {
     let broker = Broker::start_configured("[limits]\nsubscriptions_per_session_max = 2\n");

@@ -26,7 +26,7 @@ async fn watcher(broker: &Broker, version: Version) -> Peer {
     watcher
 }
 
-/// [MQTT-3.1.2-8], [MQTT-3.14.4-3]
+/// [MQTT-3.1.2-8], [MQTT-3.14.4-3], [MQTT3-3.1.2-8], [MQTT3-3.14.4-3]
 #[tokio::test]
 async fn a_will_is_published_at_a_loss_and_not_at_disconnect() {
     let broker = Broker::start();
@@ -133,7 +133,7 @@ async fn a_delay_ends_with_the_session() {
     watcher.expect_nothing_for_one_ping().await;
 }
 
-/// [MQTT-3.1.2-17]: a retained will is there for who comes later.
+/// [MQTT-3.1.2-15], [MQTT3-3.1.2-17]: a retained will is there for who comes later.
 #[tokio::test]
 async fn a_retained_will_is_retained() {
     let broker = Broker::start();
