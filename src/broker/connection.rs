@@ -290,7 +290,8 @@ impl Connection {
         Ok(Ending::Parted(Parting { with_will, session_expiry }))
     }
 
-    /// Notes how the connection ends, and says so to a v5 client.
+    /// Notes how the connection ends, and says so to a v5 client. From then on nobody finds the link: what others
+    /// deliver would follow the DISCONNECT, as would a second one [MQTT-3.14.4-1].
     fn end(&mut self, ending: Ending) {
         self.ending = Some(ending);
         let verdict = match ending {
@@ -298,17 +299,24 @@ impl Connection {
             Ending::Undecodable(error) => Verdict::refused(error.disconnect_reason(), error.message()),
             Ending::Parted(_) | Ending::Replaced => return,
         };
-        // Replaced is as good an end.
-        let _ = self.with_state(|state, _| {
-            if let Some(link) = &mut state.session.link {
-                link.say_goodbye(verdict);
-            }
-        });
+        let mut state = self.slot.state();
+        if !state.is_served_by(self.epoch) {
+            self.ending = Some(Ending::Replaced);
+            return;
+        }
+        self.slot.set_online(false);
+        let Some(mut link) = state.session.link.take() else { return };
+        link.say_goodbye(verdict);
+        self.farewell.leave(link.out, verdict);
     }
 
     /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
     pub fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit {
         self.seen = now;
+        if matches!(self.ending, Some(Ending::Refused(..) | Ending::Undecodable(_))) {
+            out.extend(self.farewell.take().into_iter().flat_map(|(bytes, _)| bytes));
+            return Transmit::Closing;
+        }
         let slot = Arc::clone(&self.slot);
         let mut state = slot.state();
         if !state.is_served_by(self.epoch) {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
-    session::{Answer, Arrival, Verdict},
+    session::{AliasError, Answer, Arrival, Verdict},
     store::{Gate, Record, Urgency},
     time::Timestamp,
     topic::TopicName,
@@ -82,16 +82,24 @@ impl Connection {
     }
 
     fn resolve_alias(&self, publish: &Publish<'_>) -> Result<TopicName, Ending> {
-        const INVALID: Ending = Ending::Refused(ReasonCode::TopicAliasInvalid, "an invalid topic alias");
-        let Some(alias) = publish.properties.topic_alias else { return Err(INVALID) };
+        let refused = |error| match error {
+            AliasError::AboveMaximum => {
+                Ending::Refused(ReasonCode::TopicAliasInvalid, "a topic alias above the maximum")
+            }
+            AliasError::Unset => {
+                Ending::Refused(ReasonCode::ProtocolError, "a topic alias that stands for no topic")
+            }
+        };
+        let unset = || refused(AliasError::Unset);
+        let alias = publish.properties.topic_alias.ok_or_else(unset)?;
         self.with_state(|state, _| {
-            let link = state.session.link.as_mut().ok_or(INVALID)?;
+            let link = state.session.link.as_mut().ok_or_else(unset)?;
             if publish.topic.is_empty() {
-                return link.aliased(alias).cloned().map_err(|_| INVALID);
+                return link.aliased(alias).cloned().map_err(refused);
             }
             let topic = TopicName::parse(publish.topic)
                 .map_err(|_| Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"))?;
-            link.set_alias(alias, topic.clone()).map_err(|_| INVALID)?;
+            link.set_alias(alias, topic.clone()).map_err(refused)?;
             Ok(topic)
         })?
     }

@@ -53,14 +53,15 @@ pub(super) struct Attached {
     pub(super) farewell: Arc<Farewell>,
 }
 
-/// The last bytes of a connection that another part of the broker ends, and why; left here for the connection's own
-/// driver to fetch.
+/// The last bytes of a connection that is ended by the broker, and why; left here for the connection's own driver to
+/// fetch.
 #[derive(Default)]
 pub(super) struct Farewell(Mutex<Option<(Vec<u8>, Verdict)>>);
 
 impl Farewell {
-    fn leave(&self, bytes: Vec<u8>, verdict: Verdict) {
-        *lock(&self.0) = Some((bytes, verdict));
+    /// Whoever ends the connection first has the last word.
+    pub(super) fn leave(&self, bytes: Vec<u8>, verdict: Verdict) {
+        lock(&self.0).get_or_insert((bytes, verdict));
     }
 
     pub(super) fn take(&self) -> Option<(Vec<u8>, Verdict)> {

@@ -86,8 +86,6 @@ decode_errors! {
     ConnackFlagsReserved => MalformedPacket, "reserved connect acknowledge flag is set";
     /// Reserved bits of the subscription options are set [MQTT-3.8.3-5].
     SubscribeOptionsReserved => MalformedPacket, "reserved subscription option is set";
-    /// A subscription asks for `QoS` 3 (section 3.8.3.1).
-    SubscribeQos3 => MalformedPacket, "subscription with QoS 3";
     /// A number that is no reason code (section 2.4).
     ReasonCodeUnknown => MalformedPacket, "reason code is unknown";
     /// A v3 CONNACK or SUBACK with a reserved return code [MQTT3-3.9.3-2].
@@ -128,6 +126,8 @@ decode_errors! {
     ResponseTopicInvalid => ProtocolError, "response topic is empty or has a wildcard";
     /// SUBSCRIBE without a topic filter [MQTT-3.8.3-2].
     SubscribeEmpty => ProtocolError, "SUBSCRIBE without topic filter";
+    /// A subscription asks for `QoS` 3 (section 3.8.3.1; 3.1.1: [MQTT3-3.8.3-4]).
+    SubscribeQos3 => ProtocolError, "subscription with QoS 3";
     /// Retain handling 3 (section 3.8.3.1).
     RetainHandling3 => ProtocolError, "subscription with retain handling 3";
     /// No local on a shared subscription [MQTT-3.8.3-4].

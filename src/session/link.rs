@@ -33,9 +33,14 @@ pub struct Terms {
     pub out_bytes_max: usize,
 }
 
-/// A topic alias the client may not use, or not yet [MQTT-3.3.2-9].
+/// Why a client's topic alias cannot be used (MQTT 5.0 section 3.3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AliasInvalid;
+pub enum AliasError {
+    /// It is above the maximum the client was told.
+    AboveMaximum,
+    /// It stands for no topic on this connection.
+    Unset,
+}
 
 /// What became of a QoS 0 message for an online client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,17 +277,14 @@ impl<G: Clone> Link<G> {
     }
 
     /// Resolves an alias the client used without a topic.
-    pub fn aliased(&self, alias: NonZeroU16) -> Result<&TopicName, AliasInvalid> {
-        let index = usize::from(alias.get()) - 1;
-        self.aliases_in.get(index).and_then(Option::as_ref).ok_or(AliasInvalid)
+    pub fn aliased(&self, alias: NonZeroU16) -> Result<&TopicName, AliasError> {
+        let index = self.alias_index(alias)?;
+        self.aliases_in.get(index).and_then(Option::as_ref).ok_or(AliasError::Unset)
     }
 
-    /// Notes an alias the client sets [MQTT-3.3.2-12].
-    pub fn set_alias(&mut self, alias: NonZeroU16, topic: TopicName) -> Result<(), AliasInvalid> {
-        if alias.get() > self.terms.alias_max_in {
-            return Err(AliasInvalid);
-        }
-        let index = usize::from(alias.get()) - 1;
+    /// Notes an alias the client sets.
+    pub fn set_alias(&mut self, alias: NonZeroU16, topic: TopicName) -> Result<(), AliasError> {
+        let index = self.alias_index(alias)?;
         if self.aliases_in.len() <= index {
             self.aliases_in.resize(index + 1, None);
         }
@@ -290,5 +292,13 @@ impl<G: Clone> Link<G> {
             *slot = Some(topic);
         }
         Ok(())
+    }
+
+    /// [MQTT-3.3.2-9], [MQTT-3.3.2-12]: exactly those up to the maximum are valid.
+    fn alias_index(&self, alias: NonZeroU16) -> Result<usize, AliasError> {
+        if alias.get() > self.terms.alias_max_in {
+            return Err(AliasError::AboveMaximum);
+        }
+        Ok(usize::from(alias.get()) - 1)
     }
 }

@@ -4,4 +4,10 @@
 //! other modules are the proofs, by the sections of the standard; many more stand in `transcripts`, where the statement
 //! is part of a longer story.
 
+mod acks;
+mod ping_disconnect;
+mod publish;
+mod raw;
+mod subscribe;
 mod trace;
+mod unsubscribe;

@@ -148,6 +148,15 @@ impl Peer {
         self.receive_with(|packet| (Spec::from(packet), reason_string(packet))).await
     }
 
+    /// The next bytes have to be these.
+    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
+        while self.input.len() < expected.len() {
+            let read = within("bytes", self.link.read_buf(&mut self.input)).await.unwrap();
+            assert_ne!(read, 0, "{expected:x?} was wanted: {:x?}, and the end", self.input);
+        }
+        assert_eq!(self.input.drain(..expected.len()).as_slice(), expected);
+    }
+
     /// The next packet has to be this PUBLISH, property for property.
     pub(crate) async fn expect_publish(&mut self, publish: Publishing) {
         self.expect(publish).await;

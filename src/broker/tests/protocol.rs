@@ -1,7 +1,7 @@
 //! Corners of the protocol.
 
-use super::{CloseReason, World, connect, lines, publish, qos0, qos1, subscribe, transient};
-use crate::codec::{Packet, Publish, QoS, Version};
+use super::{CloseReason, World, connect, publish, qos0, qos1, subscribe, transient};
+use crate::codec::{Packet, Publish, QoS};
 
 const NOTHING: [&str; 0] = [];
 
@@ -15,6 +15,62 @@ fn a_client_that_is_taken_over_before_its_connack_hears_nothing() {
     assert!(first.closing);
     world.settle();
     assert_eq!(second.heard(), ["CONNACK 1"]);
+}
+
+/// [MQTT-3.14.0-1]: also when the disk is so slow that the keep alive ends before CONNACK may leave.
+#[test]
+fn a_client_whose_keep_alive_ends_before_its_connack_hears_nothing() {
+    let world = World::new();
+    let mut client = world.join(&connect("dev"));
+    assert_eq!(client.heard(), NOTHING);
+    let now = client.now();
+    let last = client.connection.take().unwrap().close(CloseReason::KeepAliveTimeout, now);
+    assert!(last.is_empty(), "{last:x?}");
+    let mut client = world.joined(&connect("dev"), true);
+    let last = client.connection.take().unwrap().close(CloseReason::KeepAliveTimeout, now);
+    assert_eq!(super::lines(&last, client.version), ["DISCONNECT 8d"]);
+}
+
+/// [MQTT-3.14.4-1]: neither a message that comes in the moment before the DISCONNECT is written, nor the DISCONNECT of
+/// a takeover.
+#[test]
+fn nothing_follows_the_brokers_disconnect() {
+    for taken_over in [false, true] {
+        let world = World::new();
+        let mut other = world.joined(&transient("other"), false);
+        let mut bad = world.subscriber(&connect("bad"), "#", QoS::AtLeastOnce);
+        bad.send(&Packet::Pingreq);
+        bad.send_bytes(&[0xc1, 0]);
+        other.send(&qos0("t", "late"));
+        other.send(&qos1(1, "t", "kept"));
+        let again = taken_over.then(|| world.join(&connect("bad")));
+        world.settle();
+        assert_eq!(bad.heard(), ["PINGRESP", "DISCONNECT 81"]);
+        assert!(bad.closing);
+        let now = bad.now();
+        bad.connection.take().unwrap().close(CloseReason::Closed, now);
+        assert_eq!(other.heard(), ["PUBACK 1"]);
+        let mut again = again.unwrap_or_else(|| world.join(&connect("bad")));
+        world.settle();
+        assert_eq!(again.heard(), ["CONNACK 1"]);
+        world.settle();
+        assert_eq!(again.heard(), ["PUBLISH q1 #1 t=kept"]);
+    }
+}
+
+/// [MQTT-3.14.2-1]: 0x84 answers a first CONNECT, in CONNACK; a second one is a protocol error whatever is in it.
+#[test]
+fn a_second_connect_of_an_unknown_version_is_a_protocol_error() {
+    for name_and_level in [&b"MQTT\x06"[..], b"AMQP\x05"] {
+        let world = World::new();
+        let mut client = world.joined(&transient("c"), false);
+        let mut bytes = vec![0x10, 13, 0, 4];
+        bytes.extend_from_slice(name_and_level);
+        bytes.extend_from_slice(&[2, 0, 0, 0, 0, 1, b'c']);
+        bytes[1] = u8::try_from(bytes.len() - 2).unwrap();
+        client.send_bytes(&bytes);
+        assert_eq!(client.heard(), ["DISCONNECT 82"]);
+    }
 }
 
 #[test]
@@ -83,17 +139,4 @@ fn who_comes_while_the_broker_ends_is_told_that_it_is_not_there() {
     let world = World::new();
     world.broker.begin_shutdown(world.now());
     assert_eq!(world.refused(&connect("c")), ["CONNACK 0 88"]);
-}
-
-/// [MQTT-3.14.0-1], [MQTT-3.2.0-1]: a client that fell silent before its CONNACK left hears nothing.
-#[test]
-fn a_silent_client_without_its_connack_gets_no_disconnect() {
-    let world = World::new();
-    let mut client = world.join(&connect("dev"));
-    assert_eq!(client.heard(), NOTHING);
-    let last = client.connection.take().unwrap().close(CloseReason::KeepAliveTimeout, world.now());
-    assert!(last.is_empty(), "{last:x?}");
-    let mut client = world.joined(&connect("dev"), true);
-    let last = client.connection.take().unwrap().close(CloseReason::KeepAliveTimeout, world.now());
-    assert_eq!(lines(&last, Version::V5), ["DISCONNECT 8d"]);
 }

@@ -13,7 +13,7 @@ mod expiry;
 mod features;
 mod flow;
 mod routing;
-mod scene;
+pub(crate) mod scene;
 mod sessions;
 mod start;
 mod subscriptions;

@@ -44,7 +44,8 @@ async fn overlapping_subscriptions_deliver_once_with_the_highest_qos() {
     }
 }
 
-/// [MQTT-4.7.1-2], [MQTT3-4.7.1-3]: levels, empty ones too.
+/// [MQTT-4.7.1-2], [MQTT3-4.7.1-3]: levels, empty ones too. What is sent to a subscriber has a topic that its filter matches
+/// [MQTT-3.3.2-3], [MQTT3-3.3.2-3].
 #[tokio::test]
 async fn wildcards_match_whole_levels() {
     let broker = Broker::start();

@@ -1,4 +1,4 @@
-//! What the transcripts have in common: clients that connect, subscribe, publish and take, each step checked.
+//! What the transcripts and the conformance tests have in common: clients that connect, subscribe, publish and take, each step checked.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// 3.1 differs from 3.1.1 only in its CONNECT and CONNACK.
-pub(super) const BOTH: [Version; 2] = [Version::V311, Version::V5];
+pub(crate) const BOTH: [Version; 2] = [Version::V311, Version::V5];
 
 impl Broker {
     /// A client that has no session yet, connected.
-    pub(super) async fn client(&self, version: Version, connecting: Connecting) -> Peer {
+    pub(crate) async fn client(&self, version: Version, connecting: Connecting) -> Peer {
         let mut peer = self.peer(version).await;
         peer.send(connecting).await;
         peer.expect(connack(ReasonCode::Success)).await;
@@ -30,7 +30,7 @@ impl Broker {
     }
 
     /// A client whose session is there, connected.
-    pub(super) async fn returning(&self, version: Version, connecting: Connecting) -> Peer {
+    pub(crate) async fn returning(&self, version: Version, connecting: Connecting) -> Peer {
         let mut peer = self.peer(version).await;
         peer.send(connecting).await;
         peer.expect(connack_present()).await;
@@ -38,7 +38,7 @@ impl Broker {
     }
 
     /// A persistent session with one subscription, asleep.
-    pub(super) async fn sleeper(&self, version: Version, client_id: &str, filter: &str, qos: QoS) {
+    pub(crate) async fn sleeper(&self, version: Version, client_id: &str, filter: &str, qos: QoS) {
         let mut dev = self.client(version, connect(client_id).persistent()).await;
         dev.subscribed(filter, qos).await;
         dev.leave().await;
@@ -46,18 +46,18 @@ impl Broker {
 
     /// Lets a second and a half pass by the broker's own clock, which is the keep alive of a client that asks nothing of
     /// the disk.
-    pub(super) async fn a_second_and_a_half_passes(&self) {
+    pub(crate) async fn a_second_and_a_half_passes(&self) {
         let mut clock = self.client(Version::V311, connect("clock").keep_alive(1)).await;
         clock.expect_ended().await;
     }
 
     /// Lines of the log that have all of these in them.
-    pub(super) fn logged(&self, parts: &[&str]) -> usize {
+    pub(crate) fn logged(&self, parts: &[&str]) -> usize {
         self.log().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 
     /// Waits for a line of the log with all of these in it, while `other` is being served.
-    pub(super) async fn until_logged(&self, other: &mut Peer, parts: &[&str]) {
+    pub(crate) async fn until_logged(&self, other: &mut Peer, parts: &[&str]) {
         let watch = Stopwatch::start();
         while watch.elapsed() < LIMIT {
             other.expect_nothing_for_one_ping().await;
@@ -69,7 +69,7 @@ impl Broker {
     }
 
     /// Resident memory of the process, in bytes.
-    pub(super) fn resident_bytes(&self) -> usize {
+    pub(crate) fn resident_bytes(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the process lives");
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
@@ -78,25 +78,25 @@ impl Broker {
 
 impl Peer {
     /// One filter, granted as asked.
-    pub(super) async fn subscribed(&mut self, filter: &str, qos: QoS) {
+    pub(crate) async fn subscribed(&mut self, filter: &str, qos: QoS) {
         self.send(subscribe(1, filter, qos)).await;
         self.expect(suback(1, [ReasonCode::granted(qos)])).await;
     }
 
     /// One filter less.
-    pub(super) async fn unsubscribed(&mut self, version: Version, filter: &str) {
+    pub(crate) async fn unsubscribed(&mut self, version: Version, filter: &str) {
         self.send(unsubscribe(2, filter)).await;
         self.expect(unsuback(2, version.is_v5().then_some(ReasonCode::Success))).await;
     }
 
     /// Says goodbye.
-    pub(super) async fn leave(mut self) {
+    pub(crate) async fn leave(mut self) {
         self.send(disconnect()).await;
         self.expect_closed().await;
     }
 
     /// Publishes and waits until the broker has taken it for good, whether somebody is subscribed or not.
-    pub(super) async fn published(&mut self, publish: Publishing) {
+    pub(crate) async fn published(&mut self, publish: Publishing) {
         let (qos, id) = (publish.qos, publish.packet_id);
         self.send(publish).await;
         match qos {
@@ -120,7 +120,7 @@ impl Peer {
     }
 
     /// The next packet is this PUBLISH, but for the packet id, which is the broker's to choose. Not acknowledged.
-    pub(super) async fn expect_message(&mut self, publish: Publishing) -> u16 {
+    pub(crate) async fn expect_message(&mut self, publish: Publishing) -> u16 {
         let received = self.receive_publish().await;
         let id = received.packet_id;
         assert_eq!(id != 0, publish.qos != QoS::AtMostOnce, "{received:?}");
@@ -129,7 +129,7 @@ impl Peer {
     }
 
     /// The same, and acknowledged to the end.
-    pub(super) async fn take(&mut self, publish: Publishing) -> u16 {
+    pub(crate) async fn take(&mut self, publish: Publishing) -> u16 {
         let qos = publish.qos;
         let id = self.expect_message(publish).await;
         self.acknowledge(qos, id).await;
@@ -137,7 +137,7 @@ impl Peer {
     }
 
     /// Acknowledges a message to the end.
-    pub(super) async fn acknowledge(&mut self, qos: QoS, id: u16) {
+    pub(crate) async fn acknowledge(&mut self, qos: QoS, id: u16) {
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.send(puback(id)).await,
@@ -150,7 +150,7 @@ impl Peer {
     }
 
     /// Shown out: v5 with this reason, v3 without a word.
-    pub(super) async fn expect_shown_out(&mut self, version: Version, reason: ReasonCode) {
+    pub(crate) async fn expect_shown_out(&mut self, version: Version, reason: ReasonCode) {
         if version.is_v5() {
             self.expect(disconnect().because(reason)).await;
         }
@@ -158,7 +158,7 @@ impl Peer {
     }
 
     /// Says goodbye with a new session expiry (v5).
-    pub(super) async fn leave_with_expiry(mut self, reason: ReasonCode, seconds: u32) {
+    pub(crate) async fn leave_with_expiry(mut self, reason: ReasonCode, seconds: u32) {
         let properties =
             DisconnectProperties { session_expiry: Some(seconds), ..DisconnectProperties::default() };
         let mut bytes = Vec::new();
@@ -169,21 +169,21 @@ impl Peer {
 }
 
 impl Publishing {
-    pub(super) fn expiring(self, seconds: u32) -> Self {
+    pub(crate) fn expiring(self, seconds: u32) -> Self {
         Self { message_expiry: Some(seconds), ..self }
     }
 
-    pub(super) fn alias(self, alias: u16) -> Self {
+    pub(crate) fn alias(self, alias: u16) -> Self {
         Self { topic_alias: Some(alias), ..self }
     }
 
-    pub(super) fn ids(self, subscription_ids: &[u32]) -> Self {
+    pub(crate) fn ids(self, subscription_ids: &[u32]) -> Self {
         Self { subscription_ids: subscription_ids.to_vec(), ..self }
     }
 }
 
 /// The options that v3 has too; v5's are set on what this returns.
-pub(super) fn options(qos: QoS) -> SubscribeOptions {
+pub(crate) fn options(qos: QoS) -> SubscribeOptions {
     SubscribeOptions {
         qos,
         no_local: false,
@@ -193,15 +193,15 @@ pub(super) fn options(qos: QoS) -> SubscribeOptions {
 }
 
 /// The clock of the tests, for what must not have happened too early.
-pub(super) struct Stopwatch(std::time::Instant);
+pub(crate) struct Stopwatch(std::time::Instant);
 
 impl Stopwatch {
     #[expect(clippy::disallowed_methods, reason = "tests measure the broker's clock against their own")]
-    pub(super) fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(std::time::Instant::now())
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
 }
