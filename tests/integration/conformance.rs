@@ -5,6 +5,7 @@
 //! is part of a longer story.
 
 mod acks;
+mod interop;
 mod ping_disconnect;
 mod publish;
 mod raw;
