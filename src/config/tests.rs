@@ -500,7 +500,7 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
             "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
             "--listen (DORMOUSE_LISTEN): \"http://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
-            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, limits, log, shutdown",
+            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, mqtt, limits, log, shutdown",
         ]
     );
     let alone = Overrides { allow_anonymous: true, ..Overrides::default() };
