@@ -24,6 +24,7 @@ mod publish;
 mod recover;
 mod registry;
 mod retained;
+mod shared;
 mod slot;
 mod subscribe;
 #[cfg(test)]
