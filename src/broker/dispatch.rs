@@ -11,6 +11,7 @@ use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
     routing::{Match, Subscription},
+    session::Fate,
     store::{Completion, Gate, Stored, Target},
     sync::lock,
     time::Timestamp,
@@ -53,8 +54,6 @@ pub(super) struct RouteCache {
 /// A client that has owed an acknowledgement for so long will not spare the disk this message: holding it back would
 /// only keep its publisher waiting.
 const SILENT_AFTER: Duration = Duration::from_millis(100);
-/// Every so many messages a sleeping session looks which of them are on disk by now.
-const REST_EVERY: usize = 8;
 /// Topics remembered per connection.
 const ROUTES_MAX: usize = 64;
 
@@ -265,8 +264,10 @@ impl Broker {
         if passes_by && !stands_in_line {
             if online {
                 let mut packet = at_most_once(publish, topic, &share.delivery);
-                if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
-                    self.drops.slow_reader(&slot.client_id);
+                match state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
+                    Fate::Sent => {}
+                    Fate::NoRoom => self.drops.slow_reader(&slot.client_id),
+                    Fate::TooLarge => self.drops.too_large(&slot.client_id, topic),
                 }
                 slot.note_busy(&state);
                 touched.add(state.notify());
@@ -308,10 +309,10 @@ impl Broker {
         self.reserve_numbers(slot, &mut state);
         slot.note_busy(&state);
         touched.add(state.notify());
-        if !online && is_target && state.session.outbound.at_hand().is_multiple_of(REST_EVERY) {
-            state.session.outbound.rest(&slot.keep);
+        if !online && is_target {
+            state.session.outbound.rest_now_and_then(&slot.keep);
         }
-        self.note_restless(slot, &mut state);
+        self.note_restless(slot, &state);
         drop(state);
         if is_target {
             batch.may_elide &= sent && !silent;

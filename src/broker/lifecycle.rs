@@ -1,7 +1,7 @@
 //! The end of connections and sessions: wills, expiry, sleep.
 
 use std::{
-    sync::{Arc, MutexGuard},
+    sync::{Arc, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 
@@ -9,13 +9,12 @@ use tracing::{info, warn};
 
 use super::{
     Broker,
-    connect::wake_urgency,
+    connect::{TAKEN_OVER, wake_urgency},
     dispatch::{Origin, Touched},
     keep::Ended,
     slot::{Slot, State},
 };
 use crate::{
-    codec::ReasonCode,
     message::{Delivery, expires_at},
     session::Remains,
     store::{Record, Urgency, WillRecord},
@@ -107,7 +106,7 @@ impl Broker {
         }
         state.session.outbound.unload(&slot.keep);
         state.session.outbound.rest(&slot.keep);
-        self.note_restless(slot, &mut state);
+        self.note_restless(slot, &state);
         // Whether the journal may have the will as armed.
         let before = (state.record.expiry, state.record.will.is_some() && !state.arming);
         let is_clean = parting.is_some_and(|p| !p.with_will);
@@ -154,10 +153,9 @@ impl Broker {
     }
 
     /// Sees to it that a sleeping session with messages at hand is looked at again.
-    pub(super) fn note_restless(&self, slot: &Slot, state: &mut State) {
+    pub(super) fn note_restless(&self, slot: &Slot, state: &State) {
         let sleeps = state.session.link.is_none() && slot.keep.persistent;
-        if sleeps && !state.restless && state.session.outbound.at_hand() > 0 {
-            state.restless = true;
+        if sleeps && state.session.outbound.at_hand() > 0 && !slot.restless.swap(true, Ordering::Relaxed) {
             lock(&self.restless).push(slot.no);
         }
     }
@@ -168,10 +166,10 @@ impl Broker {
         for no in sessions {
             let Some(slot) = lock(&self.registry).by_no(no) else { continue };
             let mut state = slot.state();
-            state.restless = false;
+            slot.restless.store(false, Ordering::Relaxed);
             if state.session.link.is_none() && !state.ended {
                 state.session.outbound.rest(&slot.keep);
-                self.note_restless(&slot, &mut state);
+                self.note_restless(&slot, &state);
             }
         }
     }
@@ -194,7 +192,7 @@ impl Broker {
         now: Timestamp,
     ) {
         let mut touched = Touched::default();
-        state.kick(ReasonCode::SessionTakenOver);
+        state.kick(TAKEN_OVER);
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].
@@ -229,7 +227,9 @@ impl Broker {
     fn publish_will(&self, slot: &Slot, will: WillRecord, now: Timestamp, touched: &mut Touched) {
         let WillRecord { mut message, expiry, .. } = will;
         message.expires_at = expires_at(expiry, now);
-        let delivery = Delivery { qos: message.qos, retain: message.retain, subscription_ids: Vec::new() };
+        // It may have come when retained messages were still on.
+        let retain = message.retain && self.config.features.retain;
+        let delivery = Delivery { qos: message.qos, retain, subscription_ids: Vec::new() };
         let publish = message.to_packet(&delivery, now);
         let route = self.route(message.topic.clone());
         let origin = Origin { slot, inbound_qos2: None, is_answered: false };

@@ -55,7 +55,6 @@ impl Broker {
             settled: Gate::Open,
             arming: false,
             will_is_leaving: false,
-            restless: false,
             ended: false,
         };
         let slot = Arc::new(Slot::new(no, client_id, keep, state));

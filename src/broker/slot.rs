@@ -10,9 +10,8 @@ use std::{
 
 use super::keep::Keep;
 use crate::{
-    codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
     message::SessionNo,
-    session::{Link, Session},
+    session::{Link, Session, Verdict},
     store::{Gate, Record, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -29,6 +28,9 @@ pub(super) struct Slot {
     state: Mutex<State>,
     online: AtomicBool,
     busy: AtomicBool,
+    /// It sleeps with messages at hand that were not on disk yet, and is looked at again soon. Changed under the lock of
+    /// its state.
+    pub(super) restless: AtomicBool,
 }
 
 /// What the session's lock guards.
@@ -44,8 +46,6 @@ pub(super) struct State {
     pub(super) arming: bool,
     /// Somebody is publishing the record's will at this moment.
     pub(super) will_is_leaving: bool,
-    /// It sleeps with messages at hand that were not on disk yet, and is looked at again soon.
-    pub(super) restless: bool,
     /// The session is gone: nothing may be delivered to it or journalled for it any more.
     pub(super) ended: bool,
 }
@@ -63,15 +63,15 @@ pub(super) struct Attached {
 /// The last bytes of a connection that is ended by the broker, and why; left here for the connection's own driver to
 /// fetch.
 #[derive(Default)]
-pub(super) struct Farewell(Mutex<Option<(Vec<u8>, ReasonCode)>>);
+pub(super) struct Farewell(Mutex<Option<(Vec<u8>, Verdict)>>);
 
 impl Farewell {
     /// Whoever ends the connection first has the last word.
-    pub(super) fn leave(&self, bytes: Vec<u8>, reason: ReasonCode) {
-        lock(&self.0).get_or_insert((bytes, reason));
+    pub(super) fn leave(&self, bytes: Vec<u8>, verdict: Verdict) {
+        lock(&self.0).get_or_insert((bytes, verdict));
     }
 
-    pub(super) fn take(&self) -> Option<(Vec<u8>, ReasonCode)> {
+    pub(super) fn take(&self) -> Option<(Vec<u8>, Verdict)> {
         lock(&self.0).take()
     }
 }
@@ -86,6 +86,7 @@ impl Slot {
             state: Mutex::new(state),
             online: AtomicBool::new(false),
             busy: AtomicBool::new(false),
+            restless: AtomicBool::new(false),
         }
     }
 
@@ -166,25 +167,17 @@ impl State {
         let _pending = self.session.transmit(keep, now);
     }
 
-    /// Detaches the connection from outside: it says goodbye with `reason` (v5) and closes.
-    pub(super) fn kick(&mut self, reason: ReasonCode) {
+    /// Detaches the connection from outside: it says goodbye with `verdict` (v5) and closes.
+    pub(super) fn kick(&mut self, verdict: Verdict) {
         let Some(connection) = self.connection.take() else { return };
         let mut bytes = Vec::new();
         if let Some(mut link) = self.session.link.take() {
-            // [MQTT-3.14.0-1]
-            if link.terms.version == Version::V5 && link.is_greeted() {
-                link.send(&goodbye(reason));
-            }
+            link.say_goodbye(verdict);
             bytes = link.out;
         }
-        connection.farewell.leave(bytes, reason);
+        connection.farewell.leave(bytes, verdict);
         if let Some(waker) = connection.waker {
             waker.wake();
         }
     }
-}
-
-/// DISCONNECT from the server.
-pub(super) fn goodbye(reason: ReasonCode) -> Packet<'static> {
-    Packet::Disconnect(Disconnect { reason, properties: DisconnectProperties::default() })
 }

@@ -109,6 +109,8 @@ pub struct Outbound<K: Keeper> {
 const LOAD_MESSAGES_MAX: usize = 64;
 /// With so many messages at hand, those that will not be sent next are looked at whether they are on disk by now.
 const AT_HAND_MAX: usize = 2 * LOAD_MESSAGES_MAX;
+/// Every so many messages a sleeping session looks which of them are on disk by now.
+const REST_EVERY: usize = 8;
 /// Sequence numbers reserved at a time. A reservation is a commit, and for messages that never touch the disk it is the
 /// only one; a crash skips what is left of a block, of a packet id space that is 65,535 wide.
 pub const SEQ_BLOCK: u64 = 8_192;
@@ -190,6 +192,13 @@ impl<K: Keeper> Outbound<K> {
         self.inflight = others;
         let left = queue::shelve(keeper, &mut self.resting, messages.into_iter());
         self.take_in_flight(left);
+    }
+
+    /// The same after each message for a session that sleeps, which looks only now and then which of them are on disk.
+    pub fn rest_now_and_then(&mut self, keeper: &K) {
+        if is_look_due(self.at_hand(), REST_EVERY) {
+            self.rest(keeper);
+        }
     }
 
     /// Messages that are not on the shelf: none, when a sleeping session could `rest`.
@@ -275,7 +284,7 @@ impl<K: Keeper> Outbound<K> {
         {
             self.drop_front(keeper, DropReason::QueueFull);
         }
-        if self.queue.at_hand() >= AT_HAND_MAX && self.queue.at_hand().is_multiple_of(LOAD_MESSAGES_MAX) {
+        if self.queue.at_hand() >= AT_HAND_MAX && is_look_due(self.queue.at_hand(), LOAD_MESSAGES_MAX) {
             self.queue.park(keeper, LOAD_MESSAGES_MAX);
         }
         seq
@@ -283,7 +292,7 @@ impl<K: Keeper> Outbound<K> {
 
     fn drop_front(&mut self, keeper: &K, reason: DropReason) {
         if let Some(entry) = self.take_front(keeper) {
-            self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, reason));
+            self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, reason, None));
         }
     }
 
@@ -382,6 +391,11 @@ impl<K: Keeper> InFlight<K> {
             _ => None,
         }
     }
+}
+
+/// Whether to look at all `at_hand` messages: every so many new ones, and rarely when many wait for a slow disk.
+fn is_look_due(at_hand: usize, every: usize) -> bool {
+    at_hand.is_multiple_of(every.max((at_hand / 4).next_power_of_two()))
 }
 
 fn awaiting<K: Keeper>(kept: K::Kept, delivery: Delivery) -> State<K> {

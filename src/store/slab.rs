@@ -212,6 +212,14 @@ impl Slab {
         }
     }
 
+    /// How many messages there are, and how many of them are awake.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> (usize, usize) {
+        let slots = || self.chunks.iter().flat_map(|chunk| &chunk.slots);
+        let awake = slots().filter(|slot| matches!(slot, Slot::Awake(_))).count();
+        (self.chunks.iter().map(|chunk| chunk.used).sum(), awake)
+    }
+
     /// Puts to sleep whom nobody holds by now. To be called now and then.
     pub(super) fn doze(&mut self) {
         for no in std::mem::take(&mut self.drowsy_before) {

@@ -13,7 +13,7 @@ use crate::{
     codec::PacketId,
     message::Seq,
     store::{
-        Completion, Config, Durability, Gate, Journal, OpenError, Record, Recovered, Urgency,
+        Completion, Config, Durability, Gate, Journal, OpenError, Parked, Record, Recovered, Urgency,
         frame::FRAME_BYTES_MAX,
         medium::{Medium as _, sim::SimDisk, sled::SledMedium},
     },
@@ -262,6 +262,62 @@ fn a_body_that_cannot_be_read_is_lost_and_nobody_hangs() {
     assert!(journal.read_step());
     assert_eq!(woken.try_iter().count(), 1);
     assert!(stored.is_lost() && stored.body().is_none());
+    assert_eq!(journal.stats().messages_lost, 1);
+}
+
+/// From the commit to the confirmation, over compaction and a restart: a slot for each message somebody needs, and no
+/// other; and all of them asleep while nobody looks.
+#[test]
+fn every_message_has_its_slot_and_gives_it_back() {
+    const MESSAGES: u64 = 3_000;
+    let (disk, time) = (SimDisk::new(), Time::default());
+    let config = config();
+    let (journal, _) = open_sim(&disk, &config, &time);
+    journal.append(Record::Snapshot(Box::new(snapshot(1))), Urgency::Now);
+    let publish = |seq| {
+        let stored = journal.message(Arc::new(message("a", &[b'x'; 90])));
+        journal.complete(&stored, vec![target(1, seq)], Completion::default());
+        stored
+    };
+    let slots = |journal: &Journal| journal.shared().state().ledger.slab.count();
+    let mut parked = Vec::new();
+    for seq in 1..=MESSAGES {
+        let stored = publish(seq);
+        settle(&journal);
+        parked.extend(journal.park(vec![(stored, 0)]));
+    }
+    settle(&journal);
+    assert_eq!(slots(&journal), (usize::try_from(MESSAGES).unwrap(), 0));
+    // Most are confirmed: the others are moved, by compaction, and keep their slots.
+    let (few, most): (Vec<_>, Vec<_>) = (1..).zip(parked).partition(|(seq, _)| seq % 10 == 0);
+    let confirm = |journal: &Journal, all: Vec<(u64, Parked)>| {
+        for (seq, parked) in all {
+            let (stored, target) = journal.unpark(&[parked]).remove(0);
+            journal.confirm(&stored, target, session(1), Seq(seq));
+        }
+        for _ in 0..50 {
+            time.advance(1_000);
+            settle(journal);
+        }
+    };
+    confirm(&journal, most);
+    assert!(disk.generations() < 5, "{} generations", disk.generations());
+    publish(MESSAGES + 1);
+    settle(&journal);
+    let left = few.len() + 1;
+    assert_eq!(slots(&journal), (left, 0));
+    drop(journal);
+
+    let (journal, recovered) = open_sim(&disk, &config, &time);
+    assert_eq!(slots(&journal), (left, 0));
+    let found = recovered.sessions[0].queue.iter().map(|shelved| (shelved.seq.0, shelved.parked));
+    let found: Vec<_> = found.collect();
+    assert_eq!(found.len(), left);
+    confirm(&journal, found.clone());
+    assert_eq!(slots(&journal), (0, 0));
+    // A claim that has outlived its message is on nothing.
+    let (stored, _) = journal.unpark(&[found[0].1]).remove(0);
+    assert!(stored.is_lost());
     assert_eq!(journal.stats().messages_lost, 1);
 }
 
