@@ -11,9 +11,10 @@ use std::{
 use super::{Time, WALL, message, open_sim, queued, session, settle, snapshot, subscription, target};
 use crate::{
     codec::PacketId,
-    message::Seq,
+    message::{Seq, SessionNo},
     store::{
-        Completion, Config, Durability, Gate, Journal, OpenError, Parked, Record, Recovered, Urgency,
+        Completion, Config, Durability, Gate, Journal, OpenError, Parked, Record, Recovered, SnapshotSource,
+        Urgency,
         frame::FRAME_BYTES_MAX,
         medium::{Medium as _, sim::SimDisk, sled::SledMedium},
     },
@@ -265,6 +266,15 @@ fn a_body_that_cannot_be_read_is_lost_and_nobody_hangs() {
     assert_eq!(journal.stats().messages_lost, 1);
 }
 
+/// Answers for a session that has nothing but its queue.
+struct OneSession(Journal);
+
+impl SnapshotSource for OneSession {
+    fn snapshot(&self, no: SessionNo) {
+        self.0.append(Record::Snapshot(Box::new(snapshot(no.0.get()))), Urgency::Rides);
+    }
+}
+
 /// From the commit to the confirmation, over compaction and a restart: a slot for each message somebody needs, and no
 /// other; and all of them asleep while nobody looks.
 #[test]
@@ -273,7 +283,9 @@ fn every_message_has_its_slot_and_gives_it_back() {
     let (disk, time) = (SimDisk::new(), Time::default());
     let config = config();
     let (journal, _) = open_sim(&disk, &config, &time);
-    journal.append(Record::Snapshot(Box::new(snapshot(1))), Urgency::Now);
+    let source: Arc<dyn SnapshotSource> = Arc::new(OneSession(journal.clone()));
+    journal.set_snapshot_source(Arc::downgrade(&source));
+    source.snapshot(session(1));
     let publish = |seq| {
         let stored = journal.message(Arc::new(message("a", &[b'x'; 90])));
         journal.complete(&stored, vec![target(1, seq)], Completion::default());
@@ -302,8 +314,9 @@ fn every_message_has_its_slot_and_gives_it_back() {
     };
     confirm(&journal, most);
     assert!(disk.generations() < 5, "{} generations", disk.generations());
-    publish(MESSAGES + 1);
+    let last = publish(MESSAGES + 1);
     settle(&journal);
+    journal.park(vec![(last, 0)]);
     let left = few.len() + 1;
     assert_eq!(slots(&journal), (left, 0));
     drop(journal);
