@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
+    auth::Methods,
     broker::Broker,
     config::Config,
     net::{
@@ -84,8 +85,14 @@ impl Server {
     ///
     /// Has to be called within a tokio runtime with time and I/O enabled.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, Methods::new())
+    }
+
+    /// The same with methods of extended authentication (MQTT 5.0 section 4.12), which clients may name in CONNECT.
+    pub fn open_with(config: &Config, methods: Methods) -> Result<Self, StartError> {
         let (broker, from) =
             Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
+        broker.set_authentication(methods);
         broker.start(Arc::new(SystemClock::starting_at(from)))?;
         let sockets: Vec<ListenerConfig> = config.listeners.iter().map(|l| l.socket.clone()).collect();
         match Self::start(Arc::clone(&broker), &sockets, config.network.clone()) {
