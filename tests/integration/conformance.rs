@@ -5,9 +5,15 @@
 //! is part of a longer story.
 
 mod acks;
+mod connack;
+mod connect;
+mod packets;
 mod ping_disconnect;
 mod publish;
 mod raw;
+mod sessions;
+mod strings;
 mod subscribe;
 mod trace;
 mod unsubscribe;
+mod wills;
