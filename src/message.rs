@@ -53,15 +53,15 @@ pub struct Message {
 /// The v5 properties a broker forwards unaltered (MQTT 5.0 section 3.3.2.3).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MessageProperties {
-    /// Payload format indicator: `Some(true)` declares UTF-8.
+    /// Payload format indicator [MQTT-3.3.2-4]: `Some(true)` declares UTF-8.
     pub payload_is_utf8: Option<bool>,
-    /// Response topic of a request.
+    /// Response topic of a request [MQTT-3.3.2-15].
     pub response_topic: Option<Arc<str>>,
-    /// Correlation data of a request.
+    /// Correlation data of a request [MQTT-3.3.2-16].
     pub correlation_data: Option<Bytes>,
-    /// Content type (a MIME type by custom).
+    /// Content type (a MIME type by custom) [MQTT-3.3.2-20].
     pub content_type: Option<Arc<str>>,
-    /// User properties, in the publisher's order [MQTT-3.3.2-18].
+    /// User properties [MQTT-3.3.2-17], in the publisher's order [MQTT-3.3.2-18].
     pub user: Vec<(Box<str>, Box<str>)>,
 }
 

@@ -220,6 +220,7 @@ impl Connection {
                 Ok(())
             }
             Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
+            // [MQTT-3.12.4-1], [MQTT3-3.12.4-1]
             Packet::Pingreq => self.with_state(|state, _| {
                 if let Some(link) = &mut state.session.link {
                     link.send(&Packet::Pingresp);

@@ -155,6 +155,7 @@ impl Broker {
         let matched = !shares.is_empty();
         let persistent = |s: &Share<'_>| s.slot.keep.persistent && self.keeps(s);
         let must_keep = shares.iter().any(persistent);
+        // [MQTT-3.3.1-7], [MQTT3-3.3.1-11]
         let retain = publish.retain && !publish.payload.is_empty();
         let inbound = origin.inbound_qos2.filter(|_| origin.slot.keep.persistent);
         if (must_keep || publish.retain || inbound.is_some()) && self.journal.poisoned() {
@@ -168,6 +169,7 @@ impl Broker {
             .as_ref()
             .filter(|_| must_keep || retain || inbound.is_some())
             .map(|message| self.journal.message(Arc::clone(message)));
+        // [MQTT-3.3.1-8], [MQTT3-3.3.1-12]
         let replaced = if publish.retain {
             Some(self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref())?)
         } else {
@@ -307,7 +309,9 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
         let matched = if origin.slot.no == slot.no { matched.for_publisher() } else { Some(matched) };
         let Some(matched) = matched else { continue };
         let delivery = Delivery {
+            // [MQTT-3.8.4-8], [MQTT3-3.8.4-6]
             qos: publish.qos.min(matched.qos),
+            // [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT3-3.3.1-9]
             retain: publish.retain && matched.retain_as_published,
             subscription_ids: matched.subscription_ids.clone(),
         };
@@ -318,6 +322,7 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
             let delivery = Delivery {
                 qos: publish.qos.min(subscription.options.qos),
                 retain: publish.retain && subscription.options.retain_as_published,
+                // [MQTT-3.3.4-5]: its copy is one of its own.
                 subscription_ids: subscription.subscription_id.into_iter().collect(),
             };
             shares.push(Share { slot, delivery });
@@ -329,6 +334,7 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
 /// The PUBLISH for one QoS 0 subscriber, from the publisher's own packet.
 fn outgoing<'a>(publish: &Publish<'a>, topic: &'a TopicName, delivery: &Delivery) -> Publish<'a> {
     let mut packet = publish.clone();
+    // [MQTT-3.3.1-2], [MQTT-3.3.1-3], [MQTT3-3.3.1-2], [MQTT3-3.3.1-3]: the publisher's DUP goes no further.
     packet.dup = false;
     packet.qos = QoS::AtMostOnce;
     packet.retain = delivery.retain;

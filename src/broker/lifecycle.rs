@@ -95,7 +95,7 @@ impl Broker {
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
-        // [MQTT-3.14.4-3]
+        // [MQTT-3.14.4-3], [MQTT3-3.14.4-3]
         if parting.is_some_and(|p| !p.with_will) {
             state.record.will = None;
         }

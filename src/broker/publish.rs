@@ -130,6 +130,7 @@ impl Connection {
         }
     }
 
+    /// [MQTT-3.3.4-1], [MQTT3-3.3.4-1]
     fn answer_publish(&self, publish: &Publish<'_>, gate: Gate, reason: ReasonCode) -> Result<(), Ending> {
         let Some(id) = publish.packet_id else { return Ok(()) };
         let answer = if publish.qos == QoS::ExactlyOnce {

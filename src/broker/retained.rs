@@ -60,7 +60,7 @@ impl RetainedMessages {
         all
     }
 
-    /// Sets a topic's value. The version is taken under the same lock: memory and journal agree on the order.
+    /// Sets a topic's value, whatever its QoS [MQTT-3.3.1-5], [MQTT3-3.3.1-5], [MQTT3-3.3.1-7]. The version is taken under the same lock: memory and journal agree on the order.
     fn set(&mut self, value: RetainedValue, config: &Config) -> Result<Replaced, Refused> {
         let old_bytes = self.by_topic.get(&value.message.topic).map(|v| v.message.size_bytes());
         let bytes = self.bytes - old_bytes.unwrap_or(0) + value.message.size_bytes();
@@ -104,6 +104,7 @@ impl RetainedMessages {
         self.remove(&topic)
     }
 
+    /// [MQTT-3.3.1-6], [MQTT3-3.3.1-10]
     fn clear(&mut self, topic: &TopicName, journal: &Journal) -> Replaced {
         if let Some(old) = self.remove(topic) {
             let version = self.take_version();

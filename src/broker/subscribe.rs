@@ -28,7 +28,9 @@ struct Granted {
 }
 
 impl Connection {
-    /// Returns how many retained messages were sent.
+    /// Each filter in turn, as a packet of its own would be [MQTT-3.8.4-5], [MQTT3-3.8.4-4]; one answer
+    /// [MQTT-3.8.4-1], [MQTT3-3.8.4-1], in which they have a reason each, in their order [MQTT-3.9.3-1],
+    /// [MQTT3-3.9.3-1]. Returns how many retained messages were sent.
     pub(super) fn handle_subscribe(
         &self,
         subscribe: &Subscribe<'_>,
@@ -48,6 +50,7 @@ impl Connection {
                 Err(reason) => reasons.push(reason),
             }
         }
+        // [MQTT-3.8.4-2], [MQTT3-3.8.4-2]
         let suback =
             Suback { packet_id: subscribe.packet_id, reasons, properties: ReasonProperties::default() };
         self.answer_settled(&Packet::Suback(suback), Answer::Suback)?;
@@ -79,7 +82,7 @@ impl Connection {
             if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
                 return Err(ReasonCode::QuotaExceeded);
             }
-            // [MQTT-3.8.4-4] and section 3.3.1.3; a shared subscription gets no retained messages.
+            // [MQTT-3.8.4-4], [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT3-3.3.1-6]; a shared subscription gets no retained messages.
             let wants_retained = !shared
                 && match asked.options.retain_handling {
                     RetainHandling::Send => true,
@@ -89,7 +92,8 @@ impl Connection {
             let retained =
                 if wants_retained { broker.count_retained(&filter, retained_max) } else { Some(0) };
             let retained = retained.ok_or(ReasonCode::QuotaExceeded)?;
-            // A device subscribes anew at each wake: what has not changed is not written.
+            // A device subscribes anew at each wake: what has not changed is not written. What has replaces it
+            // [MQTT-3.8.4-3], [MQTT3-3.8.4-3].
             if before != Some(terms) {
                 state.session.subscriptions.insert(filter.clone(), terms);
                 let subscription = Subscription { options: terms.options, subscription_id: id };
@@ -128,7 +132,7 @@ impl Connection {
             let found = broker.retained_for(filter, now).into_iter().filter_map(|message| {
                 let delivery = Delivery {
                     qos: message.qos.min(terms.options.qos),
-                    // [MQTT-3.3.1-8]
+                    // [MQTT3-3.3.1-8] and section 3.3.1.3 of 5.0.
                     retain: true,
                     subscription_ids: terms.id.into_iter().collect(),
                 };
@@ -142,6 +146,9 @@ impl Connection {
         Ok(())
     }
 
+    /// Each filter in turn, as a packet of its own would be [MQTT-3.10.4-6], [MQTT3-3.10.4-6]; one answer, also if nothing
+    /// ended [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT3-3.10.4-4], [MQTT3-3.10.4-5]. What was begun goes on
+    /// [MQTT-3.10.4-3], [MQTT3-3.10.4-3].
     pub(super) fn handle_unsubscribe(&self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Ending> {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
@@ -158,9 +165,11 @@ impl Connection {
     fn unsubscribe(&self, filter: &str) -> Result<ReasonCode, Ending> {
         let Ok(filter) = TopicFilter::parse(filter) else { return Ok(ReasonCode::TopicFilterInvalid) };
         self.with_state(|state, slot| {
+            // [MQTT-3.10.4-1], [MQTT3-3.10.4-1]
             if state.session.subscriptions.remove(&filter).is_none() {
                 return ReasonCode::NoSubscriptionExisted;
             }
+            // [MQTT-3.10.4-2], [MQTT3-3.10.4-2]
             self.broker.change_subscriptions(|all| all.remove(slot.no, &filter));
             if slot.keep.persistent {
                 let record = Record::Unsubscribed(slot.no, filter.clone());
@@ -192,6 +201,7 @@ pub(super) fn record(filter: &TopicFilter, terms: SubscriptionTerms) -> Subscrip
     SubscriptionRecord { filter: filter.clone(), options: terms.options, subscription_id: terms.id }
 }
 
+/// [MQTT-3.8.4-7], [MQTT3-3.8.4-5]
 fn granted_reason(qos: QoS) -> ReasonCode {
     match qos {
         QoS::AtMostOnce => ReasonCode::Success,

@@ -126,6 +126,7 @@ fn flags_allowed(packet_type: PacketType, flags: u8, version: Version) -> bool {
         PacketType::Pubrel | PacketType::Subscribe | PacketType::Unsubscribe => {
             flags == 0b0010 || (flags == 0b1010 && version == Version::V31)
         }
+        // For DISCONNECT [MQTT-3.14.1-1], [MQTT3-3.14.1-1].
         _ => flags == 0,
     }
 }

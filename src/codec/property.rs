@@ -104,6 +104,7 @@ impl<'a> Property<'a> {
         Ok(match id {
             0x01 => Self::PayloadIsUtf8(boolean(r)?),
             0x02 => Self::MessageExpiry(r.u32()?),
+            // [MQTT-3.3.2-19]
             0x03 => Self::ContentType(r.string()?),
             0x08 => Self::ResponseTopic(response_topic(r)?),
             0x09 => Self::CorrelationData(r.binary()?),
@@ -263,6 +264,7 @@ fn subscription_id(r: &mut Reader<'_>) -> Result<u32, DecodeError> {
 }
 
 fn response_topic<'a>(r: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    // [MQTT-3.3.2-13]
     let topic = r.string()?;
     // [MQTT-3.3.2-14], [MQTT-4.7.3-1]
     if topic.is_empty() || has_wildcard(topic) {

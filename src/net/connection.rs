@@ -227,6 +227,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
             return self.end(CloseReason::Lost, now);
         };
         if !self.outbox.is_waiting() {
+            // [MQTT-3.14.4-2]
             match Pin::new(&mut self.wire).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => {
                     let until = now.after(DRAIN);

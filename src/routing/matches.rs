@@ -75,7 +75,7 @@ impl<K: Copy> Match<K> {
             without_no_local: None,
         };
         for (_, s) in counted {
-            // [MQTT-3.3.4-2]
+            // [MQTT-3.3.4-2], [MQTT3-3.3.5-1]
             merged.qos = merged.qos.max(s.options.qos);
             merged.retain_as_published |= s.options.retain_as_published;
             // [MQTT-3.3.4-3], [MQTT-3.3.4-4]

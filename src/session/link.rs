@@ -75,6 +75,7 @@ pub struct Link<G> {
     publish_bytes: usize,
     /// QoS > 0 PUBLISH packets of the client that have no PUBACK or PUBCOMP yet.
     unanswered: usize,
+    /// They end with the connection [MQTT-3.3.2-7].
     aliases_in: Vec<Option<TopicName>>,
     aliases_out: HashMap<TopicName, NonZeroU16>,
 }
@@ -256,7 +257,7 @@ impl<G: Clone> Link<G> {
             publish.topic = "";
             return true;
         }
-        // [MQTT-3.1.2-26]: never above the client's maximum. The first topics keep theirs: a device has few.
+        // [MQTT-3.1.2-26], [MQTT-3.3.2-11]: never above the client's maximum. The first topics keep theirs: a device has few.
         let next = u16::try_from(self.aliases_out.len() + 1).ok().filter(|&n| n <= self.terms.alias_max_out);
         if let Some(alias) = next.and_then(NonZeroU16::new) {
             self.aliases_out.insert(topic.clone(), alias);

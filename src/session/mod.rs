@@ -81,7 +81,8 @@ impl<K: Keeper> Session<K> {
         self.link = Some(link);
     }
 
-    /// Encodes into the link's out-buffer everything that may be sent now: first answers, then messages.
+    /// Encodes into the link's out-buffer everything that may be sent now: first answers, which no window holds up
+    /// [MQTT-3.3.4-10], then messages.
     pub fn transmit(&mut self, keeper: &K, now: Timestamp) -> Pending<K> {
         let Some(link) = &mut self.link else { return Pending { answer: None, delivery: Waiting::Nothing } };
         let answer = link.poll_answers(|gate| keeper.is_open(gate), now);

@@ -52,7 +52,7 @@ impl TopicFilter {
         self.filter().contains(['+', '#'])
     }
 
-    /// Whether it matches `topic`; a shared subscription by its filter part. Does not allocate.
+    /// Whether it matches `topic` [MQTT-3.3.2-3], [MQTT3-3.3.2-3]; a shared subscription by its filter part. Does not allocate.
     pub fn matches(&self, topic: &TopicName) -> bool {
         let filter = self.filter();
         // [MQTT-4.7.2-1]

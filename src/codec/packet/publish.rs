@@ -65,15 +65,15 @@ impl<'a> Publish<'a> {
     pub(super) fn read(flags: u8, r: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         let dup = flags & DUP != 0;
         let retain = flags & RETAIN != 0;
-        // [MQTT-3.3.1-4]
+        // [MQTT-3.3.1-4], [MQTT3-3.3.1-4]
         let qos = QoS::try_from(flags >> QOS_SHIFT & 0b11).map_err(|_| DecodeError::PublishQos3)?;
-        // [MQTT-3.3.1-2]
+        // [MQTT-3.3.1-2], [MQTT3-3.3.1-2]
         if dup && qos == QoS::AtMostOnce {
             return Err(DecodeError::DupWithQos0);
         }
-        // [MQTT-3.3.2-1]
+        // [MQTT-3.3.2-1], [MQTT3-3.3.2-1]
         let topic = r.string()?;
-        // [MQTT-3.3.2-2]
+        // [MQTT-3.3.2-2], [MQTT3-3.3.2-2]
         if has_wildcard(topic) {
             return Err(DecodeError::TopicWildcard);
         }

@@ -120,7 +120,7 @@ impl PropertySource for Subscribe<'_> {
 
 impl<'a> SubscribeFilter<'a> {
     fn read(r: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
-        // [MQTT-3.8.3-1]
+        // [MQTT-3.8.3-1], [MQTT3-3.8.3-1]
         let filter = r.string()?;
         let options = SubscribeOptions::from_byte(r.u8()?, version)?;
         // [MQTT-3.8.3-4]

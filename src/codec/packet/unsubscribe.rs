@@ -36,10 +36,10 @@ impl<'a> Unsubscribe<'a> {
             }
         }
         while !r.is_empty() {
-            // [MQTT-3.10.3-1]
+            // [MQTT-3.10.3-1], [MQTT3-3.10.3-1]
             this.filters.push(r.string()?);
         }
-        // [MQTT-3.10.3-2]
+        // [MQTT-3.10.3-2], [MQTT3-3.10.3-2]
         if this.filters.is_empty() {
             return Err(DecodeError::UnsubscribeEmpty);
         }

@@ -50,6 +50,7 @@ impl<K: Keeper> Outbound<K> {
                     }
                     match keeper.body(kept) {
                         Body::Loaded(body) => {
+                            // [MQTT-3.3.1-1], [MQTT3-3.3.1-1]
                             let next =
                                 Next::Publish { body, delivery: delivery.clone(), seq: entry.seq, dup: true };
                             keeper.unload(kept);

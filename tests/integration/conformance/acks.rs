@@ -7,7 +7,7 @@ use crate::{
     harness::Broker,
     peer::{
         Peer,
-        packets::{AckKind, Spec, connect, puback, pubcomp, publish, pubrec, pubrel},
+        packets::{AckKind, Spec, connack_present, connect, puback, pubcomp, publish, pubrec, pubrel},
     },
     transcripts::scene::BOTH,
 };
@@ -178,6 +178,37 @@ async fn acknowledgements_with_flags_are_malformed() {
         dev.send(pubcomp(two)).await;
         dev.expect_nothing_for_one_ping().await;
         dev.leave().await;
+        other.leave().await;
+    }
+}
+
+/// There are clients whose first packet is the PUBREC for a message of the connection before: see docs/interop.md. It ends
+/// in PUBREL and PUBCOMP, whether the message was sent again meanwhile or not.
+#[tokio::test]
+async fn a_pubrec_from_the_connection_before_is_taken() {
+    let broker = Broker::start();
+    for version in BOTH {
+        broker.sleeper(version, "dev", "t", QoS::ExactlyOnce).await;
+        let mut other = broker.client(version, connect("other")).await;
+        other.published(publish("t", "1").qos2(1)).await;
+        let mut dev = broker.returning(version, connect("dev").persistent()).await;
+        let id = dev.expect_message(publish("t", "1").qos2(0)).await;
+        dev.leave().await;
+        let mut dev = broker.peer(version).await;
+        dev.send_all([connect("dev").persistent().into(), pubrec(id)]).await;
+        dev.expect(connack_present()).await;
+        let mut next = dev.receive().await;
+        if next == publish("t", "1").qos2(id).dup().into() {
+            next = dev.receive().await;
+        }
+        assert_eq!(next, pubrel(id));
+        dev.send(pubcomp(id)).await;
+        dev.expect_nothing_for_one_ping().await;
+        dev.leave().await;
+        let mut dev = broker.returning(version, connect("dev").persistent()).await;
+        dev.expect_nothing_for_one_ping().await;
+        dev.leave().await;
+        broker.client(version, connect("dev")).await.leave().await;
         other.leave().await;
     }
 }

@@ -198,3 +198,14 @@ async fn what_follows_a_disconnect_is_not_looked_at() {
         watcher.leave().await;
     }
 }
+
+/// A reason without a property length is allowed, and there are clients that cannot read it: see docs/interop.md.
+#[tokio::test]
+async fn a_disconnect_always_has_its_property_length() {
+    let broker = Broker::start();
+    let mut dev = broker.client(Version::V5, connect("dev")).await;
+    dev.send_bytes(&[0x00, 0]).await;
+    let bytes = dev.expect_ended().await;
+    let [0xe0, length, 0x81, properties, rest @ ..] = &bytes[..] else { panic!("{bytes:x?}") };
+    assert_eq!((usize::from(*length), usize::from(*properties)), (2 + rest.len(), rest.len()));
+}

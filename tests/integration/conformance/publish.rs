@@ -352,3 +352,71 @@ async fn an_empty_retained_message_clears_and_is_not_kept() {
         }
     }
 }
+
+/// Any order of properties is allowed, and there are clients that lose what stands behind a subscription identifier: see
+/// docs/interop.md.
+#[tokio::test]
+async fn subscription_identifiers_are_the_last_properties() {
+    let broker = Broker::start();
+    let mut dev = broker.client(Version::V5, connect("dev")).await;
+    dev.send(subscribe(1, "t", QoS::AtMostOnce).subscription_id(200)).await;
+    dev.expect(suback(1, [ReasonCode::Success])).await;
+    let mut publisher = broker.client(Version::V5, connect("publisher")).await;
+    let user = vec![("name".to_owned(), "value".to_owned())];
+    publisher.published(Publishing { content_type: Some("x".to_owned()), user, ..publish("t", "1") }).await;
+    let content_type = [&[0x03][..], &string(b"x")].concat();
+    let user = [&[0x26][..], &string(b"name"), &string(b"value")].concat();
+    let properties = [&content_type[..], &user, &[0x0b, 0xc8, 0x01]].concat();
+    let length = [u8::try_from(properties.len()).unwrap()];
+    dev.expect_bytes(&packet(0x30, &[&string(b"t")[..], &length, &properties, b"1"].concat())).await;
+}
+
+/// A retained message for which there is no room is refused, and the one that was retained stays: v5 is told, v3 has no
+/// word for it but a closed connection without an acknowledgement.
+#[tokio::test]
+async fn a_retained_message_without_room_is_refused() {
+    for version in BOTH {
+        let broker = Broker::start_configured("[retained]\nmessages_max = 1\n");
+        let mut other = broker.client(version, connect("other")).await;
+        other.published(publish("a", "1").qos1(1).retained()).await;
+        other.send(publish("b", "2").qos1(2).retained()).await;
+        if version.is_v5() {
+            other.expect(puback(2).because(ReasonCode::QuotaExceeded)).await;
+            other.leave().await;
+        } else {
+            other.expect_closed().await;
+        }
+        let mut late = broker.client(version, connect("late")).await;
+        late.subscribed("#", QoS::AtMostOnce).await;
+        late.expect_publish(publish("a", "1").retained()).await;
+        late.expect_nothing_for_one_ping().await;
+        // To replace what is there takes no more room.
+        late.send(publish("a", "3").retained()).await;
+        late.expect_publish(publish("a", "3")).await;
+        late.subscribed("a", QoS::AtMostOnce).await;
+        late.expect_publish(publish("a", "3").retained()).await;
+    }
+}
+
+/// [MQTT-3.3.4-5]: a client that gets a message twice, for itself and as a member of a group, is told of each copy which
+/// subscription it is for.
+#[tokio::test]
+async fn each_copy_of_a_message_names_its_own_subscription() {
+    let broker = Broker::start();
+    let mut dev = broker.client(Version::V5, connect("dev")).await;
+    for (id, filter) in [(5, "t"), (6, "$share/g/t"), (7, "$share/h/+")] {
+        dev.send(subscribe(1, filter, QoS::AtMostOnce).subscription_id(id)).await;
+        dev.expect(suback(1, [ReasonCode::Success])).await;
+    }
+    let mut publisher = broker.client(Version::V5, connect("publisher")).await;
+    publisher.published(publish("t", "1")).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let copy = dev.receive_publish().await;
+        ids.push(copy.subscription_ids.clone());
+        assert_eq!(copy, Publishing { subscription_ids: copy.subscription_ids.clone(), ..publish("t", "1") });
+    }
+    ids.sort();
+    assert_eq!(ids, [[5], [6], [7]]);
+    dev.expect_nothing_for_one_ping().await;
+}
