@@ -83,6 +83,8 @@ pub(super) enum Ending {
 pub enum CloseReason {
     /// The peer closed or reset it.
     Lost,
+    /// The peer broke the rules of what carries MQTT, in this way.
+    Misframed(&'static str),
     /// Nothing came for one and a half keep alives.
     KeepAliveTimeout,
     /// The broker asked for it by [`Transmit::Closing`].
@@ -449,6 +451,7 @@ impl Connection {
             Some(Ending::Replaced) => "another connection with this client identifier".to_owned(),
             None => match reason {
                 CloseReason::Lost => "connection lost".to_owned(),
+                CloseReason::Misframed(how) => how.to_owned(),
                 CloseReason::KeepAliveTimeout => "keep alive timed out".to_owned(),
                 CloseReason::Closed => "closed".to_owned(),
                 CloseReason::ServerShutdown => "the broker shuts down".to_owned(),

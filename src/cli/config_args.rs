@@ -18,8 +18,8 @@ pub struct ConfigArgs {
     /// What an acknowledgement survives: power (a power cut), process (a crash) or relaxed (neither)
     #[arg(long, value_name = "MODE", env = "DORMOUSE_DURABILITY")]
     durability: Option<String>,
-    /// Listens here instead of where the file says: tcp://ADDRESS:PORT, tls://ADDRESS:PORT or `unix:///PATH`;
-    /// can be repeated
+    /// Listens here instead of where the file says: tcp://ADDRESS:PORT, tls://ADDRESS:PORT,
+    /// ws://ADDRESS:PORT/PATH, wss://ADDRESS:PORT/PATH or `unix:///PATH`; can be repeated
     #[arg(long, value_name = "URL", env = "DORMOUSE_LISTEN", value_delimiter = ',')]
     listen: Vec<String>,
     /// Lets anybody who can reach the addresses of --listen connect

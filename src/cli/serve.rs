@@ -46,6 +46,7 @@ pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
 fn greeting(config: &Config, started: &Started) -> String {
     let mut text = format!("dormouse {}\n", env!("CARGO_PKG_VERSION"));
     for (listener, address) in config.listeners.iter().zip(&started.listeners) {
+        let path = listener.socket.transport.ws().map_or("", |ws| &ws.path);
         let proxied = if listener.socket.proxy.is_some() { ", by a proxy" } else { "" };
         let security = match (address, listener.socket.transport.tls()) {
             (Bind::Unix { mode, .. }, _) => format!("this machine, mode {mode:04o}"),
@@ -63,7 +64,8 @@ fn greeting(config: &Config, started: &Started) -> String {
                 format!("{version}{clients}")
             }
         };
-        let _ = writeln!(text, "  listening   {}://{address}  ({security}{proxied})", listener.scheme());
+        let _ =
+            writeln!(text, "  listening   {}://{address}{path}  ({security}{proxied})", listener.scheme());
     }
     let _ = writeln!(text, "  data        {}", config.data.display());
     let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
@@ -93,8 +95,10 @@ fn client_options(config: &Config, started: &Started) -> Option<String> {
     let development = config.development_certs();
     let mut plain = None;
     for (listener, address) in config.listeners.iter().zip(&started.listeners) {
-        // By a proxy only its clients get in.
-        let reachable = address.socket_addr().filter(|_| listener.socket.proxy.is_none());
+        // By a proxy only its clients get in; and these clients speak no WebSocket.
+        let reachable = address
+            .socket_addr()
+            .filter(|_| listener.socket.proxy.is_none() && listener.socket.transport.ws().is_none());
         let Some(address) = reachable else { continue };
         let place = format!("-h {} -p {}", host(address), address.port());
         match (listener.socket.transport.tls(), development) {

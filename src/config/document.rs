@@ -298,6 +298,19 @@ impl<'d> Section<'d> {
         found
     }
 
+    /// Reads a text that `fits`; `how` says what would.
+    pub(super) fn text(
+        &mut self,
+        key: &'static str,
+        target: &mut String,
+        fits: impl FnOnce(&str) -> bool,
+        how: &str,
+    ) {
+        self.read(key, target, |value| {
+            value.as_str().filter(|text| fits(text)).map(str::to_owned).ok_or_else(|| how.to_owned())
+        });
+    }
+
     /// Reads a list of texts, each a `T`; `what` they are goes into the message.
     pub(super) fn list<T: FromStr>(&mut self, key: &'static str, target: &mut Vec<T>, what: &str) {
         self.read(key, target, |value| {

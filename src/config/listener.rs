@@ -11,12 +11,13 @@ use serde::Serialize;
 
 use super::{
     document::Section,
-    value::{Choice, parse_choice, show_choice, show_duration},
+    value::{Choice, one_of, parse_choice, show_choice, show_duration},
 };
 use crate::net::{
     listener::{Bind, ListenerConfig, Transport},
     proxy::{Network, ProxyConfig},
     tls::{ClientCertificates, TlsConfig, TlsVersion},
+    websocket::WsConfig,
 };
 
 const HANDSHAKE_TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(300);
@@ -51,6 +52,15 @@ pub(super) struct RawListener<'c> {
     proxy_trusted: Vec<String>,
     #[serde(flatten)]
     tls: Option<RawTls<'c>>,
+    #[serde(flatten)]
+    ws: Option<RawWs<'c>>,
+}
+
+#[derive(Serialize)]
+struct RawWs<'c> {
+    path: &'c str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    allowed_origins: &'c [String],
 }
 
 #[derive(Serialize)]
@@ -69,6 +79,8 @@ struct RawTls<'c> {
 enum Kind {
     Tcp,
     Tls,
+    Ws,
+    Wss,
     Unix,
 }
 
@@ -107,16 +119,27 @@ impl Listener {
             (Bind::Unix { .. }, _) => Kind::Unix,
             (Bind::Tcp(_), Transport::Plain) => Kind::Tcp,
             (Bind::Tcp(_), Transport::Tls(_)) => Kind::Tls,
+            (Bind::Tcp(_), Transport::Ws(_)) => Kind::Ws,
+            (Bind::Tcp(_), Transport::Wss(..)) => Kind::Wss,
         }
     }
 
-    /// Parses `tcp://127.0.0.1:1883`, `tls://[::1]:8883` or `unix:///run/dormouse.sock`, the form that flags take.
+    /// Parses `tcp://127.0.0.1:1883`, `tls://[::1]:8883`, `ws://127.0.0.1:8080/mqtt`, `wss://127.0.0.1:8084` or
+    /// `unix:///run/dormouse.sock`, the form that flags take.
     pub(super) fn from_url(url: &str, certs: &Path) -> Option<Self> {
         let (scheme, place) = url.split_once("://")?;
         let address = || place.parse().ok().map(Bind::Tcp);
         let (bind, transport) = match parse_choice(scheme).ok()? {
             Kind::Tcp => (address()?, Transport::Plain),
             Kind::Tls => (address()?, Transport::Tls(development_tls(certs))),
+            Kind::Ws => {
+                let (bind, ws) = web_place(place)?;
+                (bind, Transport::Ws(ws))
+            }
+            Kind::Wss => {
+                let (bind, ws) = web_place(place)?;
+                (bind, Transport::Wss(development_tls(certs), ws))
+            }
             Kind::Unix if place.starts_with('/') => (unix_bind(place.into()), Transport::Plain),
             Kind::Unix => return None,
         };
@@ -180,7 +203,9 @@ impl Listener {
     }
 
     fn url(&self) -> String {
-        format!("{}://{}", self.scheme(), self.socket.bind)
+        // Its path too: that is what a client needs.
+        let path = self.socket.transport.ws().map_or("", |ws| &ws.path);
+        format!("{}://{}{path}", self.scheme(), self.socket.bind)
     }
 
     fn read(section: &mut Section<'_>, certs: &Path) -> Option<Self> {
@@ -194,16 +219,16 @@ impl Listener {
         section.flag("allow_anonymous", &mut allow_anonymous);
         let proxy = read_proxy(section);
         let tls = read_tls(section, certs);
+        let ws = read_ws(section);
         let kind = kind?;
-        if kind != Kind::Tls {
-            belongs_to(section, &TLS_KEYS, Kind::Tls, kind);
-        }
-        if kind != Kind::Unix {
-            belongs_to(section, &["mode"], Kind::Unix, kind);
-        }
+        belongs_to(section, &TLS_KEYS, &[Kind::Tls, Kind::Wss], kind);
+        belongs_to(section, &["path", "allowed_origins"], &[Kind::Ws, Kind::Wss], kind);
+        belongs_to(section, &["mode"], &[Kind::Unix], kind);
         let transport = match kind {
             Kind::Tcp | Kind::Unix => Transport::Plain,
             Kind::Tls => Transport::Tls(tls),
+            Kind::Ws => Transport::Ws(ws),
+            Kind::Wss => Transport::Wss(tls, ws),
         };
         let mut listener = Self::named_after_address(bind?, transport);
         if let Some(name) = name {
@@ -234,6 +259,7 @@ impl<'c> RawListener<'c> {
             proxy_protocol: show_choice(if proxy.is_some() { Proxied::Required } else { Proxied::Off }),
             proxy_trusted: proxy.iter().flat_map(|p| &p.trusted).map(Network::to_string).collect(),
             tls: transport.tls().map(RawTls::of),
+            ws: transport.ws().map(|ws| RawWs { path: &ws.path, allowed_origins: &ws.allowed_origins }),
         }
     }
 }
@@ -256,12 +282,44 @@ impl<'c> RawTls<'c> {
     }
 }
 
-/// Complains about the keys that another type has and this one has not.
-fn belongs_to(section: &mut Section<'_>, keys: &[&'static str], whose: Kind, this: Kind) {
-    let (whose, this) = (show_choice(whose), show_choice(this));
-    for key in keys.iter().filter(|key| section.has(key)) {
-        section.complain(key, format!("belongs to a listener of type {whose:?}; this one's is {this:?}"));
+/// Complains about the keys that other types have and this one has not.
+fn belongs_to(section: &mut Section<'_>, keys: &[&'static str], whose: &[Kind], this: Kind) {
+    if whose.contains(&this) {
+        return;
     }
+    let names: Vec<String> = whose.iter().map(|kind| format!("{:?}", show_choice(*kind))).collect();
+    let (whose, this) = (one_of(&names), show_choice(this));
+    for key in keys.iter().filter(|key| section.has(key)) {
+        section.complain(key, format!("belongs to a listener of type {whose}; this one's is {this:?}"));
+    }
+}
+
+/// `127.0.0.1:8080/mqtt`; without a path, the usual one.
+fn web_place(place: &str) -> Option<(Bind, WsConfig)> {
+    let (address, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    let mut ws = WsConfig::default();
+    if !path.is_empty() {
+        Some(path).filter(|path| is_path(path))?.clone_into(&mut ws.path);
+    }
+    Some((Bind::Tcp(address.parse().ok()?), ws))
+}
+
+/// Whether a URL can have it between its address and its query.
+fn is_path(path: &str) -> bool {
+    path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"".contains(&byte))
+}
+
+fn read_ws(section: &mut Section<'_>) -> WsConfig {
+    let mut ws = WsConfig::default();
+    section.text("path", &mut ws.path, is_path, "is not the path of a URL; use e.g. \"/mqtt\"");
+    section.list("allowed_origins", &mut ws.allowed_origins, "origins like \"https://panel.example\"");
+    let is_origin = |origin: &String| origin.split_once("://").is_some_and(|(_, host)| !host.contains('/'));
+    if let Some(origin) = ws.allowed_origins.iter().find(|origin| !is_origin(origin)) {
+        let message =
+            format!("{origin:?} is not an origin; use e.g. \"https://panel.example\", without a path");
+        section.complain("allowed_origins", message);
+    }
+    ws
 }
 
 fn unix_bind(path: PathBuf) -> Bind {
@@ -344,7 +402,7 @@ fn read_tls(section: &mut Section<'_>, certs: &Path) -> TlsConfig {
 
 impl Choice for Kind {
     const ALL: &'static [(&'static str, Self)] =
-        &[("tcp", Self::Tcp), ("tls", Self::Tls), ("unix", Self::Unix)];
+        &[("tcp", Self::Tcp), ("tls", Self::Tls), ("ws", Self::Ws), ("wss", Self::Wss), ("unix", Self::Unix)];
 }
 
 impl Choice for Proxied {

@@ -11,7 +11,7 @@ pub struct Overrides {
     pub data: Option<PathBuf>,
     /// `--durability`, `DORMOUSE_DURABILITY`: replaces `store.durability`.
     pub durability: Option<String>,
-    /// `--listen`, `DORMOUSE_LISTEN`: `tcp://ADDRESS`, `tls://ADDRESS` or `unix://PATH`; if any, they replace the file's listeners.
+    /// `--listen`, `DORMOUSE_LISTEN`: `tcp://ADDRESS`, `tls://ADDRESS`, `ws://ADDRESS/PATH`, `wss://ADDRESS/PATH` or `unix://PATH`; if any, they replace the file's listeners.
     pub listen: Vec<String>,
     /// `--allow-anonymous`, `DORMOUSE_ALLOW_ANONYMOUS`: what `allow_anonymous` is for the listeners of `--listen`.
     pub allow_anonymous: bool,
@@ -58,7 +58,7 @@ impl Overrides {
         let mut listeners: Vec<Listener> = Vec::with_capacity(self.listen.len());
         for url in &self.listen {
             let Some(mut listener) = Listener::from_url(url, &config.certs) else {
-                let how = "use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883 or unix:///run/dormouse.sock";
+                let how = "use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock";
                 document.report_flag(LISTEN, format!("{url:?} is not a listener; {how}"));
                 continue;
             };

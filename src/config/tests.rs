@@ -13,6 +13,7 @@ use crate::net::{
     listener::{Bind, Transport},
     proxy::ProxyConfig,
     tls::{ClientCertificates, TlsVersion},
+    websocket::WsConfig,
 };
 use crate::store::Durability;
 
@@ -72,6 +73,11 @@ proxy_trusted = ["10.0.0.0/8", "::1"]
 type = "unix"
 bind = "/run/dormouse.sock"
 mode = "0600"
+[[listeners]]
+type = "ws"
+bind = "127.0.0.1:8080"
+path = "/broker"
+allowed_origins = ["https://panel.example"]
 [log]
 level = "debug"
 format = "json"
@@ -142,7 +148,7 @@ fn every_value_can_be_set() {
     assert_eq!(config.broker.packet_bytes_max, 256 << 20);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.shutdown.grace, Duration::ZERO);
-    let [field, plain, local] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
+    let [field, plain, local, web] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
     assert_eq!((&*plain.socket.name, plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
     assert_eq!(plain.socket.transport, Transport::Plain);
     assert!(
@@ -150,6 +156,9 @@ fn every_value_can_be_set() {
     );
     assert_eq!((&*local.socket.name, local.scheme()), ("unix:///run/dormouse.sock", "unix"));
     assert_eq!(local.socket.bind, Bind::Unix { path: "/run/dormouse.sock".into(), mode: 0o600 });
+    let ws =
+        WsConfig { path: "/broker".to_owned(), allowed_origins: vec!["https://panel.example".to_owned()] };
+    assert_eq!((web.socket.transport.ws(), &*web.socket.name), (Some(&ws), "ws://127.0.0.1:8080/broker"));
     let trusted = vec!["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()];
     assert_eq!(plain.socket.proxy, Some(ProxyConfig { trusted }));
     assert_eq!(&*field.socket.name, "field");
@@ -249,22 +258,22 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
         (
             "[[listeners]]",
             &[
-                "x.toml:1: listeners[0].type: is missing; use \"tcp\", \"tls\" or \"unix\"",
+                "x.toml:1: listeners[0].type: is missing; use \"tcp\", \"tls\", \"ws\", \"wss\" or \"unix\"",
                 "x.toml:1: listeners[0].bind: is missing; use an IP address and a port, e.g. \"127.0.0.1:1883\" or \"[::1]:8883\"",
             ],
         ),
         (
             "[[listeners]]\ntype = \"quic\"\nbind = \"localhost:1883\"",
             &[
-                "x.toml:2: listeners[0].type: \"quic\" is not known; use \"tcp\", \"tls\" or \"unix\"",
+                "x.toml:2: listeners[0].type: \"quic\" is not known; use \"tcp\", \"tls\", \"ws\", \"wss\" or \"unix\"",
                 "x.toml:3: listeners[0].bind: \"localhost:1883\" is not an address; use an IP address and a port, e.g. \"127.0.0.1:1883\" or \"[::1]:8883\"",
             ],
         ),
         (
             "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:1883\"\nkey = \"a.key\"\ncertificate = \"a.crt\"",
             &[
-                "x.toml:4: listeners[0].key: belongs to a listener of type \"tls\"; this one's is \"tcp\"",
-                "x.toml:5: listeners[0].certificate: belongs to a listener of type \"tls\"; this one's is \"tcp\"",
+                "x.toml:4: listeners[0].key: belongs to a listener of type \"tls\" or \"wss\"; this one's is \"tcp\"",
+                "x.toml:5: listeners[0].certificate: belongs to a listener of type \"tls\" or \"wss\"; this one's is \"tcp\"",
             ],
         ),
         (
@@ -317,6 +326,19 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
                 "x.toml:3: listeners[0].mode: \"rw\" is not a mode; use e.g. \"0660\"",
                 "x.toml:4: listeners[0].proxy_protocol: \"on\" is not known; use \"off\" or \"required\"",
                 "x.toml:5: listeners[0].proxy_trusted: [\"localhost\"] is not a list of networks like \"10.0.0.0/8\" or \"192.0.2.1\"",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:1883\"\npath = \"/mqtt\"",
+            &[
+                "x.toml:4: listeners[0].path: belongs to a listener of type \"ws\" or \"wss\"; this one's is \"tcp\"",
+            ],
+        ),
+        (
+            "[[listeners]]\ntype = \"ws\"\nbind = \"127.0.0.1:80\"\npath = \"mqtt\"\nallowed_origins = [\"panel.example\"]",
+            &[
+                "x.toml:4: listeners[0].path: \"mqtt\" is not the path of a URL; use e.g. \"/mqtt\"",
+                "x.toml:5: listeners[0].allowed_origins: \"panel.example\" is not an origin; use e.g. \"https://panel.example\", without a path",
             ],
         ),
         (
@@ -418,6 +440,32 @@ fn flags_and_variables_go_on_top_of_the_file() {
 }
 
 #[test]
+fn listeners_are_written_as_urls() {
+    for (url, name) in [
+        ("tcp://127.0.0.1:1883", "tcp://127.0.0.1:1883"),
+        ("ws://127.0.0.1:80", "ws://127.0.0.1:80/mqtt"),
+        ("ws://[::1]:80/", "ws://[::1]:80/"),
+        ("wss://127.0.0.1:443/a/b", "wss://127.0.0.1:443/a/b"),
+        ("unix:///run/a b.sock", "unix:///run/a b.sock"),
+    ] {
+        let config = parse("", &Overrides { listen: vec![url.into()], ..Overrides::default() }).unwrap();
+        assert_eq!(&*config.listeners.first().unwrap().socket.name, name);
+        assert_eq!(parse(&config.to_toml().unwrap(), &Overrides::default()), Ok(config));
+    }
+    for bad in [
+        "unix://run/a",
+        "unix://",
+        "ws://127.0.0.1",
+        "ws://127.0.0.1:80/a?b",
+        "wss:///mqtt",
+        "tcp://127.0.0.1:1883/",
+    ] {
+        let listen = vec![bad.into()];
+        assert!(parse("", &Overrides { listen, ..Overrides::default() }).is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn the_certs_folder_moves_the_default_listeners_too() {
     let overrides = Overrides { certs: Some("/c".into()), ..Overrides::default() };
     let config = parse("", &overrides).unwrap();
@@ -428,7 +476,7 @@ fn the_certs_folder_moves_the_default_listeners_too() {
 fn bad_flags_are_told_with_the_file_s_mistakes() {
     let overrides = Overrides {
         durability: Some("full".into()),
-        listen: vec!["1883".into(), "tcp://0.0.0.0:1883".into(), "ws://127.0.0.1:80".into()],
+        listen: vec!["1883".into(), "tcp://0.0.0.0:1883".into(), "http://127.0.0.1:80".into()],
         ..Overrides::default()
     };
     let errors = parse("x = 1", &overrides).unwrap_err();
@@ -436,9 +484,9 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
         errors.lines().collect::<Vec<_>>(),
         [
             "--durability (DORMOUSE_DURABILITY): \"full\" is not known; use \"power\", \"process\" or \"relaxed\"",
-            "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883 or unix:///run/dormouse.sock",
+            "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
-            "--listen (DORMOUSE_LISTEN): \"ws://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883 or unix:///run/dormouse.sock",
+            "--listen (DORMOUSE_LISTEN): \"http://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, limits, log, shutdown",
         ]
     );

@@ -20,12 +20,13 @@ use super::{
     certificate_name::common_name,
     connection::{Outcome, Task},
     gate::Gate,
-    keep_alive::{Limited, Wheel},
+    keep_alive::{Alarm, Limited, Wheel},
     limits::{Counters, Limits},
     log_rate::LogRate,
     proxy::{ProxyConfig, Source, read_header},
     stream::{Acceptor, Stream},
-    wire::Metered,
+    websocket::{WebSocket, WsConfig},
+    wire::{Metered, Wire},
 };
 use crate::sync::lock;
 use crate::{
@@ -53,6 +54,7 @@ struct Logs {
     refused: LogRate,
     handshake: LogRate,
     proxy: LogRate,
+    upgrade: LogRate,
     connect_timeout: LogRate,
 }
 
@@ -62,6 +64,7 @@ pub(super) struct Door {
     pub(super) connect_timeout: Duration,
     pub(super) tls: Option<Tls>,
     pub(super) proxy: Option<ProxyConfig>,
+    pub(super) ws: Option<WsConfig>,
 }
 
 pub(super) struct Tls {
@@ -82,6 +85,7 @@ impl<G: Gate> Shared<G> {
                 refused: LogRate::new(LOG_PERIOD),
                 handshake: LogRate::new(LOG_PERIOD),
                 proxy: LogRate::new(LOG_PERIOD),
+                upgrade: LogRate::new(LOG_PERIOD),
                 connect_timeout: LogRate::new(LOG_PERIOD),
             }),
         }
@@ -112,6 +116,14 @@ impl<G: Gate> Shared<G> {
         debug!(listener = %door.name, %address, reason, "no proxy");
         if let Some(times) = self.ripe(|logs| &mut logs.proxy) {
             warn!(listener = %door.name, %address, reason, times, "connections refused that did not come by a proxy; this is the latest");
+        }
+    }
+
+    fn note_upgrade_refused(&self, door: &Door, address: Address, reason: &str) {
+        self.counters.count_upgrade_refused();
+        debug!(listener = %door.name, %address, reason, "no WebSocket");
+        if let Some(times) = self.ripe(|logs| &mut logs.upgrade) {
+            info!(listener = %door.name, %address, reason, times, "HTTP requests refused; this is the latest");
         }
     }
 
@@ -215,13 +227,14 @@ fn admit<G: Gate>(
         _seat: Seat { counters: Arc::clone(&shared.counters), _permit: permit },
         shared: Arc::clone(shared),
     };
-    if door.proxy.is_some() {
-        connections.spawn(visit.serve_proxied(stream, now));
-    } else if door.tls.is_some() {
-        connections.spawn(visit.serve_tls(stream, now));
-    } else {
-        connections.spawn(visit.serve_plain(stream));
-    }
+    // A future for each way of being served, so that none is as large as the largest of them.
+    match (door.proxy.is_some(), door.tls.is_some(), door.ws.is_some()) {
+        (true, _, _) => connections.spawn(visit.serve_proxied(stream, now)),
+        (false, false, false) => connections.spawn(visit.serve_plain(stream)),
+        (false, true, false) => connections.spawn(visit.serve_tls(stream, now)),
+        (false, false, true) => connections.spawn(visit.serve_ws(stream)),
+        (false, true, true) => connections.spawn(visit.serve_wss(stream, now)),
+    };
 }
 
 /// One accepted socket's way through the door.
@@ -232,6 +245,9 @@ struct Visit<G> {
     shared: Arc<Shared<G>>,
     _seat: Seat,
 }
+
+/// A stream behind its handshake.
+type Shaken = Box<TlsStream<Metered<Stream>>>;
 
 /// A place among `Limits::connections_max`.
 struct Seat {
@@ -257,10 +273,11 @@ impl<G: Gate> Visit<G> {
                     self.address = Address::Net(address);
                 }
                 drop(alarm);
-                return if self.door.tls.is_some() {
-                    self.serve_tls(stream, accepted_at).await;
-                } else {
-                    self.serve_plain(stream).await;
+                return match (self.door.tls.is_some(), self.door.ws.is_some()) {
+                    (false, false) => Box::pin(self.serve_plain(stream)).await,
+                    (true, false) => Box::pin(self.serve_tls(stream, accepted_at)).await,
+                    (false, true) => Box::pin(self.serve_ws(stream)).await,
+                    (true, true) => Box::pin(self.serve_wss(stream, accepted_at)).await,
                 };
             }
             Limited::Done(Err(error)) => error.to_string(),
@@ -284,37 +301,74 @@ impl<G: Gate> Visit<G> {
 
     async fn serve_plain(self, stream: Stream) {
         let alarm = self.shared.wheel.alarm(self.connect_by);
-        let peer = self.peer(None);
-        let gate = Arc::clone(&self.shared.gate);
-        let write_timeout = self.shared.limits.write_timeout;
-        let outcome =
-            Task::new(gate, Metered::new(stream), peer, alarm, self.connect_by, write_timeout).await;
-        self.shared.note_outcome(outcome, &self.door, self.address);
+        self.serve(Metered::new(stream), alarm, None).await;
     }
 
     async fn serve_tls(self, stream: Stream, accepted_at: Timestamp) {
-        let Some(tls) = &self.door.tls else { return };
+        let Some((stream, alarm)) = Box::pin(self.shaken(stream, accepted_at)).await else { return };
+        let name = certificate_name(&stream);
+        self.serve(stream, alarm, name).await;
+    }
+
+    async fn serve_ws(self, stream: Stream) {
+        let alarm = self.shared.wheel.alarm(self.connect_by);
+        let Some((socket, alarm)) = Box::pin(self.upgraded(Metered::new(stream), alarm)).await else {
+            return;
+        };
+        self.serve(socket, alarm, None).await;
+    }
+
+    async fn serve_wss(self, stream: Stream, accepted_at: Timestamp) {
+        let Some((stream, alarm)) = Box::pin(self.shaken(stream, accepted_at)).await else { return };
+        let name = certificate_name(&stream);
+        let Some((socket, alarm)) = Box::pin(self.upgraded(stream, alarm)).await else { return };
+        self.serve(socket, alarm, name).await;
+    }
+
+    /// The TLS handshake. On the heap, so that the long life after it does not carry the room it took.
+    async fn shaken(&self, stream: Stream, accepted_at: Timestamp) -> Option<(Shaken, Alarm)> {
+        let tls = self.door.tls.as_ref()?;
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
         let mut alarm = self.shared.wheel.alarm(shaken_by);
-        // On the heap, so that the long life after it does not carry the room it took.
-        let handshake = Box::pin(alarm.limit(shake_hands(stream, tls, &self.shared.handshakes))).await;
-        let stream = match handshake {
-            Limited::Done(Ok(stream)) => stream,
-            Limited::Done(Err(error)) => {
-                return self.shared.note_handshake_failed(&self.door, self.address, &error.to_string());
-            }
-            Limited::TimedOut => {
-                return self.shared.note_handshake_failed(&self.door, self.address, "it took too long");
-            }
-            Limited::Stopped => return,
+        let reason = match alarm.limit(shake_hands(stream, tls, &self.shared.handshakes)).await {
+            Limited::Done(Ok(stream)) => return Some((stream, alarm)),
+            Limited::Done(Err(error)) => error.to_string(),
+            Limited::TimedOut => "it took too long".to_owned(),
+            Limited::Stopped => return None,
         };
-        let certificates = stream.get_ref().1.peer_certificates();
-        let name = certificates.and_then(<[_]>::first).and_then(|certificate| common_name(certificate));
-        let peer = self.peer(name);
+        self.shared.note_handshake_failed(&self.door, self.address, &reason);
+        None
+    }
+
+    /// The HTTP request that makes a WebSocket of it. On the heap for the same reason.
+    async fn upgraded<W: Wire>(&self, wire: W, mut alarm: Alarm) -> Option<(WebSocket<W>, Alarm)> {
+        let ws = self.door.ws.as_ref()?;
+        alarm.set(self.connect_by);
+        let reason = match alarm.limit(WebSocket::accept(wire, ws)).await {
+            Limited::Done(Ok(socket)) => return Some((socket, alarm)),
+            Limited::Done(Err(error)) => error.to_string(),
+            Limited::TimedOut => "the HTTP request took too long".to_owned(),
+            Limited::Stopped => return None,
+        };
+        self.shared.note_upgrade_refused(&self.door, self.address, &reason);
+        None
+    }
+
+    /// MQTT, to the end.
+    fn serve<W: Wire>(
+        self,
+        wire: W,
+        alarm: Alarm,
+        certificate_name: Option<Arc<str>>,
+    ) -> impl Future<Output = ()> + Send {
+        let peer = self.peer(certificate_name);
         let gate = Arc::clone(&self.shared.gate);
         let write_timeout = self.shared.limits.write_timeout;
-        let outcome = Task::new(gate, stream, peer, alarm, self.connect_by, write_timeout).await;
-        self.shared.note_outcome(outcome, &self.door, self.address);
+        let task = Task::new(gate, wire, peer, alarm, self.connect_by, write_timeout);
+        async move {
+            let outcome = task.await;
+            self.shared.note_outcome(outcome, &self.door, self.address);
+        }
     }
 
     fn peer(&self, certificate_name: Option<Arc<str>>) -> Peer {
@@ -322,12 +376,14 @@ impl<G: Gate> Visit<G> {
     }
 }
 
+/// The subject of the client's certificate, if it showed one.
+fn certificate_name(stream: &Shaken) -> Option<Arc<str>> {
+    let certificates = stream.get_ref().1.peer_certificates();
+    certificates.and_then(<[_]>::first).and_then(|certificate| common_name(certificate))
+}
+
 /// The handshake. Waits for its turn only once the peer has begun, so that silence takes nobody's turn.
-async fn shake_hands(
-    stream: Stream,
-    tls: &Tls,
-    turns: &Semaphore,
-) -> io::Result<Box<TlsStream<Metered<Stream>>>> {
+async fn shake_hands(stream: Stream, tls: &Tls, turns: &Semaphore) -> io::Result<Shaken> {
     stream.readable().await?;
     let _turn = turns.acquire().await.map_err(io::Error::other)?;
     tls.acceptor.accept(Metered::new(stream)).await.map(Box::new)

@@ -151,6 +151,10 @@ impl<G: Gate, W: Wire> Task<G, W> {
         let fresh = match scratch.read(&mut self.wire, cx) {
             Poll::Pending if now >= until => return Round::Over(Outcome::ConnectTimeout),
             Poll::Pending => return Round::Wait(until),
+            Poll::Ready(Err(_)) if self.wire.violation().is_some() => {
+                self.begin_closing(now);
+                return Round::Moved;
+            }
             Poll::Ready(Ok([]) | Err(_)) => return Round::Over(Outcome::LeftEarly),
             Poll::Ready(Ok(fresh)) => fresh,
         };
@@ -192,7 +196,13 @@ impl<G: Gate, W: Wire> Task<G, W> {
         };
         match open.read(&mut self.wire, &mut self.inbox, cx, now) {
             Input::Taken => return Round::Moved,
-            Input::Ended => return self.end(CloseReason::Lost, now),
+            Input::Ended => {
+                let Some(how) = self.wire.violation() else { return self.end(CloseReason::Lost, now) };
+                // The peer is told.
+                self.close_client(CloseReason::Misframed(how), now);
+                self.begin_closing(now);
+                return Round::Moved;
+            }
             Input::None if wrote => return Round::Moved,
             Input::None => {}
         }

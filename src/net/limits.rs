@@ -33,6 +33,7 @@ pub struct Counters {
     accept_errors: AtomicU64,
     handshakes_failed: AtomicU64,
     proxies_refused: AtomicU64,
+    upgrades_refused: AtomicU64,
     connect_timeouts: AtomicU64,
     closed: AtomicU64,
 }
@@ -50,6 +51,8 @@ pub struct CounterReading {
     pub handshakes_failed: u64,
     /// Connections closed because a PROXY header was expected and none came, or not from where one may come.
     pub proxies_refused: u64,
+    /// HTTP requests to WebSocket listeners that were refused, or did not come in time.
+    pub upgrades_refused: u64,
     /// Connections closed because no CONNECT came in time.
     pub connect_timeouts: u64,
     /// Connections that have ended, of the accepted.
@@ -66,6 +69,7 @@ impl Counters {
             accept_errors: get(&self.accept_errors),
             handshakes_failed: get(&self.handshakes_failed),
             proxies_refused: get(&self.proxies_refused),
+            upgrades_refused: get(&self.upgrades_refused),
             connect_timeouts: get(&self.connect_timeouts),
             closed: get(&self.closed),
         }
@@ -89,6 +93,10 @@ impl Counters {
 
     pub(super) fn count_proxy_refused(&self) {
         self.proxies_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_upgrade_refused(&self) {
+        self.upgrades_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_connect_timeout(&self) {

@@ -9,6 +9,7 @@ use super::{
     socket_file,
     stream::Acceptor,
     tls::{TlsConfig, TlsError},
+    websocket::WsConfig,
 };
 
 /// Connections that the kernel completes ahead of us: a burst when the gateway's network comes back.
@@ -56,6 +57,10 @@ pub enum Transport {
     Plain,
     /// TLS.
     Tls(TlsConfig),
+    /// WebSocket.
+    Ws(WsConfig),
+    /// WebSocket in TLS.
+    Wss(TlsConfig, WsConfig),
 }
 
 /// A listener that is up.
@@ -164,8 +169,16 @@ impl Transport {
     /// The settings of TLS, if it is spoken.
     pub fn tls(&self) -> Option<&TlsConfig> {
         match self {
-            Self::Plain => None,
-            Self::Tls(tls) => Some(tls),
+            Self::Plain | Self::Ws(_) => None,
+            Self::Tls(tls) | Self::Wss(tls, _) => Some(tls),
+        }
+    }
+
+    /// The settings of WebSocket, if it is spoken.
+    pub fn ws(&self) -> Option<&WsConfig> {
+        match self {
+            Self::Plain | Self::Tls(_) => None,
+            Self::Ws(ws) | Self::Wss(_, ws) => Some(ws),
         }
     }
 }

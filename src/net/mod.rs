@@ -4,7 +4,7 @@
 //! too long. It never looks into a packet: what bytes mean is the broker's.
 //!
 //! A listener is bound in `listener`, accepts in `accept`, hears by `proxy` whom a proxy connects, shakes hands by the
-//! settings of `tls`; a connection lives in
+//! settings of `tls`, and takes HTTP requests in `websocket`; a connection lives in
 //! `connection`, on buffers from `buffers`, and is woken by the wheel in `keep_alive`. `network` holds them together.
 //!
 //! Invariants: everything a peer can make grow is bounded (`limits`); a task is owned by its listener's loop and joined
@@ -24,4 +24,5 @@ pub mod proxy;
 mod socket_file;
 mod stream;
 pub mod tls;
+pub mod websocket;
 mod wire;

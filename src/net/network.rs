@@ -134,11 +134,13 @@ impl ListenerConfig {
             None => None,
             Some(tls) => {
                 let unusable = |source| ListenError::Tls { address: self.bind.clone(), source };
-                let acceptor = TlsAcceptor::from(tls.load().map_err(unusable)?);
+                let loaded = if self.transport.ws().is_some() { tls.load_for_http() } else { tls.load() };
+                let acceptor = TlsAcceptor::from(loaded.map_err(unusable)?);
                 Some(Tls { acceptor, handshake_timeout: tls.handshake_timeout })
             }
         };
         let proxy = self.proxy.clone();
-        Ok(Door { name: Arc::clone(&self.name), connect_timeout: self.connect_timeout, tls, proxy })
+        let ws = self.transport.ws().cloned();
+        Ok(Door { name: Arc::clone(&self.name), connect_timeout: self.connect_timeout, tls, proxy, ws })
     }
 }

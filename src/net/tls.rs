@@ -20,8 +20,9 @@ use rustls::{
 
 /// Sessions remembered for TLS 1.2 clients that take no tickets; a few hundred bytes each.
 const SESSION_CACHE_MAX: usize = 1024;
-/// Protocol name by ALPN, as registered with IANA.
+/// Protocol names by ALPN, as registered with IANA.
 const ALPN_MQTT: &[u8] = b"mqtt";
+const ALPN_HTTP: &[u8] = b"http/1.1";
 
 /// How a TLS listener identifies itself, and whom it lets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +76,15 @@ impl TlsConfig {
 
     /// Reads the files and checks that they belong together. Blocks on the disk.
     pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        self.load_for(ALPN_MQTT)
+    }
+
+    /// The same for a WebSocket listener, which is asked by HTTP.
+    pub fn load_for_http(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        self.load_for(ALPN_HTTP)
+    }
+
+    fn load_for(&self, protocol: &[u8]) -> Result<Arc<ServerConfig>, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let identity = self.load_identity(&provider)?;
         let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -82,7 +92,7 @@ impl TlsConfig {
             .with_client_cert_verifier(self.client_certificates.verifier(&provider)?)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
         // A client that names no protocol is let in; one that only names others is turned away by rustls (RFC 7301).
-        config.alpn_protocols = vec![ALPN_MQTT.to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         // A device that wakes every few minutes resumes instead of computing a full handshake each time.
         config.ticketer = ring::Ticketer::new()?;
         config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_MAX);

@@ -18,6 +18,11 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send + 'static {
 
     /// Lets the coming close be a reset, which throws away what the peer does not take.
     fn reset_on_close(&self);
+
+    /// How the peer has broken the rules of what carries MQTT, if the peer can be told so by `poll_shutdown`.
+    fn violation(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// A stream that counts what it has sent. Below TLS, where a write of the application says nothing about progress.

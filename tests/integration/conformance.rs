@@ -7,6 +7,7 @@
 mod acks;
 mod connack;
 mod connect;
+mod interop;
 mod packets;
 mod ping_disconnect;
 mod publish;

@@ -12,6 +12,7 @@
 
 mod link;
 pub(crate) mod packets;
+mod web;
 
 use std::{future::Future, io, path::Path};
 
@@ -68,6 +69,8 @@ pub(crate) enum Over {
     Tcp,
     Tls,
     Unix,
+    Ws,
+    Wss,
     /// Plain TCP with this header before it.
     Proxied(usize, &'static [u8]),
     /// TLS with this header before it.
@@ -83,6 +86,12 @@ impl Broker {
                 Over::Tcp => Link::plain(self.plain()).await,
                 Over::Tls => Link::tls(self.tls(), &[], &certs, TlsClient::default()).await,
                 Over::Unix => Link::unix(Path::new(self.place("unix", 0))).await,
+                Over::Ws => Link::plain(self.address("ws", 0)).await?.web(self.place("ws", 0)).await,
+                Over::Wss => {
+                    let http = TlsClient::default().alpn("http/1.1");
+                    let link = Link::tls(self.address("wss", 0), &[], &certs, http).await?;
+                    link.web(self.place("wss", 0)).await
+                }
                 Over::Proxied(before, header) => Link::proxied(self.address("tcp", before), header).await,
                 Over::ProxiedTls(before, header) => {
                     let address = self.address("tls", before);
@@ -219,6 +228,11 @@ impl Peer {
     /// Sends bytes to a broker that may have closed.
     pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         within("sending", self.try_send_bytes(bytes)).await
+    }
+
+    /// The code of the WebSocket's Close, if it has come.
+    pub(crate) fn close_code(&self) -> Option<u16> {
+        self.link.close_code()
     }
 
     /// Closes without DISCONNECT, orderly as far as TCP is concerned.

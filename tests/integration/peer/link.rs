@@ -1,4 +1,5 @@
-//! The client's end of a socket: TCP, a Unix socket, or TLS over TCP, with a PROXY header before it if there is to be one.
+//! The client's end of a socket: TCP, a Unix socket, or TLS over TCP, with a PROXY header before it if
+//! there is to be one; and WebSocket over any of them.
 
 use std::{
     io,
@@ -20,6 +21,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::web::Web;
 
 /// How a TLS client behaves.
 #[derive(Clone, Default)]
@@ -73,6 +76,7 @@ pub(super) enum Link {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    Web(Web),
 }
 
 impl Link {
@@ -87,6 +91,19 @@ impl Link {
 
     pub(super) async fn unix(path: &Path) -> io::Result<Self> {
         Ok(Self::Unix(UnixStream::connect(path).await?))
+    }
+
+    /// A WebSocket over another link; `place` is the URL's address and path.
+    pub(super) async fn web(self, place: &str) -> io::Result<Self> {
+        Ok(Self::Web(Web::open(self, place).await?))
+    }
+
+    /// The code of the Close that has come.
+    pub(super) fn close_code(&self) -> Option<u16> {
+        match self {
+            Self::Web(web) => *web.close_code.lock().unwrap(),
+            _ => None,
+        }
     }
 
     pub(super) async fn tls(
@@ -119,6 +136,7 @@ impl AsyncRead for Link {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Web(web) => Pin::new(&mut web.stream).poll_read(cx, buf),
         }
     }
 }
@@ -129,6 +147,7 @@ impl AsyncWrite for Link {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Web(web) => Pin::new(&mut web.stream).poll_write(cx, buf),
         }
     }
 
@@ -137,6 +156,7 @@ impl AsyncWrite for Link {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Web(web) => Pin::new(&mut web.stream).poll_flush(cx),
         }
     }
 
@@ -145,6 +165,7 @@ impl AsyncWrite for Link {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Web(web) => Pin::new(&mut web.stream).poll_shutdown(cx),
         }
     }
 }

@@ -7,13 +7,20 @@ use super::scene::BOTH;
 use crate::{
     harness::Broker,
     peer::{
-        Peer,
+        Over, Peer,
         packets::{Spec, connack, connect, disconnect, publish},
     },
 };
 
 /// More than the socket buffers of both sides hold together when the broker does not read.
 const FLOOD_BYTES: usize = 12 * 1024 * 1024;
+
+const LISTENERS: &str = "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:0\"\n\
+                         [[listeners]]\ntype = \"tls\"\nbind = \"127.0.0.1:0\"\n\
+                         [[listeners]]\ntype = \"ws\"\nbind = \"127.0.0.1:0\"\n\
+                         [[listeners]]\ntype = \"wss\"\nbind = \"127.0.0.1:0\"\n\
+                         [[listeners]]\ntype = \"unix\"\nbind = \"{folder}/mqtt.sock\"\n";
+const EVERY_WAY: [Over; 5] = [Over::Tcp, Over::Tls, Over::Ws, Over::Wss, Over::Unix];
 
 /// A PUBLISH that nobody may send, and then everything the client had in mind to say, before it listens again.
 fn flood(version: Version, first: &[u8]) -> Vec<u8> {
@@ -28,37 +35,46 @@ fn flood(version: Version, first: &[u8]) -> Vec<u8> {
     bytes
 }
 
-async fn is_told_while_flooding(mut peer: Peer, version: Version) {
+/// All of it is taken from the client; but a WebSocket client reads as it writes, and says no more after a Close.
+async fn send_flood(peer: &mut Peer, over: Over, flood: &[u8]) {
+    let sent = peer.try_send(flood).await;
+    assert!(sent.is_ok() || matches!(over, Over::Ws | Over::Wss), "{over:?}: {sent:?}");
+}
+
+async fn is_told_while_flooding(mut peer: Peer, over: Over, version: Version) {
     peer.send(connect("flood")).await;
     peer.expect(connack(ReasonCode::Success)).await;
     // A wildcard in a topic name [MQTT-3.3.2-2].
     let wildcard: &[u8] = if version.is_v5() { &[0x30, 4, 0, 1, b'#', 0] } else { &[0x30, 3, 0, 1, b'#'] };
-    peer.send_bytes(&flood(version, wildcard)).await;
+    send_flood(&mut peer, over, &flood(version, wildcard)).await;
     if version.is_v5() {
         peer.expect(disconnect().because(ReasonCode::TopicNameInvalid)).await;
     }
     peer.expect_closed().await;
+    let is_web = matches!(over, Over::Ws | Over::Wss);
+    assert_eq!(peer.close_code(), is_web.then_some(1000), "{over:?}");
 }
 
 /// [MQTT-4.13.1-1] [MQTT-4.13.2-1] [MQTT3-4.8.0-1]: the connection is closed, and the reason comes first.
 #[tokio::test]
 async fn a_disconnect_reaches_a_client_that_writes_before_it_reads() {
-    let broker = Broker::start();
+    let broker = Broker::start_configured(LISTENERS);
     for version in BOTH {
-        is_told_while_flooding(broker.peer(version).await, version).await;
-        is_told_while_flooding(broker.tls_peer(version).await, version).await;
+        for over in EVERY_WAY {
+            is_told_while_flooding(broker.peer_over(over, version).await, over, version).await;
+        }
     }
 }
 
 /// [MQTT-3.2.2-7] [MQTT3-3.2.2-5]: a CONNACK with its reason, and then the end.
 #[tokio::test]
 async fn a_refusal_reaches_a_client_that_writes_before_it_reads() {
-    let broker = Broker::start_configured("[limits]\nclient_id_bytes_max = \"23B\"\n");
+    let broker = Broker::start_configured(&format!("[limits]\nclient_id_bytes_max = \"23B\"\n{LISTENERS}"));
     for version in BOTH {
-        for is_tls in [false, true] {
-            let mut peer = if is_tls { broker.tls_peer(version).await } else { broker.peer(version).await };
+        for over in EVERY_WAY {
+            let mut peer = broker.peer_over(over, version).await;
             peer.send(connect("a client identifier that is too long")).await;
-            peer.send_bytes(&flood(version, &[])).await;
+            send_flood(&mut peer, over, &flood(version, &[])).await;
             peer.expect(connack(ReasonCode::ClientIdentifierNotValid)).await;
             peer.expect_closed().await;
         }

@@ -16,4 +16,5 @@ mod sessions;
 mod start;
 mod subscriptions;
 mod transports;
+mod websocket;
 mod wills;

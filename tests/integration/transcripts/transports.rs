@@ -27,6 +27,13 @@ bind = "127.0.0.1:0"
 type = "unix"
 bind = "{folder}/mqtt.sock"
 [[listeners]]
+type = "ws"
+bind = "127.0.0.1:0"
+[[listeners]]
+type = "wss"
+bind = "127.0.0.1:0"
+path = "/"
+[[listeners]]
 name = "proxied"
 type = "tcp"
 bind = "127.0.0.1:0"
@@ -54,8 +61,16 @@ const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x28\
     \x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x07\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x01\xbb\x07\x5b\x03\0\x01x";
 const V2_LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
-const EVERY_WAY: [Over; 6] =
-    [Over::Tcp, Over::Tls, Over::Unix, Over::Proxied(1, V1), Over::Proxied(1, V2), Over::ProxiedTls(1, V2)];
+const EVERY_WAY: [Over; 8] = [
+    Over::Tcp,
+    Over::Tls,
+    Over::Unix,
+    Over::Ws,
+    Over::Wss,
+    Over::Proxied(1, V1),
+    Over::Proxied(1, V2),
+    Over::ProxiedTls(1, V2),
+];
 
 async fn client_over(broker: &Broker, over: Over, version: Version, id: &str) -> Peer {
     let mut peer = broker.peer_over(over, version).await;
@@ -109,7 +124,7 @@ async fn the_same_conversation_over_every_transport() {
     }
 }
 
-/// Packets are cut anywhere, and come in pieces of a byte.
+/// [MQTT-6.0.0-2] [MQTT3-6.0.0-2]: packets are cut anywhere, and come in pieces of a byte.
 #[tokio::test]
 async fn packets_in_pieces_of_a_byte_are_joined_over_every_transport() {
     let broker = Broker::start_configured(LISTENERS);
