@@ -14,6 +14,11 @@ impl Counter {
         total.is_power_of_two().then_some(total)
     }
 
+    /// Counts several at once, and returns the total.
+    pub fn add(&self, more: u64) -> u64 {
+        self.0.fetch_add(more, Ordering::Relaxed) + more
+    }
+
     /// How many so far.
     pub fn total(&self) -> u64 {
         self.0.load(Ordering::Relaxed)

@@ -9,6 +9,7 @@ use super::{
     connection::Connection,
     dispatch::Touched,
     keep::Keep,
+    lifecycle::ARM_AFTER,
     slot::{Attached, Farewell, Slot, State},
 };
 use crate::{
@@ -202,7 +203,7 @@ impl Broker {
                 }
                 continue;
             }
-            if let Some(joined) = self.resume(&slot, client) {
+            if let Some(joined) = self.resume(&slot, client, now) {
                 return Ok(joined);
             }
         }
@@ -245,6 +246,7 @@ impl Broker {
             connection: None,
             record,
             settled: gate.clone(),
+            arming: false,
             will_is_leaving: false,
             ended: false,
         };
@@ -267,11 +269,12 @@ impl Broker {
     }
 
     /// `None`: the session has ended meanwhile.
-    fn resume(&self, slot: &Arc<Slot>, client: &Client<'_>) -> Option<Joined> {
+    fn resume(&self, slot: &Arc<Slot>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
         let mut state = slot.state();
         if state.ended {
             return None;
         }
+        let mut arms_at = Timestamp::NEVER;
         let mut record = state.record.clone();
         record.expires_at = Timestamp::NEVER;
         record.expiry = client.expiry;
@@ -284,16 +287,23 @@ impl Broker {
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
             let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };
-            let gate = self.journal.append(Record::Session(Box::new(record.clone())), urgency);
-            if !only_woke {
-                state.settled = gate;
-            }
             state.record = record;
+            if urgency == Urgency::Lazy && state.record.will.is_some() {
+                state.arming = true;
+                arms_at = now.after(ARM_AFTER);
+            } else {
+                let gate = self.journal.append(state.record_now(), urgency);
+                if !only_woke {
+                    state.settled = gate;
+                }
+            }
         }
         state.session.outbound.set_inflight_max(self.config.inflight_max);
         let settled = state.settled.clone();
         let (epoch, farewell) = self.attach(&mut state, client, true, settled);
         slot.set_online(true);
+        drop(state);
+        lock(&self.registry).schedule(arms_at, slot.no);
         Some(Joined { slot: Arc::clone(slot), epoch, present: true, farewell })
     }
 

@@ -221,7 +221,7 @@ impl Connection {
                 self.paused |= self.handle_subscribe(subscribe, now)? > RETAINED_AT_ONCE;
                 Ok(())
             }
-            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(unsubscribe, now, touched),
             // [MQTT-3.12.4-1], [MQTT3-3.12.4-1]
             Packet::Pingreq => self.with_state(|state, _| {
                 if let Some(link) = &mut state.session.link {
@@ -344,6 +344,7 @@ impl Connection {
         if out.len() < self.broker.config.out_bytes_max {
             take_output(&mut state, out);
         }
+        slot.note_busy(&state);
         // Whoever is owed too much has something in `out`, or an answer that waits for a gate: it is looked at again.
         self.paused =
             self.paused && (self.is_owed_too_much(&state) || !self.broker.journal.poll_backlog(waker));

@@ -6,15 +6,15 @@
 
 use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
-use super::{Broker, keep::Kept, slot::Slot};
+use super::{Broker, keep::Kept, shared::Group, slot::Slot};
 use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
-    routing::{GroupMatch, Match, Subscription},
+    routing::{Match, Subscription},
     store::{Completion, Gate, Stored, Target},
     sync::lock,
     time::Timestamp,
-    topic::{TopicError, TopicName},
+    topic::{TopicError, TopicFilter, TopicName},
 };
 
 /// Connections that got something during a batch of packets. Each is woken once, when this is dropped: at the end of
@@ -42,12 +42,6 @@ pub(super) struct Route {
     pub(super) topic: TopicName,
     direct: Vec<(Arc<Slot>, Match<SessionNo>)>,
     groups: Vec<Group>,
-}
-
-/// A shared subscription's members.
-struct Group {
-    matched: GroupMatch<SessionNo>,
-    slots: HashMap<SessionNo, Arc<Slot>>,
 }
 
 /// The routes of the topics a client publishes to. Devices publish to the same few for ever.
@@ -87,6 +81,8 @@ pub(super) struct Origin<'a> {
     pub(super) slot: &'a Slot,
     /// A new QoS 2 packet id, to be held until PUBREL and journalled with the message.
     pub(super) inbound_qos2: Option<PacketId>,
+    /// Its publisher waits for an acknowledgement, and can be told that it was refused.
+    pub(super) is_answered: bool,
 }
 
 /// What became of a published message.
@@ -112,17 +108,26 @@ pub(super) enum Refused {
 struct Share<'a> {
     slot: &'a Arc<Slot>,
     delivery: Delivery,
+    /// The shared subscription as whose member it was chosen.
+    group: Option<&'a TopicFilter>,
 }
 
-impl Group {
-    /// One member in turn: an online one first, else a persistent one that sleeps.
-    fn choose(&self) -> Option<(&Arc<Slot>, Subscription)> {
-        let online = |no: SessionNo| self.slots.get(&no).is_some_and(|s| s.is_online());
-        let sleeping = |no: SessionNo| self.slots.get(&no).is_some_and(|s| s.keep.persistent);
-        let next = self.matched.next_where(online).or_else(|| self.matched.next_where(sleeping));
-        let (no, subscription) = next?;
-        Some((self.slots.get(&no)?, subscription))
-    }
+/// One message on its way.
+struct Outgoing<'a> {
+    publish: &'a Publish<'a>,
+    topic: &'a TopicName,
+    /// Its copy, if something outlives the read.
+    message: Option<&'a Arc<Message>>,
+    stored: Option<&'a Arc<Stored>>,
+    now: Timestamp,
+}
+
+/// Whether a subscriber was still one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    Yes,
+    /// Its session has ended, or left the group, since the route was resolved.
+    Gone,
 }
 
 impl Broker {
@@ -135,10 +140,7 @@ impl Broker {
         let slot = |no: SessionNo| registry.by_no(no);
         let direct = matches.direct.into_iter().filter_map(|m| Some((slot(m.subscriber)?, m))).collect();
         let groups = matches.groups.into_iter();
-        let groups = groups.map(|matched| {
-            let slots = matched.members.iter().filter_map(|(no, _)| Some((*no, slot(*no)?))).collect();
-            Group { matched, slots }
-        });
+        let groups = groups.map(|matched| Group::new(matched, &registry));
         Route { generation, topic, direct, groups: groups.collect() }
     }
 
@@ -163,30 +165,42 @@ impl Broker {
         }
         // The body is copied out of the read buffer once, and only if something outlives the read.
         let queued = shares.iter().any(|s| self.keeps(s));
-        let message = (queued || retain || inbound.is_some())
+        // A member may be gone when its turn comes, and another one needs what it did not.
+        let may_pass_on = publish.qos != QoS::AtMostOnce && !route.groups.is_empty();
+        let message = (queued || may_pass_on || retain || inbound.is_some())
             .then(|| Arc::new(Message::from_packet(route.topic.clone(), publish, now)));
         let stored = message
             .as_ref()
-            .filter(|_| must_keep || retain || inbound.is_some())
+            .filter(|_| must_keep || may_pass_on || retain || inbound.is_some())
             .map(|message| self.journal.message(Arc::clone(message)));
         // [MQTT-3.3.1-8], [MQTT3-3.3.1-12]
         let replaced = if publish.retain {
-            Some(self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref())?)
+            match self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref()) {
+                Ok(replaced) => Some(replaced),
+                // Who cannot be told is not refused: those who are there get it, and the topic keeps what it has.
+                Err(Refused::RetainedFull) if !origin.is_answered => {
+                    self.drops.not_retained(&origin.slot.client_id, &route.topic);
+                    None
+                }
+                Err(refused) => return Err(refused),
+            }
         } else {
             None
         };
         let mut batch = Batch { targets: Vec::new(), may_elide: true, is_awaited: false };
+        let outgoing = Outgoing {
+            publish,
+            topic: &route.topic,
+            message: message.as_ref(),
+            stored: stored.as_ref(),
+            now,
+        };
         for share in shares {
-            self.deliver(
-                &share,
-                publish,
-                &route.topic,
-                message.as_ref(),
-                stored.as_ref(),
-                &mut batch,
-                now,
-                touched,
-            );
+            if self.deliver(&share, &outgoing, &mut batch, touched) == Met::Gone
+                && let Some(group) = share.group
+            {
+                self.deliver_to_another(group, share.slot.no, &outgoing, &mut batch, touched);
+            }
         }
         // The id is held and handed to the journal under one lock, so that a snapshot has both or neither.
         let mut own = origin.inbound_qos2.map(|_| origin.slot.state());
@@ -228,47 +242,61 @@ impl Broker {
     }
 
     /// Gives one subscriber its share.
-    #[expect(clippy::too_many_arguments, reason = "one call site; the values of one message on its way")]
     fn deliver(
         &self,
         share: &Share<'_>,
-        publish: &Publish<'_>,
-        topic: &TopicName,
-        message: Option<&Arc<Message>>,
-        stored: Option<&Arc<Stored>>,
+        outgoing: &Outgoing<'_>,
         batch: &mut Batch,
-        now: Timestamp,
         touched: &mut Touched,
-    ) {
+    ) -> Met {
+        let &Outgoing { publish, topic, message, stored, now } = outgoing;
         let slot = share.slot;
         let mut state = slot.state();
-        if state.ended {
-            return;
+        let has_left = |group: &TopicFilter| !state.session.subscriptions.contains_key(group);
+        if state.ended || share.group.is_some_and(has_left) {
+            return Met::Gone;
         }
         let online = state.session.link.is_some();
-        if share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0) {
+        let passes_by = share.delivery.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0);
+        // Section 4.6: behind those of its kind that waited while the client slept.
+        let stands_in_line = passes_by && online && state.session.outbound.holds_at_most_once();
+        if passes_by && !stands_in_line {
             if online {
-                let mut packet = outgoing(publish, topic, &share.delivery);
+                let mut packet = at_most_once(publish, topic, &share.delivery);
                 if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
                     self.drops.slow_reader(&slot.client_id);
                 }
+                slot.note_busy(&state);
                 touched.add(state.notify());
             }
-            return;
+            return Met::Yes;
         }
-        let Some(message) = message else { return };
-        let kept = match stored {
-            Some(stored) if slot.keep.persistent => {
-                Kept::Journal { stored: Arc::clone(stored), target: batch.next_target() }
+        let kept = if stands_in_line {
+            if !state.session.outbound.has_room(topic.as_str().len() + publish.payload.len()) {
+                self.drops.slow_reader(&slot.client_id);
+                return Met::Yes;
             }
-            stored => {
-                let wait = publish.qos == QoS::ExactlyOnce;
-                let after = stored.filter(|_| wait).map_or(Gate::Open, |s| Gate::Message(Arc::clone(s)));
-                Kept::Memory { message: Arc::clone(message), after }
+            // In memory only: what it stands behind will not keep it for long.
+            let copy = || Arc::new(Message::from_packet(topic.clone(), publish, now));
+            Kept::Memory { message: message.map_or_else(copy, Arc::clone), after: Gate::Open }
+        } else {
+            let Some(message) = message else { return Met::Yes };
+            match stored {
+                Some(stored) if slot.keep.persistent => {
+                    Kept::Journal { stored: Arc::clone(stored), target: batch.next_target() }
+                }
+                stored => {
+                    let wait = publish.qos == QoS::ExactlyOnce;
+                    let after = stored.filter(|_| wait).map_or(Gate::Open, |s| Gate::Message(Arc::clone(s)));
+                    Kept::Memory { message: Arc::clone(message), after }
+                }
             }
         };
         let is_target = matches!(kept, Kept::Journal { .. });
         let seq = state.session.outbound.deliver(&slot.keep, kept, share.delivery.clone());
+        if let Some(group) = share.group {
+            state.session.outbound.mark_shared(seq, group.clone());
+        }
         if online {
             state.encode_ready(&slot.keep, now);
         }
@@ -276,12 +304,42 @@ impl Broker {
         let silent = state.session.outbound.awaited_since().is_some_and(|at| now.since(at) > SILENT_AFTER);
         let is_awaited = online && !sent && state.session.outbound.sends_soon();
         self.reserve_numbers(slot, &mut state);
+        slot.note_busy(&state);
         touched.add(state.notify());
         drop(state);
         if is_target {
             batch.may_elide &= sent && !silent;
             batch.is_awaited |= is_awaited;
-            batch.targets.push(Target { session: slot.no, seq, delivery: share.delivery.clone() });
+            let (session, delivery, group) = (slot.no, share.delivery.clone(), share.group.cloned());
+            batch.targets.push(Target { session, seq, delivery, group });
+        }
+        Met::Yes
+    }
+
+    /// The member that was chosen is gone: the next in turn gets it. Who has joined meanwhile counts too.
+    fn deliver_to_another(
+        &self,
+        group: &TopicFilter,
+        gone: SessionNo,
+        outgoing: &Outgoing<'_>,
+        batch: &mut Batch,
+        touched: &mut Touched,
+    ) {
+        let mut passed_over = vec![gone];
+        loop {
+            let members = self.group(group);
+            let chosen = members.as_ref().and_then(|members| members.choose(&passed_over));
+            let Some((slot, subscription)) = chosen else {
+                if outgoing.publish.qos != QoS::AtMostOnce {
+                    self.drops.no_member(group);
+                }
+                return;
+            };
+            let share = group_share(slot, subscription, group, outgoing.publish);
+            if self.deliver(&share, outgoing, batch, touched) == Met::Yes {
+                return;
+            }
+            passed_over.push(slot.no);
         }
     }
 }
@@ -315,24 +373,34 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
             retain: publish.retain && matched.retain_as_published,
             subscription_ids: matched.subscription_ids.clone(),
         };
-        shares.push(Share { slot, delivery });
+        shares.push(Share { slot, delivery, group: None });
     }
     for group in &route.groups {
-        if let Some((slot, subscription)) = group.choose() {
-            let delivery = Delivery {
-                qos: publish.qos.min(subscription.options.qos),
-                retain: publish.retain && subscription.options.retain_as_published,
-                // [MQTT-3.3.4-5]: its copy is one of its own.
-                subscription_ids: subscription.subscription_id.into_iter().collect(),
-            };
-            shares.push(Share { slot, delivery });
+        if let Some((slot, subscription)) = group.choose(&[]) {
+            shares.push(group_share(slot, subscription, group.name(), publish));
         }
     }
     shares
 }
 
+/// What a member gets that was chosen for its group.
+fn group_share<'a>(
+    slot: &'a Arc<Slot>,
+    subscription: Subscription,
+    group: &'a TopicFilter,
+    publish: &Publish<'_>,
+) -> Share<'a> {
+    let delivery = Delivery {
+        qos: publish.qos.min(subscription.options.qos),
+        retain: publish.retain && subscription.options.retain_as_published,
+        // [MQTT-3.3.4-5]: its copy is one of its own.
+        subscription_ids: subscription.subscription_id.into_iter().collect(),
+    };
+    Share { slot, delivery, group: Some(group) }
+}
+
 /// The PUBLISH for one QoS 0 subscriber, from the publisher's own packet.
-fn outgoing<'a>(publish: &Publish<'a>, topic: &'a TopicName, delivery: &Delivery) -> Publish<'a> {
+fn at_most_once<'a>(publish: &Publish<'a>, topic: &'a TopicName, delivery: &Delivery) -> Publish<'a> {
     let mut packet = publish.clone();
     // [MQTT-3.3.1-2], [MQTT-3.3.1-3], [MQTT3-3.3.1-2], [MQTT3-3.3.1-3]: the publisher's DUP goes no further.
     packet.dup = false;

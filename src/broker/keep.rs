@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tracing::warn;
 
 use crate::{
-    message::{Message, Seq, SessionNo},
-    session::{Body, DropReason, Keeper},
+    message::{Delivery, Message, Seq, SessionNo},
+    session::{Body, DropReason, Entry, Keeper},
     store::{Gate, Journal, Record, Stored, Urgency},
     telemetry::Counter,
     time::Timestamp,
+    topic::{TopicFilter, TopicName},
 };
 
 /// A message in a session's queue.
@@ -32,6 +33,16 @@ pub(super) enum Kept {
 }
 
 impl Kept {
+    /// Whether it was published with RETAIN, as far as memory can tell: of a body on disk the delivery knows it, if
+    /// its subscription had asked for it.
+    pub(super) fn was_retained(&self, delivery: &Delivery) -> bool {
+        let body = match self {
+            Self::Memory { message, .. } => Some(Arc::clone(message)),
+            Self::Journal { stored, .. } => stored.body(),
+        };
+        body.map_or(delivery.retain, |message| message.retain)
+    }
+
     /// The stored message, for reading it back.
     pub(super) fn into_stored(self) -> Option<Arc<Stored>> {
         match self {
@@ -49,9 +60,73 @@ pub(super) struct Drops {
     too_large: Counter,
     damaged: Counter,
     slow_reader: Counter,
+    session_expired: Counter,
+    session_cleaned: Counter,
+    session_closed: Counter,
+    no_member: Counter,
+    not_retained: Counter,
+}
+
+/// Why a session has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Nobody came in time.
+    Expired,
+    /// Its client began anew.
+    CleanStart,
+    /// It ended with its connection, as was agreed.
+    WithConnection,
 }
 
 impl Drops {
+    /// Messages that a session still had to deliver when it ended.
+    pub(super) fn session_ended(&self, client_id: &str, why: Ended, messages: usize) {
+        if messages == 0 {
+            return;
+        }
+        let (counter, reason) = match why {
+            Ended::Expired => (&self.session_expired, "it expired"),
+            Ended::CleanStart => (&self.session_cleaned, "its client began a new one"),
+            Ended::WithConnection => (&self.session_closed, "it ended with its connection"),
+        };
+        let total = counter.add(messages as u64);
+        warn!(client_id, messages, total, reason, "session ended with messages undelivered");
+    }
+
+    /// All that was given up.
+    #[cfg(test)]
+    pub(super) fn total(&self) -> u64 {
+        let all = [
+            &self.queue_full,
+            &self.expired,
+            &self.too_large,
+            &self.damaged,
+            &self.slow_reader,
+            &self.session_expired,
+            &self.session_cleaned,
+            &self.session_closed,
+            &self.no_member,
+            &self.not_retained,
+        ];
+        all.iter().map(|counter| counter.total()).sum()
+    }
+
+    /// A message was delivered, and not retained as its publisher had asked.
+    pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.not_retained.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "message not retained: the bound on retained messages is reached");
+        }
+    }
+
+    /// A message of a shared subscription that has no member who could get it any more.
+    pub(super) fn no_member(&self, group: &TopicFilter) {
+        if let Some(total) = self.no_member.count() {
+            let group = group.as_str();
+            warn!(group, total, "message dropped: no member of its shared subscription is left");
+        }
+    }
+
     /// A QoS 0 message that an online client could not take.
     pub(super) fn slow_reader(&self, client_id: &str) {
         if let Some(total) = self.slow_reader.count() {
@@ -78,6 +153,11 @@ impl Keep {
         if let Kept::Journal { stored, target } = kept {
             self.journal.forget(stored, *target);
         }
+    }
+
+    /// The session has ended, or given up a message, that nobody else can get.
+    pub(super) fn give_up(&self, entry: &Entry<Self>) -> Gate {
+        self.confirm(entry.seq, &entry.kept)
     }
 
     /// The client is gone: what was held back for its confirmation is written now.

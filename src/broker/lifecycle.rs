@@ -11,11 +11,13 @@ use super::{
     Broker,
     connect::wake_urgency,
     dispatch::{Origin, Touched},
+    keep::Ended,
     slot::{Slot, State},
 };
 use crate::{
     codec::ReasonCode,
     message::{Delivery, expires_at},
+    session::Remains,
     store::{Record, Urgency, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -23,6 +25,16 @@ use crate::{
 
 /// How often `handle_timeout` wants to be called at least.
 const TICK: Duration = Duration::from_secs(1);
+
+/// How long a client that came back with the will it had before, and that it had taken back by its DISCONNECT, is
+/// connected before the journal has to know that the will counts again.
+///
+/// A device that wakes, says what it has to say and leaves is gone by then: its wake writes nothing for its will. The
+/// price: a broker that crashes in the first seconds of such a connection has forgotten that the device was awake, and
+/// does not publish its will. The other way round nothing is given up: on disk the will counts only while a connection
+/// does that the journal knows of, and the DISCONNECT that ends that one is written within `done_interval`
+/// [MQTT-3.14.4-3].
+pub(super) const ARM_AFTER: Duration = Duration::from_secs(10);
 
 /// A DISCONNECT from the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,13 +60,16 @@ impl Broker {
 
     fn handle_due(&self, slot: &Arc<Slot>, now: Timestamp, touched: &mut Touched) {
         let mut state = slot.state();
+        if state.connection.is_some() && state.arming {
+            self.journal.append(state.record_now(), Urgency::Rides);
+        }
         if state.ended || state.connection.is_some() {
             return;
         }
         if state.record.expires_at <= now {
             info!(client_id = &*slot.client_id, "session expired");
             // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
-            self.end_locked(slot, state, now);
+            self.end_locked(slot, state, Ended::Expired, now);
             return;
         }
         let will = match &state.record.will {
@@ -67,8 +82,7 @@ impl Broker {
             let mut state = slot.state();
             state.will_left();
             if !state.ended {
-                state.settled =
-                    self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
+                state.settled = self.journal.append(state.record_now(), Urgency::Now);
             }
         }
         let next = next_due(&slot.state());
@@ -91,21 +105,24 @@ impl Broker {
             slot.keep.write_now(kept);
         }
         state.session.outbound.unload(&slot.keep);
-        let before = (state.record.expiry, state.record.will.is_some());
+        // Whether the journal may have the will as armed.
+        let before = (state.record.expiry, state.record.will.is_some() && !state.arming);
+        let is_clean = parting.is_some_and(|p| !p.with_will);
         if let Some(seconds) = parting.and_then(|p| p.session_expiry) {
             state.record.expiry = Duration::from_secs(u64::from(seconds)).min(self.config.session_expiry_max);
         }
-        // [MQTT-3.14.4-3], [MQTT3-3.14.4-3]
-        if parting.is_some_and(|p| !p.with_will) {
+        let ends = state.record.expiry.is_zero() || !slot.keep.persistent;
+        // [MQTT-3.14.4-3], [MQTT3-3.14.4-3]: without a due time it is nobody's to publish.
+        if is_clean && ends {
             state.record.will = None;
         }
-        if state.record.expiry.is_zero() || !slot.keep.persistent {
-            self.end_locked(slot, state, now);
+        if ends {
+            self.end_locked(slot, state, Ended::WithConnection, now);
             return;
         }
         state.record.expires_at = now.after(state.record.expiry);
         let mut due = None;
-        if let Some(will) = &mut state.record.will {
+        if let Some(will) = state.record.will.as_mut().filter(|_| !is_clean) {
             will.due_at = now.after(will.delay);
             if will.delay.is_zero() {
                 due = state.lend_will();
@@ -123,27 +140,33 @@ impl Broker {
             return;
         }
         // Only falling asleep as before may wait: a will that is due, published or taken back, or another expiry, may not.
-        let urgency = match before {
-            (expiry, false) if expiry == state.record.expiry => wake_urgency(expiry),
-            _ => Urgency::Rides,
-        };
-        self.journal.append(Record::Session(Box::new(state.record.clone())), urgency);
+        let (expiry, was_armed) = before;
+        let is_due = state.armed_will().is_some();
+        let falls_asleep_as_before = expiry == state.record.expiry && !was_armed && !is_due;
+        let urgency = if falls_asleep_as_before { wake_urgency(expiry) } else { Urgency::Rides };
+        self.journal.append(state.record_now(), urgency);
         let next = next_due(&state);
         drop(state);
         lock(&self.registry).schedule(next, slot.no);
     }
 
-    /// Ends a session for good; `false` if another thread does or did.
+    /// Ends a session for good, for a client that begins anew; `false` if another thread does or did.
     pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
         let state = slot.state();
         let lives = !state.ended;
         if lives {
-            self.end_locked(slot, state, now);
+            self.end_locked(slot, state, Ended::CleanStart, now);
         }
         lives
     }
 
-    fn end_locked<'a>(&self, slot: &'a Arc<Slot>, mut state: MutexGuard<'a, State>, now: Timestamp) {
+    fn end_locked<'a>(
+        &self,
+        slot: &'a Arc<Slot>,
+        mut state: MutexGuard<'a, State>,
+        why: Ended,
+        now: Timestamp,
+    ) {
         let mut touched = Touched::default();
         state.kick(ReasonCode::SessionTakenOver);
         state.ended = true;
@@ -160,13 +183,17 @@ impl Broker {
         if let Some(will) = will {
             self.publish_will(slot, will, now, &mut touched);
         }
+        // Nothing is given to it any more. What it leaves to others is theirs before the journal has its end.
+        let Remains { leaving, unconfirmed } = slot.state().session.outbound.dissolve();
+        self.hand_on(slot, leaving, now, &mut touched);
         let mut state = slot.state();
         if slot.keep.persistent {
             state.settled = self.journal.append(Record::Gone(slot.no), Urgency::Now);
         }
-        for kept in state.session.outbound.drain() {
-            slot.keep.forget(&kept);
+        for kept in &unconfirmed {
+            slot.keep.forget(kept);
         }
+        self.drops.session_ended(&slot.client_id, why, unconfirmed.len());
         let gate = state.settled.clone();
         drop(state);
         lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));
@@ -179,7 +206,7 @@ impl Broker {
         let delivery = Delivery { qos: message.qos, retain: message.retain, subscription_ids: Vec::new() };
         let publish = message.to_packet(&delivery, now);
         let route = self.route(message.topic.clone());
-        let origin = Origin { slot, inbound_qos2: None };
+        let origin = Origin { slot, inbound_qos2: None, is_answered: false };
         match self.dispatch(&route, &publish, origin, now, touched) {
             Ok(_) => info!(client_id = &*slot.client_id, topic = message.topic.as_str(), "will published"),
             Err(refused) => {
@@ -197,7 +224,7 @@ impl Broker {
         }
         let Some(until) = state.session.outbound.wanted_reservation(&slot.keep) else { return false };
         state.record.seq_reserved = until;
-        let gate = self.journal.append(Record::Session(Box::new(state.record.clone())), Urgency::Now);
+        let gate = self.journal.append(state.record_now(), Urgency::Now);
         state.session.outbound.reserving(until, gate);
         true
     }

@@ -22,6 +22,7 @@ mod publish;
 mod recover;
 mod registry;
 mod retained;
+mod shared;
 mod slot;
 mod subscribe;
 #[cfg(test)]

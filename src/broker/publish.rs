@@ -48,7 +48,8 @@ impl Connection {
         {
             return Ok(());
         }
-        let origin = Origin { slot: &self.slot, inbound_qos2 };
+        let is_answered = publish.qos != QoS::AtMostOnce;
+        let origin = Origin { slot: &self.slot, inbound_qos2, is_answered };
         let published = self.broker.dispatch(&route, publish, origin, now, touched);
         match published {
             Ok(published) => self.accept_publish(publish, published),

@@ -21,15 +21,17 @@ impl Broker {
     /// Puts a session back to where the journal had it. One that was connected counts as disconnected now, by the
     /// broker's own fall: its expiry and its will's delay begin.
     pub(super) fn recover_session(&self, recovered: RecoveredSession, now: Timestamp) {
-        let RecoveredSession { snapshot, queue } = recovered;
+        let RecoveredSession { snapshot, queue, groups } = recovered;
         let Snapshot { mut record, subscriptions, inbound_qos2, received } = snapshot;
-        if record.expires_at == Timestamp::NEVER {
+        let was_connected = record.expires_at == Timestamp::NEVER;
+        if was_connected {
             record.expires_at = now.after(record.expiry);
         } else if wake_urgency(record.expiry) == Urgency::Lazy {
             // It may have woken since, and the journal not been told.
             record.expires_at = record.expires_at.after(LAZY_INTERVAL);
         }
-        if let Some(will) = record.will.as_mut().filter(|w| w.due_at == Timestamp::NEVER) {
+        // That of a session asleep has no due time when its client had said good-bye.
+        if let Some(will) = record.will.as_mut().filter(|w| was_connected && w.due_at == Timestamp::NEVER) {
             will.due_at = now.after(will.delay);
         }
         let keep = self.keep(record.session, &record.client_id, true);
@@ -41,6 +43,7 @@ impl Broker {
             delivery,
         });
         outbound.recover(&keep, &received, entries.collect());
+        outbound.recover_shared(groups);
         let mut session = Session::new(outbound);
         for id in inbound_qos2 {
             session.inbound.accept(id, Gate::Open);
@@ -56,6 +59,7 @@ impl Broker {
             connection: None,
             record,
             settled: Gate::Open,
+            arming: false,
             will_is_leaving: false,
             ended: false,
         };
@@ -70,10 +74,11 @@ impl Broker {
 impl SnapshotSource for Broker {
     fn snapshot(&self, session: SessionNo) {
         let Some(slot) = lock(&self.registry).by_no(session) else { return };
-        let state = slot.state();
+        let mut state = slot.state();
         if state.ended {
             return;
         }
+        state.arming = false;
         let (inbound_qos2, received) = state.session.qos2_state();
         let subscriptions =
             state.session.subscriptions.iter().map(|(f, t)| subscribe::record(f, *t)).collect();

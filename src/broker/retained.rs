@@ -215,7 +215,7 @@ impl Broker {
         let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };
         let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
         self.reserve_numbers(slot, state);
-        Some((stored, Target { session: slot.no, seq, delivery }))
+        Some((stored, Target { session: slot.no, seq, delivery, group: None }))
     }
 
     /// Hands to the journal what `deliver_retained` returned.

@@ -12,8 +12,8 @@ use super::keep::Keep;
 use crate::{
     codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
     message::SessionNo,
-    session::Session,
-    store::{Gate, SessionRecord, WillRecord},
+    session::{Link, Session},
+    store::{Gate, Record, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
 };
@@ -28,6 +28,7 @@ pub(super) struct Slot {
     pub(super) handling: Mutex<()>,
     state: Mutex<State>,
     online: AtomicBool,
+    busy: AtomicBool,
 }
 
 /// What the session's lock guards.
@@ -38,6 +39,9 @@ pub(super) struct State {
     pub(super) record: SessionRecord,
     /// Opens when the latest change of session or subscriptions is durable.
     pub(super) settled: Gate,
+    /// The client has come back with the will it had, and the journal still has that as disarmed: for a short wake it
+    /// is not written. See [`super::lifecycle::ARM_AFTER`].
+    pub(super) arming: bool,
     /// Somebody is publishing the record's will at this moment.
     pub(super) will_is_leaving: bool,
     /// The session is gone: nothing may be delivered to it or journalled for it any more.
@@ -79,6 +83,7 @@ impl Slot {
             handling: Mutex::new(()),
             state: Mutex::new(state),
             online: AtomicBool::new(false),
+            busy: AtomicBool::new(false),
         }
     }
 
@@ -89,6 +94,18 @@ impl Slot {
     /// A hint for choosing among a shared subscription's members; may be out of date.
     pub(super) fn is_online(&self) -> bool {
         self.online.load(Ordering::Relaxed)
+    }
+
+    /// A hint for the same: messages wait for this client, which is online, since it does not keep up.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether messages wait; its state is locked.
+    pub(super) fn note_busy(&self, state: &State) {
+        let is_full = |l: &Link<Gate>| l.out.len() >= l.terms.out_bytes_max;
+        let busy = state.session.outbound.has_backlog() || state.session.link.as_ref().is_some_and(is_full);
+        self.busy.store(busy, Ordering::Relaxed);
     }
 
     pub(super) fn set_online(&self, online: bool) {
@@ -105,9 +122,22 @@ impl State {
     /// The will, to be published without this lock. It stays in the record until `will_left`, so that a record or a
     /// snapshot of the session that is journalled meanwhile does not lose it.
     pub(super) fn lend_will(&mut self) -> Option<WillRecord> {
-        let will = self.record.will.clone().filter(|_| !self.will_is_leaving)?;
+        let will = self.armed_will().filter(|_| !self.will_is_leaving)?.clone();
         self.will_is_leaving = true;
         Some(will)
+    }
+
+    /// The will, if it is to be published. One whose client has said good-bye stays in the record, without a due time,
+    /// for the next connection to find it unchanged.
+    pub(super) fn armed_will(&self) -> Option<&WillRecord> {
+        let is_connected = self.record.expires_at == Timestamp::NEVER;
+        self.record.will.as_ref().filter(|will| is_connected || will.due_at != Timestamp::NEVER)
+    }
+
+    /// The session's record, to be appended: it says what is so now.
+    pub(super) fn record_now(&mut self) -> Record {
+        self.arming = false;
+        Record::Session(Box::new(self.record.clone()))
     }
 
     /// The will that was lent is in the journal, unless a new connection has brought another one meanwhile.

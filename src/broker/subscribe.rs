@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Broker,
     connection::{Connection, Ending},
+    dispatch::Touched,
 };
 use crate::{
     codec::{
@@ -149,10 +150,15 @@ impl Connection {
     /// Each filter in turn, as a packet of its own would be [MQTT-3.10.4-6], [MQTT3-3.10.4-6]; one answer, also if nothing
     /// ended [MQTT-3.10.4-4], [MQTT-3.10.4-5], [MQTT3-3.10.4-4], [MQTT3-3.10.4-5]. What was begun goes on
     /// [MQTT-3.10.4-3], [MQTT3-3.10.4-3].
-    pub(super) fn handle_unsubscribe(&self, unsubscribe: &Unsubscribe<'_>) -> Result<(), Ending> {
+    pub(super) fn handle_unsubscribe(
+        &self,
+        unsubscribe: &Unsubscribe<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) -> Result<(), Ending> {
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         for filter in &unsubscribe.filters {
-            reasons.push(self.unsubscribe(filter)?);
+            reasons.push(self.unsubscribe(filter, now, touched)?);
         }
         if self.version != Version::V5 {
             reasons.clear();
@@ -162,21 +168,30 @@ impl Connection {
         self.answer_settled(&Packet::Unsuback(unsuback), Answer::Encoded)
     }
 
-    fn unsubscribe(&self, filter: &str) -> Result<ReasonCode, Ending> {
+    fn unsubscribe(&self, filter: &str, now: Timestamp, touched: &mut Touched) -> Result<ReasonCode, Ending> {
         let Ok(filter) = TopicFilter::parse(filter) else { return Ok(ReasonCode::TopicFilterInvalid) };
-        self.with_state(|state, slot| {
+        let leaving = self.with_state(|state, slot| {
             // [MQTT-3.10.4-1], [MQTT3-3.10.4-1]
-            if state.session.subscriptions.remove(&filter).is_none() {
-                return ReasonCode::NoSubscriptionExisted;
-            }
+            state.session.subscriptions.remove(&filter)?;
             // [MQTT-3.10.4-2], [MQTT3-3.10.4-2]
-            self.broker.change_subscriptions(|all| all.remove(slot.no, &filter));
-            if slot.keep.persistent {
-                let record = Record::Unsubscribed(slot.no, filter.clone());
-                state.settled = slot.keep.journal.append(record, Urgency::Now);
-            }
-            ReasonCode::Success
-        })
+            let others = self.broker.change_subscriptions(|all| {
+                all.remove(slot.no, &filter);
+                all.group(&filter).is_some()
+            });
+            // Without another member they stay, and are delivered as those of an ordinary subscription would be.
+            let outbound = &mut state.session.outbound;
+            Some(if others { outbound.take_waiting(&slot.keep, &filter) } else { Vec::new() })
+        })?;
+        let Some(leaving) = leaving else { return Ok(ReasonCode::NoSubscriptionExisted) };
+        let gate = self.broker.hand_on(&self.slot, leaving, now, touched);
+        // Behind them in the journal: a crash leaves them to this session or to others, never to nobody.
+        let mut state = self.slot.state();
+        state.session.outbound.handed_on(&self.slot.keep, gate);
+        if self.slot.keep.persistent && !state.ended {
+            let record = Record::Unsubscribed(self.slot.no, filter);
+            state.settled = self.slot.keep.journal.append(record, Urgency::Now);
+        }
+        Ok(ReasonCode::Success)
     }
 }
 

@@ -19,7 +19,7 @@ pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
 pub use link::{AliasError, Answer, Link, Terms};
 use outbound::Next;
-pub use outbound::{Acknowledged, Entry, Outbound, QueueLimits, SEQ_BLOCK};
+pub use outbound::{Acknowledged, Entry, Leaving, Outbound, QueueLimits, Remains, SEQ_BLOCK};
 
 use crate::{
     codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, SubscribeOptions, Version},

@@ -14,11 +14,13 @@
 //! - PUBREL leaves only when the PUBREC it answers is durable.
 
 mod acknowledge;
+mod shared;
 mod transmit;
 
 use std::collections::VecDeque;
 
 pub use acknowledge::Acknowledged;
+pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
 
 use super::keeper::{DropReason, Keeper};
@@ -26,6 +28,7 @@ use crate::{
     codec::QoS,
     message::{Delivery, Seq},
     time::Timestamp,
+    topic::TopicFilter,
 };
 
 /// A message waiting for its turn.
@@ -70,6 +73,8 @@ pub struct Outbound<K: Keeper> {
     inflight: VecDeque<InFlight<K>>,
     queue: VecDeque<Entry<K>>,
     queue_bytes: usize,
+    /// QoS 0 messages in the queue.
+    at_most_once: usize,
     /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
     releases: VecDeque<(Seq, K::Gate)>,
     /// In-flight entries before this index have been sent on the present connection.
@@ -87,6 +92,10 @@ pub struct Outbound<K: Keeper> {
     /// Where the latest message given up is durably gone. Before that a crash would bring it back and count it among
     /// the sent ones in the place of a later one.
     dropped: Option<K::Gate>,
+    /// Which messages came by a shared subscription, and by which; ascending, some of them gone by now.
+    shared: VecDeque<(Seq, TopicFilter)>,
+    /// Messages that were taken out of the queue are on their way to other sessions.
+    handing_on: bool,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -102,6 +111,7 @@ impl<K: Keeper> Outbound<K> {
             inflight: VecDeque::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            at_most_once: 0,
             releases: VecDeque::new(),
             resent: 0,
             open: 0,
@@ -112,6 +122,8 @@ impl<K: Keeper> Outbound<K> {
             inflight_max: usize::from(inflight_max.max(1)),
             limits,
             dropped: None,
+            shared: VecDeque::new(),
+            handing_on: false,
         }
     }
 
@@ -148,6 +160,7 @@ impl<K: Keeper> Outbound<K> {
                     });
                 } else {
                     self.queue_bytes += keeper.size_bytes(&entry.kept);
+                    self.at_most_once += usize::from(entry.delivery.qos == QoS::AtMostOnce);
                     self.queue.push_back(entry);
                 }
             }
@@ -184,6 +197,17 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    /// Whether QoS 0 messages wait, which later ones must not overtake.
+    pub fn holds_at_most_once(&self) -> bool {
+        self.at_most_once > 0
+    }
+
+    /// Whether a message of this size can wait without pushing another one out.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.queue.len() < self.limits.messages_max
+            && self.queue_bytes.saturating_add(bytes) <= self.limits.bytes_max
+    }
+
     /// Whether what is delivered now is near enough to its turn for its body to stay in memory.
     pub fn sends_soon(&self) -> bool {
         self.queue.len() <= LOAD_MESSAGES_MAX
@@ -200,6 +224,7 @@ impl<K: Keeper> Outbound<K> {
         let seq = self.next;
         self.next = Seq(seq.0 + 1);
         self.queue_bytes += keeper.size_bytes(&kept);
+        self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(Entry { seq, kept, delivery });
         while self.queue.len() > self.limits.messages_max
             || (self.queue_bytes > self.limits.bytes_max && self.queue.len() > 1)
@@ -218,6 +243,7 @@ impl<K: Keeper> Outbound<K> {
     fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
         let entry = self.queue.pop_front()?;
         self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+        self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
         if self.queue.is_empty() && self.queue.capacity() > 1_024 {
             self.queue = VecDeque::new();
         }
@@ -289,18 +315,6 @@ impl<K: Keeper> Outbound<K> {
     /// Numbers below this are, or are about to be, reserved.
     pub fn reserved(&self) -> Seq {
         self.reservation.as_ref().map_or(self.reserved, |(until, _)| self.reserved.max(*until))
-    }
-
-    /// Every message still held, for a session that ends.
-    pub fn drain(&mut self) -> Vec<K::Kept> {
-        self.queue_bytes = 0;
-        self.releases.clear();
-        let waiting = std::mem::take(&mut self.queue).into_iter().map(|e| e.kept);
-        let sent = std::mem::take(&mut self.inflight).into_iter().filter_map(|f| match f.state {
-            State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) => Some(kept),
-            _ => None,
-        });
-        sent.chain(waiting).collect()
     }
 
     /// How many bodies are in memory.

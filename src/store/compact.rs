@@ -232,6 +232,11 @@ fn copy(
     claims.targets.retain(|(index, _)| message.left.contains(*index));
     claims.retained = claims.retained.filter(|_| message.retained);
     drop(message);
+    for (index, to) in state.handed_on.get(&stored.id()).into_iter().flatten() {
+        if let Some((_, target)) = claims.targets.iter_mut().find(|(other, _)| other == index) {
+            *target = to.clone();
+        }
+    }
     state.open.push(Item::Copy { stored: Arc::clone(stored), part, claims }, now);
     Ok(bytes)
 }

@@ -1,4 +1,4 @@
-//! Records as bytes, format version 1 (`docs/store-format.md`).
+//! Records as bytes, format version 2 (`docs/store-format.md`).
 //!
 //! A commit is a stream of entries. An entry is a kind byte, the length of its body as a varint, and the body. A
 //! message's body has its unchanging part first and its targets last, so compaction copies the first part untouched.
@@ -9,7 +9,7 @@ mod session;
 use std::num::NonZeroU64;
 
 use super::{
-    record::{Marks, Record, Target},
+    record::{HandedOn, Marks, Record, Target},
     wire::{Reader, put_str, put_varint},
 };
 use crate::{
@@ -32,6 +32,7 @@ const RELEASED: u8 = 9;
 const RECEIVED: u8 = 10;
 const DONE: u8 = 11;
 const RETAINED_CLEARED: u8 = 12;
+const HANDED_ON: u8 = 13;
 
 /// A message's claims: who must still get it, and whether it is its topic's retained value.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,6 +101,11 @@ pub(super) fn put_record(out: &mut Vec<u8>, record: &Record) {
             put_str(out, topic.as_str());
             put_varint(out, *version);
         }),
+        Record::HandedOn(h) => put_entry(out, HANDED_ON, |out| {
+            put_session_no(out, h.session);
+            put_varint(out, h.seq.0);
+            message::put_target(out, &h.to);
+        }),
     }
 }
 
@@ -141,6 +147,11 @@ fn read_record(kind: u8, body: &mut Reader<'_>) -> Option<Record> {
         RELEASED => Record::Released(read_session_no(body)?, read_packet_id(body)?),
         RECEIVED => Record::Received(read_session_no(body)?, Seq(body.varint()?)),
         DONE => Record::Done(read_session_no(body)?, Seq(body.varint()?)),
+        HANDED_ON => Record::HandedOn(Box::new(HandedOn {
+            session: read_session_no(body)?,
+            seq: Seq(body.varint()?),
+            to: message::read_target(body)?,
+        })),
         RETAINED_CLEARED => Record::RetainedCleared(TopicName::parse(body.str()?).ok()?, body.varint()?),
         _ => return None,
     })

@@ -6,7 +6,7 @@
 use thiserror::Error;
 
 /// The format version this build writes, and the newest it reads.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// No frame is longer. A sled tree page of 16 values must stay below a quarter of a segment (128 KiB), else it goes to
 /// a file that sled never syncs.

@@ -206,6 +206,25 @@ impl Journal {
         })
     }
 
+    /// A target's claim passes from one session (its number, and the message's there) to another, before the records
+    /// that end the first one's. It is `None` when the claim has ended meanwhile; else who got it sends QoS 2 only
+    /// behind the gate, or a crash could leave it to both.
+    pub fn hand_on(
+        &self,
+        stored: &Arc<Stored>,
+        target: u32,
+        from: (SessionNo, Seq),
+        to: Target,
+    ) -> Option<Gate> {
+        let now = self.shared().now();
+        self.shared().change(|state| state.hand_on(stored, target, from, to, now))
+    }
+
+    /// Whether the message has not been completed yet.
+    pub fn is_incomplete(&self, stored: &Stored) -> bool {
+        matches!(&stored.lock().phase, Phase::Early(early) if early.held.is_none())
+    }
+
     /// A target is gone with its session, whose `Record::Gone` was appended before.
     pub fn forget(&self, stored: &Arc<Stored>, target: u32) {
         let now = self.shared().now();

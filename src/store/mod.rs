@@ -10,14 +10,14 @@
 //!
 //! Commits stand in *generations*, which are deleted whole, oldest first. Say a record *overrides* another when it
 //! takes back part of what the other says: `Done`, `Received` and `Gone` override a message's targets; a newer retained
-//! value or `RetainedCleared` an older value; a session's snapshot all of that session's records before it.
+//! value or `RetainedCleared` an older value; `HandedOn` one of a message's targets; a session's snapshot all of that session's records before it.
 //!
 //! *Invariant: a record that overrides another stands after it.* Both are appended under the journal's lock, in the
 //! order things happened; a compaction copy of a message is taken under the same lock and holds only the claims that
 //! are left at that moment, so whatever overrides them later stands after the copy too.
 //!
 //! Therefore: when a generation is the oldest, everything the records in it override stands in it as well, and goes
-//! with it. `Done`, `Received`, `Released`, `Subscribed`, `Gone`, `RetainedCleared` need no copying. What is still
+//! with it. `Done`, `Received`, `Released`, `Subscribed`, `Gone`, `RetainedCleared`, `HandedOn` need no copying. What is still
 //! wanted of the oldest generation is (a) messages with claims left, which are copied, and (b) sessions whose latest
 //! snapshot it holds, which are asked for a new one; records of such a session that are neither in that new snapshot
 //! nor after it do not exist, because the snapshot is taken under the session's lock. Before the deletion every record
@@ -36,6 +36,7 @@ mod error;
 mod format;
 mod frame;
 mod gate;
+mod hand_on;
 mod hold;
 mod journal;
 mod ledger;
@@ -59,7 +60,7 @@ pub use self::{
     error::OpenError,
     gate::{CommitNo, Gate},
     journal::Journal,
-    record::{Completion, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
+    record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,

@@ -21,6 +21,19 @@ pub struct Target {
     pub seq: Seq,
     /// How it is delivered.
     pub delivery: Delivery,
+    /// The shared subscription whose member it was chosen as, `$share/...` included.
+    pub group: Option<TopicFilter>,
+}
+
+/// A member of a shared subscription is gone, and what it had not been sent goes to another one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HandedOn {
+    /// Who had to get the message until now.
+    pub session: SessionNo,
+    /// Its number there.
+    pub seq: Seq,
+    /// Who has to get it from now on, in the same place among the message's targets.
+    pub to: Target,
 }
 
 /// What else the journal must know about a message whose targets are all known.
@@ -65,7 +78,8 @@ pub struct WillRecord {
     pub message: Message,
     /// How long after the connection's end (will delay interval).
     pub delay: Duration,
-    /// When it is due; NEVER while connected.
+    /// When it is due. NEVER: while connected, at the connection's end; while asleep it is not to be published, since
+    /// the client has said good-bye, and is remembered for a client that comes back with the same.
     pub due_at: Timestamp,
     /// The message expiry interval in seconds, counted from the moment it is published.
     pub expiry: Option<u32>,
@@ -118,6 +132,9 @@ pub enum Record {
     Done(SessionNo, Seq),
     /// The topic has no retained message from this version on.
     RetainedCleared(TopicName, u64),
+    /// A claim on a message has passed from one session to another: one record, so that after any crash exactly one of
+    /// the two has it.
+    HandedOn(Box<HandedOn>),
 }
 
 /// Numbers that must never be given twice, as they stood when a generation began.
@@ -147,6 +164,10 @@ impl Marks {
             | Record::Received(s, _)
             | Record::Done(s, _) => self.see_session(*s),
             Record::RetainedCleared(_, version) => self.see_retained(*version),
+            Record::HandedOn(h) => {
+                self.see_session(h.session);
+                self.see_session(h.to.session);
+            }
         }
     }
 

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     time::{Timestamp, WallClock},
+    topic::TopicFilter,
 };
 
 /// A message in a session's queue.
@@ -45,6 +46,8 @@ pub struct RecoveredSession {
     pub snapshot: Snapshot,
     /// What it must still get, by `seq`. Messages in `snapshot.received` are not in it.
     pub queue: Vec<QueuedRecord>,
+    /// Which of them came by a shared subscription, and by which; by `seq`.
+    pub groups: Vec<(Seq, TopicFilter)>,
 }
 
 /// A topic's retained message.
@@ -156,7 +159,9 @@ pub(super) fn recover(
     };
     let committer = Committer::new(replay.marks.run + 1, replay.last_frame + 1);
     let durable = CommitNo(replay.last_commit);
-    Ok((State::new(config.clone(), replay.marks, durable, builder.ledger), committer, recovered))
+    let mut state = State::new(config.clone(), replay.marks, durable, builder.ledger);
+    state.handed_on = replay.handed_on_left();
+    Ok((state, committer, recovered))
 }
 
 /// Leaves out what nobody is there for any more.
@@ -239,7 +244,8 @@ impl Builder<'_> {
             self.ledger.snapshot_placed(no, generation, len);
             snapshot.subscriptions = subscriptions.into_values().collect();
             let queue = replay.queues.remove(&no).unwrap_or_default();
-            recovered.push(RecoveredSession { snapshot, queue: self.queue(queue) });
+            let groups = replay.groups.remove(&no).unwrap_or_default().into_iter().collect();
+            recovered.push(RecoveredSession { snapshot, queue: self.queue(queue), groups });
         }
         recovered
     }

@@ -1,12 +1,12 @@
 //! Frames back into commits, and commits back into the broker's state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     batch::{TIMELINE_BYTES, place},
     format::{Entry, StoredMessage, read_entry},
     frame::{self, FrameError},
-    record::{Marks, Record, Snapshot, SubscriptionRecord},
+    record::{HandedOn, Marks, Record, Snapshot, SubscriptionRecord, Target},
     stored::{Bits, Place},
 };
 use crate::{
@@ -21,6 +21,10 @@ pub(super) struct Replay {
     pub(super) messages: HashMap<u64, FoundMessage>,
     /// What each session must still get, whether or not it is known yet: its snapshot may stand later.
     pub(super) queues: HashMap<SessionNo, BTreeMap<Seq, QueuedTarget>>,
+    /// Which of them came by a shared subscription, and by which.
+    pub(super) groups: HashMap<SessionNo, BTreeMap<Seq, TopicFilter>>,
+    /// The claims that have passed to another session than their message names, by message id.
+    pub(super) handed_on: HashMap<u64, Vec<(u32, Target)>>,
     pub(super) sessions: HashMap<SessionNo, FoundSession>,
     /// The highest version of each topic, and the message if it is not a deletion.
     pub(super) retained: HashMap<TopicName, (u64, Option<u64>)>,
@@ -32,6 +36,7 @@ pub(super) struct Replay {
     pub(super) damaged: u64,
     /// The version of a frame that a newer build wrote.
     pub(super) newer: Option<u8>,
+    group_names: HashSet<TopicFilter>,
     generation: u32,
     partial: Option<Partial>,
     /// The last commit that was begun and not completed: a torn tail, unless its run went on.
@@ -205,12 +210,42 @@ impl Replay {
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
         self.messages.insert(id, FoundMessage { place, size_bytes, expires_at: message.expires_at, left });
         for (index, target) in claims.targets {
-            self.marks.see_session(target.session);
-            let queued = QueuedTarget { message: id, index, delivery: target.delivery };
-            self.queues.entry(target.session).or_default().insert(target.seq, queued);
+            self.queue(id, index, target);
         }
         if let Some(version) = claims.retained {
             self.retain(message.topic, version, Some(id));
+        }
+    }
+
+    fn queue(&mut self, message: u64, index: u32, target: Target) {
+        let Target { session, seq, delivery, group } = target;
+        self.marks.see_session(session);
+        if let Some(group) = group {
+            // One copy of the name for all messages of the group.
+            let known = self.group_names.get(&group).cloned();
+            let group = known.unwrap_or_else(|| {
+                self.group_names.insert(group.clone());
+                group
+            });
+            self.groups.entry(session).or_default().insert(seq, group);
+        }
+        self.queues.entry(session).or_default().insert(seq, QueuedTarget { message, index, delivery });
+    }
+
+    /// Of a message whose original is deleted a later copy says the same.
+    fn hand_on(&mut self, handed_on: HandedOn) {
+        let HandedOn { session, seq, to } = handed_on;
+        let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(&seq)) else { return };
+        self.forget_group(session, seq);
+        let claims = self.handed_on.entry(old.message).or_default();
+        claims.retain(|(index, _)| *index != old.index);
+        claims.push((old.index, to.clone()));
+        self.queue(old.message, old.index, to);
+    }
+
+    fn forget_group(&mut self, session: SessionNo, seq: Seq) {
+        if let Some(groups) = self.groups.get_mut(&session) {
+            groups.remove(&seq);
         }
     }
 
@@ -270,6 +305,7 @@ impl Replay {
                 self.with(no, |session| session.snapshot.received.retain(|other| *other != seq));
             }
             Record::RetainedCleared(topic, version) => self.retain(topic, version, None),
+            Record::HandedOn(handed_on) => self.hand_on(*handed_on),
         }
     }
 
@@ -280,8 +316,20 @@ impl Replay {
         }
     }
 
+    /// The claims that have passed on and that have not ended.
+    pub(super) fn handed_on_left(&mut self) -> HashMap<u64, Vec<(u32, Target)>> {
+        let mut all = std::mem::take(&mut self.handed_on);
+        all.retain(|id, claims| {
+            let left = self.messages.get(id).map(|message| &message.left);
+            claims.retain(|(index, _)| left.is_some_and(|left| left.contains(*index)));
+            !claims.is_empty()
+        });
+        all
+    }
+
     /// Takes a message out of a session's queue.
     pub(super) fn drop_target(&mut self, session: SessionNo, seq: Seq) {
+        self.forget_group(session, seq);
         if let Some(target) = self.queues.get_mut(&session).and_then(|queue| queue.remove(&seq)) {
             self.clear(&target);
         }
@@ -289,6 +337,7 @@ impl Replay {
 
     /// Takes all messages out of a session's queue.
     pub(super) fn drop_queue(&mut self, session: SessionNo) {
+        self.groups.remove(&session);
         for target in self.queues.remove(&session).into_iter().flat_map(BTreeMap::into_values) {
             self.clear(&target);
         }

@@ -3,7 +3,7 @@
 //! Every change to a message and the record that tells of it happen in one hold of this lock; hence a message stands
 //! in the journal before its confirmations do.
 
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
 use super::{
     batch::{Batch, Item},
@@ -65,6 +65,8 @@ pub(super) struct State {
     pub(super) durable: CommitNo,
     pub(super) hold: Hold,
     pub(super) ledger: Ledger,
+    /// Claims that have passed to another session than the message names on disk, by message id.
+    pub(super) handed_on: HashMap<u64, Vec<(u32, Target)>>,
     pub(super) marks: Marks,
     pub(super) waiters: Waiters,
     pub(super) backlog_waiters: Wakers,
@@ -88,6 +90,7 @@ impl State {
             durable,
             hold,
             ledger,
+            handed_on: HashMap::new(),
             marks,
             waiters: Waiters::default(),
             backlog_waiters: Wakers::default(),
@@ -133,7 +136,7 @@ impl State {
     pub(super) fn complete(
         &mut self,
         stored: &Arc<Stored>,
-        targets: Vec<Target>,
+        mut targets: Vec<Target>,
         completion: &Completion,
         now: Timestamp,
     ) {
@@ -145,6 +148,14 @@ impl State {
         let retained = completion.retained.filter(|_| !early.unretained);
         let rests_on_record = early.rests_on_record;
         let confirmed = std::mem::take(&mut early.confirmed);
+        let handed_on = std::mem::take(&mut early.handed_on);
+        // Who got it from another has not been sent it, as far as the publisher's thread knows.
+        let may_elide = completion.may_elide && handed_on.is_empty();
+        for (index, to) in handed_on {
+            if let Some(target) = targets.get_mut(index as usize) {
+                *target = to;
+            }
+        }
         let mut left = Bits::of(0..u32::try_from(targets.len()).expect("targets fit 32 bits"));
         for index in confirmed {
             left.remove(index);
@@ -160,7 +171,7 @@ impl State {
         if !is_target_left && retained.is_none() && inbound.is_none() && !rests_on_record {
             return self.settle(&mut state);
         }
-        let may_hold = completion.may_elide && is_target_left && retained.is_none() && inbound.is_none();
+        let may_hold = may_elide && is_target_left && retained.is_none() && inbound.is_none();
         if may_hold && self.health == Health::Running && self.hold.admits(stored.size_bytes()) {
             let publisher = completion.publisher;
             if let Phase::Early(early) = &mut state.phase {
@@ -306,6 +317,7 @@ impl State {
             Phase::Queued(_) | Phase::Written(_) => {
                 let was_left = state.left.remove(target);
                 if was_left {
+                    self.drop_handed_on(stored.id(), target);
                     self.bury(state);
                 }
                 was_left

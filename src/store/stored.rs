@@ -66,6 +66,8 @@ pub(super) enum Phase {
 pub(super) struct Early {
     /// Targets that confirmed before they were all known.
     pub(super) confirmed: Vec<u32>,
+    /// Targets that another session has taken over before they were all known.
+    pub(super) handed_on: Vec<(u32, Target)>,
     /// It lost its claim to be the retained value before it was complete.
     pub(super) unretained: bool,
     /// A target was taken off by a record that may not be durable (its session is gone, it sent PUBREC): then the

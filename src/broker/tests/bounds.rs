@@ -3,7 +3,9 @@
 use super::{
     Client, Config, Reading, World, connect, id, puback, qos0, qos1, retained, subscribe, transient,
 };
-use crate::codec::{Packet, QoS, Subscribe, SubscribeFilter, SubscribeOptions};
+use crate::codec::{
+    Connect, Packet, PublishProperties, QoS, Subscribe, SubscribeFilter, SubscribeOptions, Will,
+};
 
 const NOTHING: [&str; 0] = [];
 
@@ -176,4 +178,32 @@ fn an_expired_retained_message_takes_no_room() {
     client.send(&retained(QoS::AtLeastOnce, 7, "d", "x"));
     world.settle();
     assert_eq!(client.heard().last().unwrap(), "PUBACK 7");
+}
+
+/// Who is told of a refusal sends again; who is not would lose the message for those who are there.
+#[test]
+fn what_cannot_be_retained_is_refused_only_to_who_is_told() {
+    let world = World::with(Config { retained_messages_max: 1, ..Config::default() });
+    let mut watcher = world.subscriber(&transient("watcher"), "#", QoS::AtMostOnce);
+    let mut client = world.joined(&transient("dev"), false);
+    client.send(&retained(QoS::AtMostOnce, 0, "a", "1"));
+    client.send(&retained(QoS::AtMostOnce, 0, "b", "2"));
+    assert_eq!(watcher.heard(), ["PUBLISH q0 a=1", "PUBLISH q0 b=2"]);
+    assert_eq!(world.broker.drops.total(), 1, "not in silence");
+    client.send(&retained(QoS::AtLeastOnce, 7, "b", "3"));
+    assert_eq!((client.heard(), watcher.heard()), (vec!["PUBACK 7 97".to_owned()], vec![]));
+    let will = Will {
+        topic: "b",
+        payload: b"gone",
+        qos: QoS::AtLeastOnce,
+        retain: true,
+        delay: None,
+        properties: PublishProperties::default(),
+    };
+    world.joined(&Connect { will: Some(will), ..transient("mortal") }, false).lose();
+    assert_eq!(watcher.heard(), ["PUBLISH q0 b=gone"]);
+    world.settle();
+    let mut late = world.joined(&transient("late"), false);
+    late.send(&subscribe("#", QoS::AtMostOnce));
+    assert_eq!(late.heard(), ["SUBACK 0", "PUBLISH q0 a=1 retained"]);
 }

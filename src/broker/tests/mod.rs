@@ -5,7 +5,9 @@
 
 mod acknowledged;
 mod bounds;
+mod order;
 mod protocol;
+mod shared;
 mod sleepers;
 mod wills;
 
@@ -23,7 +25,7 @@ use crate::{
     codec::{
         Ack, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, Publish,
         PublishProperties, QoS, ReasonCode, ReasonProperties, Subscribe, SubscribeFilter, SubscribeOptions,
-        Version, decode,
+        Unsubscribe, Version, decode,
     },
     store::{self, Step, medium::sim::SimDisk},
     time::{Clock, Timestamp, WallClock},
@@ -311,6 +313,10 @@ fn subscribe(filter: &str, qos: QoS) -> Packet<'_> {
     let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
     let filters = vec![SubscribeFilter { filter, options }];
     Packet::Subscribe(Subscribe { packet_id: id(1), subscription_id: None, user: Vec::new(), filters })
+}
+
+fn unsubscribe(filter: &str) -> Packet<'_> {
+    Packet::Unsubscribe(Unsubscribe { packet_id: id(2), user: Vec::new(), filters: vec![filter] })
 }
 
 fn puback(packet_id: u16) -> Packet<'static> {

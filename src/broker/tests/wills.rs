@@ -107,3 +107,94 @@ fn a_will_that_was_discarded_is_not_sent_after_a_power_cut() {
     world.pass(1_000);
     assert_eq!(queued(&world), 0);
 }
+
+fn long_sleeper() -> Connect<'static> {
+    let mut connect = connect("dev");
+    connect.properties.session_expiry = Some(86_400 * 20);
+    with_will(connect, 0)
+}
+
+/// A world with a sleeping watcher of wills, and a device that was there once and left with a good-bye.
+fn world_with_a_long_sleeper() -> World {
+    let world = World::new();
+    world.subscriber(&connect("watcher"), "wills", QoS::AtLeastOnce).lose();
+    world.joined(&long_sleeper(), false).leave(ReasonCode::Success, None);
+    world.pass(2_000);
+    world.settle();
+    world
+}
+
+/// An SD card wears out by commits: a device that wakes a thousand times a day must not cost one each.
+#[test]
+fn a_wake_with_the_same_will_and_a_good_bye_costs_no_commit() {
+    let mut world = world_with_a_long_sleeper();
+    let before = world.broker.journal.stats().commits;
+    for _ in 0..20 {
+        let mut dev = world.join(&long_sleeper());
+        assert_eq!(dev.heard(), ["CONNACK 1"], "nothing to wait for");
+        world.pass(2_000);
+        world.settle();
+        dev.leave(ReasonCode::Success, None);
+        world.pass(60_000);
+        world.settle();
+    }
+    assert_eq!(world.broker.journal.stats().commits, before);
+    assert_eq!(queued(&world), 0);
+    world.cut(1);
+    world.pass(60_000);
+    assert_eq!(queued(&world), 0, "all good-byes hold");
+    world.joined(&long_sleeper(), true).lose();
+    assert_eq!(queued(&world), 1, "and a lost connection is told");
+}
+
+/// A commit that other things need, in the middle of a short wake, does not make its good-bye uncertain.
+#[test]
+fn a_good_bye_holds_after_a_commit_in_the_middle_of_the_wake() {
+    let mut world = world_with_a_long_sleeper();
+    let mut dev = world.joined(&long_sleeper(), true);
+    world.subscriber(&connect("other"), "x", QoS::AtLeastOnce).lose();
+    world.settle();
+    assert_eq!(dev.heard(), NOTHING);
+    dev.leave(ReasonCode::Success, None);
+    world.cut(1);
+    world.pass(1_000);
+    assert_eq!(queued(&world), 0);
+}
+
+/// Who stays longer counts as connected after a crash, and is missed.
+#[test]
+fn a_will_is_armed_on_disk_when_its_client_stays() {
+    let mut world = world_with_a_long_sleeper();
+    let dev = world.joined(&long_sleeper(), true);
+    world.pass(10_000);
+    world.pass(1_000);
+    world.settle();
+    drop(dev);
+    world.cut(1);
+    world.pass(1);
+    assert_eq!(queued(&world), 1);
+}
+
+/// One that is changed is armed before CONNACK.
+#[test]
+fn another_will_is_armed_at_once() {
+    let mut world = world_with_a_long_sleeper();
+    let mut changed = long_sleeper();
+    changed.will.as_mut().unwrap().payload = b"other";
+    let mut dev = world.join(&changed);
+    assert_eq!(dev.heard(), NOTHING);
+    world.settle();
+    assert_eq!(dev.heard(), ["CONNACK 1"]);
+    drop(dev);
+    world.cut(1);
+    world.pass(1);
+    assert_eq!(queued(&world), 1);
+}
+
+/// A session's end does not publish a will that was taken back [MQTT-3.14.4-3].
+#[test]
+fn a_good_bye_holds_at_the_end_of_the_session() {
+    let world = world_with_a_long_sleeper();
+    world.joined(&transient("dev"), false).leave(ReasonCode::Success, None);
+    assert_eq!(queued(&world), 0);
+}

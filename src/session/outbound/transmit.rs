@@ -128,6 +128,9 @@ impl<K: Keeper> Outbound<K> {
             if !keeper.is_open(&gate) {
                 return Some(Next::Wait(gate));
             }
+            if self.handing_on {
+                return Some(self.waiting_release());
+            }
             if let Some(gate) = self.dropped.as_ref().filter(|gate| !keeper.is_open(gate)) {
                 keeper.hurry();
                 return Some(Next::Wait(gate.clone()));

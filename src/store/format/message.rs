@@ -15,7 +15,7 @@ use crate::{
     codec::QoS,
     message::{Delivery, Message, MessageProperties, Seq},
     time::Timestamp,
-    topic::TopicName,
+    topic::{TopicFilter, TopicName},
 };
 
 const RETAIN: u8 = 1 << 2;
@@ -24,7 +24,8 @@ const PROPERTIES: u8 = 1 << 4;
 const MESSAGE_FLAGS: u8 = 0b1_1111;
 
 const SUBSCRIPTION_IDS: u8 = 1 << 3;
-const DELIVERY_FLAGS: u8 = 0b1111;
+const GROUP: u8 = 1 << 4;
+const TARGET_FLAGS: u8 = 0b1_1111;
 
 const UTF8_GIVEN: u8 = 1;
 const UTF8: u8 = 1 << 1;
@@ -107,21 +108,45 @@ pub(super) fn put_claims(out: &mut Vec<u8>, claims: &Claims) {
     put_varint(out, claims.targets.len() as u64);
     for (index, target) in &claims.targets {
         put_varint(out, u64::from(*index));
-        put_session_no(out, target.session);
-        put_varint(out, target.seq.0);
-        let ids = &target.delivery.subscription_ids;
-        out.push(
-            target.delivery.qos as u8
-                | if target.delivery.retain { RETAIN } else { 0 }
-                | if ids.is_empty() { 0 } else { SUBSCRIPTION_IDS },
-        );
-        if !ids.is_empty() {
-            put_varint(out, ids.len() as u64);
-            for id in ids {
-                put_varint(out, u64::from(*id));
-            }
+        put_target(out, target);
+    }
+}
+
+/// Appends a target without its index.
+pub(super) fn put_target(out: &mut Vec<u8>, target: &Target) {
+    put_session_no(out, target.session);
+    put_varint(out, target.seq.0);
+    let ids = &target.delivery.subscription_ids;
+    out.push(
+        target.delivery.qos as u8
+            | if target.delivery.retain { RETAIN } else { 0 }
+            | if ids.is_empty() { 0 } else { SUBSCRIPTION_IDS }
+            | if target.group.is_some() { GROUP } else { 0 },
+    );
+    if !ids.is_empty() {
+        put_varint(out, ids.len() as u64);
+        for id in ids {
+            put_varint(out, u64::from(*id));
         }
     }
+    if let Some(group) = &target.group {
+        put_str(out, group.as_str());
+    }
+}
+
+/// Reads what `put_target` wrote.
+pub(super) fn read_target(reader: &mut Reader<'_>) -> Option<Target> {
+    let session = read_session_no(reader)?;
+    let seq = Seq(reader.varint()?);
+    let flags = reader.byte()?;
+    if flags & !TARGET_FLAGS != 0 {
+        return None;
+    }
+    let subscription_ids =
+        if flags & SUBSCRIPTION_IDS == 0 { Vec::new() } else { reader.many(Reader::varint_u32)? };
+    let group = if flags & GROUP == 0 { None } else { Some(TopicFilter::parse(reader.str()?).ok()?) };
+    let delivery = Delivery { qos: qos(flags)?, retain: flags & RETAIN != 0, subscription_ids };
+    Some(Target { session, seq, delivery, group })
 }
 
 fn read_claims(reader: &mut Reader<'_>) -> Option<Claims> {
@@ -130,19 +155,7 @@ fn read_claims(reader: &mut Reader<'_>) -> Option<Claims> {
         1 => Some(reader.varint()?),
         _ => return None,
     };
-    let targets = reader.many(|reader| {
-        let index = reader.varint_u32()?;
-        let session = read_session_no(reader)?;
-        let seq = Seq(reader.varint()?);
-        let flags = reader.byte()?;
-        if flags & !DELIVERY_FLAGS != 0 {
-            return None;
-        }
-        let subscription_ids =
-            if flags & SUBSCRIPTION_IDS == 0 { Vec::new() } else { reader.many(Reader::varint_u32)? };
-        let delivery = Delivery { qos: qos(flags)?, retain: flags & RETAIN != 0, subscription_ids };
-        Some((index, Target { session, seq, delivery }))
-    })?;
+    let targets = reader.many(|reader| Some((reader.varint_u32()?, read_target(reader)?)))?;
     Some(Claims { retained, targets })
 }
 

@@ -138,7 +138,7 @@ fn a_journal_of_a_newer_version_is_left_alone() {
     db.flush().unwrap();
     drop(db);
     let error = Journal::open(dir.path(), config(), WallClock(WALL)).unwrap_err();
-    assert!(matches!(error, OpenError::NewerFormat { version: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::NewerFormat { version: 3, .. }), "{error}");
 }
 
 #[test]

@@ -76,7 +76,7 @@ pub(in crate::store) fn subscription(filter: &str) -> SubscriptionRecord {
 
 pub(in crate::store) fn target(no: u64, seq: u64) -> Target {
     let delivery = Delivery { qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() };
-    Target { session: session(no), seq: Seq(seq), delivery }
+    Target { session: session(no), seq: Seq(seq), delivery, group: None }
 }
 
 /// Virtual time.

@@ -1,6 +1,12 @@
 //! Records as bytes and back, and the bytes of released format versions.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use proptest::{
@@ -14,7 +20,7 @@ use crate::{
     codec::{PacketId, QoS, RetainHandling, SubscribeOptions},
     message::{Delivery, Message, MessageProperties, Seq, SessionNo},
     store::{
-        Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord,
+        HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord,
         batch::TIMELINE_BYTES,
         format::{
             Claims, Entry, StoredMessage, put_marks, put_message, put_message_part, put_record, read_entry,
@@ -78,11 +84,14 @@ fn any_message() -> impl Strategy<Value = Message> {
 }
 
 fn any_target() -> impl Strategy<Value = Target> {
-    (session_no(), any::<u64>(), qos(), any::<bool>(), vec(any::<u32>(), 0..3)).prop_map(
-        |(session, seq, qos, retain, subscription_ids)| Target {
+    let delivery = (qos(), any::<bool>(), vec(any::<u32>(), 0..3));
+    let group = option::of("[a-z]{1,8}");
+    (session_no(), any::<u64>(), delivery, group).prop_map(
+        |(session, seq, (qos, retain, subscription_ids), group)| Target {
             session,
             seq: Seq(seq),
             delivery: Delivery { qos, retain, subscription_ids },
+            group: group.map(|name| TopicFilter::parse(&format!("$share/{name}/a/#")).unwrap()),
         },
     )
 }
@@ -151,6 +160,9 @@ fn any_record() -> impl Strategy<Value = Record> {
         numbers().prop_map(|(s, seq)| Record::Received(s, seq)),
         numbers().prop_map(|(s, seq)| Record::Done(s, seq)),
         (topic(), any::<u64>()).prop_map(|(t, version)| Record::RetainedCleared(t, version)),
+        (session_no(), any::<u64>(), any_target()).prop_map(|(session, seq, to)| {
+            Record::HandedOn(Box::new(HandedOn { session, seq: Seq(seq), to }))
+        }),
     ]
 }
 
@@ -193,7 +205,21 @@ proptest! {
     }
 }
 
-/// A commit with one of everything, as version 1 wrote it.
+/// What version 2 has that version 1 had not: two targets of a group, one of them handed on since.
+fn put_groups(stream: &mut Vec<u8>) {
+    let group = |no, seq, name| Target { group: Some(TopicFilter::parse(name).unwrap()), ..target(no, seq) };
+    let claims = Claims {
+        retained: None,
+        targets: vec![(0, group(1, 20, "$share/g/b/#")), (1, group(2, 21, "$share/h/b/#"))],
+    };
+    let mut part = Vec::new();
+    put_message_part(&mut part, 21, &message("b/c", b"shared"));
+    put_message(stream, &part, &claims);
+    let handed_on = HandedOn { session: session(2), seq: Seq(21), to: group(1, 22, "$share/h/b/#") };
+    put_record(stream, &Record::HandedOn(Box::new(handed_on)));
+}
+
+/// A commit with one of everything version 1 has.
 fn one_of_everything() -> Vec<u8> {
     let mut full = snapshot(1);
     full.subscriptions = vec![subscription("a/+/c"), subscription("$share/g/b/#")];
@@ -244,22 +270,31 @@ fn one_of_everything() -> Vec<u8> {
     stream
 }
 
-/// The fixture holds the commit's frames one after the other. It is written once per format version and never
-/// changed: this test says so by comparing what it decodes to, not how it is encoded today.
-#[test]
-fn what_version_1_wrote_is_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v1.frames");
-    let bytes = fs::read(path).unwrap();
+/// A fixture holds a commit's frames one after the other. It is written once per format version and never changed: the
+/// tests say so by comparing what it decodes to, not how it is encoded today.
+fn read_fixture(version: u8) -> (usize, Replay) {
+    let bytes = fs::read(fixture(version)).unwrap();
     let mut replay = Replay::default();
     replay.begin_generation(1);
     let (mut rest, mut frames) = (bytes.as_slice(), 0);
     while !rest.is_empty() {
         let (found, len) = frame::decode_prefix(rest).unwrap();
+        assert_eq!(rest[3], version);
         replay.frame(found.header.frame, &rest[..len]);
         rest = &rest[len..];
         frames += 1;
     }
     replay.end();
+    (frames, replay)
+}
+
+fn fixture(version: u8) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/journal-v{version}.frames"))
+}
+
+#[test]
+fn what_version_1_wrote_is_read() {
+    let (frames, replay) = read_fixture(1);
     assert_eq!((frames, replay.damaged, replay.last_commit, replay.last_frame), (2, 0, 41, 1_001));
     assert_eq!(replay.timeline.at, Timestamp(5_000));
     assert_eq!(replay.marks, Marks { session: 9, message: 20, retained_version: 13, run: 6 });
@@ -283,13 +318,26 @@ fn what_version_1_wrote_is_read() {
     assert_eq!(replay.messages[&20].size_bytes, 5_005);
 }
 
-/// The encoder of today still writes version 1 to the byte; when it no longer does, the version must change.
 #[test]
-fn version_1_is_what_is_written() {
-    let stream = one_of_everything();
+fn what_version_2_wrote_is_read() {
+    let (frames, mut replay) = read_fixture(2);
+    assert_eq!((frames, replay.damaged, replay.last_commit, replay.last_frame), (2, 0, 41, 1_001));
+    let queue: BTreeMap<_, _> = replay.queues[&session(1)].iter().map(|(seq, t)| (seq.0, t.index)).collect();
+    assert_eq!(queue, BTreeMap::from([(10, 0), (20, 0), (22, 1)]));
+    let groups: Vec<_> = replay.groups[&session(1)].iter().map(|(seq, g)| (seq.0, g.as_str())).collect();
+    assert_eq!(groups, [(20, "$share/g/b/#"), (22, "$share/h/b/#")]);
+    assert!(replay.queues[&session(2)].is_empty());
+    let handed_on = &replay.handed_on_left()[&21];
+    assert_eq!((handed_on[0].0, handed_on[0].1.session, handed_on[0].1.seq), (1, session(1), Seq(22)));
+}
+
+/// The encoder of today still writes version 2 to the byte; when it no longer does, the version must change.
+#[test]
+fn version_2_is_what_is_written() {
+    let mut stream = one_of_everything();
+    put_groups(&mut stream);
     assert!(stream.len() > TIMELINE_BYTES);
     let frames = frame::cut(6, 41, 1_000, &stream);
     let bytes: Vec<u8> = frames.into_iter().flat_map(|(_, bytes)| bytes).collect();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/journal-v1.frames");
-    assert_eq!(bytes, fs::read(path).unwrap());
+    assert_eq!(bytes, fs::read(fixture(2)).unwrap());
 }

@@ -36,6 +36,7 @@ pub(super) enum Fact {
     Done(u64, u64),
     Received(u64, u64),
     Cleared(String, u64),
+    HandedOn((u64, u64), (u64, u64)),
 }
 
 impl Truth {
@@ -63,6 +64,14 @@ impl Truth {
                 }
                 if let Some((topic, version)) = retained {
                     self.retain(topic, *version, Some(*body));
+                }
+            }
+            Fact::HandedOn((s, seq), (to, to_seq)) => {
+                let body = self.sessions.get_mut(s).and_then(|session| session.queue.remove(seq));
+                if let Some(body) = body {
+                    self.with(*to, |session| {
+                        session.queue.insert(*to_seq, body);
+                    });
                 }
             }
             Fact::Cleared(topic, version) => self.retain(topic, *version, None),

@@ -162,6 +162,7 @@ impl World {
             25 => self.load(chance),
             26 => self.write_now(chance),
             27..=28 => self.time.advance([1, 5, 30, 200, 1_000][usize::try_from(chance.below(5)).unwrap()]),
+            29 => self.hand_on(chance),
             _ => self.step(),
         }
         self.look();
@@ -345,6 +346,12 @@ impl World {
                 self.confirm_one(s, seq);
             }
         }
+        // And a member of a shared subscription may be gone by then.
+        if chance.one_in(8)
+            && let Some(((s, seq), to)) = chance.pick(&numbers).zip(self.any_session(chance))
+        {
+            self.hand_on_one(s, seq, to);
+        }
         let publisher = chance.one_in(2).then(|| self.any_session(chance)).flatten();
         let inbound_qos2 = publisher.filter(|_| chance.one_in(4)).and_then(|no| self.new_inbound(no, chance));
         let completion = Completion {
@@ -411,6 +418,32 @@ impl World {
             self.note_early_confirm(&stored, index);
         }
         self.note(&gate, Fact::Done(s, seq));
+    }
+
+    /// A claim passes to another session.
+    fn hand_on(&mut self, chance: &mut Chance) {
+        if let Some(((s, seq), to)) = self.any_queued(chance).zip(self.any_session(chance)) {
+            self.hand_on_one(s, seq, to);
+        }
+    }
+
+    fn hand_on_one(&mut self, s: u64, seq: u64, to: u64) {
+        let mut live = self.sessions.live.lock().unwrap();
+        let Some((stored, index)) = live.get_mut(&s).and_then(|live| live.queue.remove(&seq)) else { return };
+        let taker = live.get_mut(&to).unwrap();
+        let to_seq = taker.next_seq;
+        taker.next_seq += 1;
+        let new = target(to, to_seq);
+        let gate = self.journal.hand_on(&stored, index, (session(s), Seq(seq)), new).expect("it is claimed");
+        taker.queue.insert(to_seq, (Arc::clone(&stored), index));
+        drop(live);
+        self.confirmed.insert((s, seq));
+        if let Gate::Message(_) = gate {
+            for early in self.early.iter_mut().filter(|early| Arc::ptr_eq(&early.stored, &stored)) {
+                early.targets[index as usize] = (to, to_seq);
+            }
+        }
+        self.note(&gate, Fact::HandedOn((s, seq), (to, to_seq)));
     }
 
     fn note_early_confirm(&mut self, stored: &Arc<Stored>, index: u32) {

@@ -13,6 +13,7 @@ mod flow;
 mod routing;
 pub(crate) mod scene;
 mod sessions;
+mod shared;
 mod start;
 mod subscriptions;
 mod transports;

@@ -1,0 +1,111 @@
+//! Messages that came by a shared subscription, and what becomes of them when this session is its member no more.
+//!
+//! What has not been sent goes to another member, and sent QoS 1 too when the session ends. QoS 2 that may have been
+//! sent stays: it would come twice.
+
+use super::{Entry, InFlight, Outbound, State};
+use crate::{codec::QoS, message::Seq, session::keeper::Keeper, topic::TopicFilter};
+
+/// A message on its way to another member of its shared subscription.
+pub struct Leaving<K: Keeper> {
+    /// The message, with its number here.
+    pub entry: Entry<K>,
+    /// The shared subscription.
+    pub group: TopicFilter,
+}
+
+/// What an ended session leaves behind.
+pub struct Remains<K: Keeper> {
+    /// To be given to others.
+    pub leaving: Vec<Leaving<K>>,
+    /// Nobody else's.
+    pub unconfirmed: Vec<K::Kept>,
+}
+
+impl<K: Keeper> Outbound<K> {
+    /// Notes by which shared subscription the message just delivered came.
+    pub fn mark_shared(&mut self, seq: Seq, group: TopicFilter) {
+        // What is done with goes from the front: no more is remembered than the queue and the window span.
+        let in_flight = self.inflight.front().map(|f| f.seq);
+        let oldest = in_flight.or_else(|| self.queue.front().map(|e| e.seq)).unwrap_or(seq);
+        while self.shared.front().is_some_and(|(first, _)| *first < oldest) {
+            self.shared.pop_front();
+        }
+        if self.shared.is_empty() && self.shared.capacity() > 1_024 {
+            self.shared = std::collections::VecDeque::new();
+        }
+        self.shared.push_back((seq, group));
+    }
+
+    /// The same for the messages of before a restart, by ascending number.
+    pub fn recover_shared(&mut self, groups: Vec<(Seq, TopicFilter)>) {
+        self.shared = groups.into();
+    }
+
+    /// Takes out what waits for the client by a shared subscription it has ended. What was sent stays: its delivery is
+    /// completed [MQTT-3.10.4-3]. Until `handed_on` no QoS 2 message is sent: after a crash one of those taken out
+    /// would count as sent in its place.
+    pub fn take_waiting(&mut self, keeper: &K, group: &TopicFilter) -> Vec<Leaving<K>> {
+        let mut leaving = Vec::new();
+        let mut staying = std::collections::VecDeque::with_capacity(self.queue.len());
+        for entry in std::mem::take(&mut self.queue) {
+            match self.group_of(entry.seq).filter(|of| *of == group).cloned() {
+                Some(group) => {
+                    self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+                    self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
+                    leaving.push(Leaving { entry, group });
+                }
+                None => staying.push_back(entry),
+            }
+        }
+        self.queue = staying;
+        self.handing_on = !leaving.is_empty();
+        leaving
+    }
+
+    /// What was taken out is somebody else's once `gate` is open.
+    pub fn handed_on(&mut self, keeper: &K, gate: K::Gate) {
+        self.handing_on = false;
+        self.hold_exactly_once(keeper, gate);
+    }
+
+    /// Sends no QoS 2 message before this gate is open.
+    pub fn hold_exactly_once(&mut self, keeper: &K, gate: K::Gate) {
+        if !keeper.is_open(&gate) {
+            self.dropped = Some(gate);
+        }
+    }
+
+    /// Every message still held, for a session that ends.
+    pub fn dissolve(&mut self) -> Remains<K> {
+        self.queue_bytes = 0;
+        self.at_most_once = 0;
+        self.releases.clear();
+        let mut remains = Remains { leaving: Vec::new(), unconfirmed: Vec::new() };
+        for InFlight { seq, state, .. } in std::mem::take(&mut self.inflight) {
+            match (state, self.group_of(seq).cloned()) {
+                (State::AwaitPuback(kept, delivery), Some(group)) => {
+                    let entry = Entry { seq, kept, delivery };
+                    remains.leaving.push(Leaving { entry, group });
+                }
+                (State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _), _) => {
+                    remains.unconfirmed.push(kept);
+                }
+                _ => {}
+            }
+        }
+        for entry in std::mem::take(&mut self.queue) {
+            match self.group_of(entry.seq).cloned() {
+                Some(group) => remains.leaving.push(Leaving { entry, group }),
+                None => remains.unconfirmed.push(entry.kept),
+            }
+        }
+        self.shared.clear();
+        remains
+    }
+
+    fn group_of(&self, seq: Seq) -> Option<&TopicFilter> {
+        let at = self.shared.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+        self.shared.get(at).map(|(_, group)| group)
+    }
+}
