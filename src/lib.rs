@@ -7,6 +7,7 @@ pub mod broker;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod folder;
 pub mod message;
 pub mod net;
 pub mod routing;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test. What it needs and does not find, it installs on Debian and Ubuntu: a C compiler (ring is partly C and
-# assembly), and the mosquitto clients, Python and Node.js, which some tests run as real devices. The MQTT clients for the
+# assembly, and so is the disk of the power-cut tests), and the mosquitto clients, Python and Node.js, which some tests run as real devices. The MQTT clients for the
 # latter two go below target/ (tests/clients/install.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."

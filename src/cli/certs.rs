@@ -19,8 +19,7 @@ use rcgen::{
 use rustls::RootCertStore;
 
 use super::{Failure, say};
-use crate::net::tls::read_certificates;
-use crate::time::WallClock;
+use crate::{folder, net::tls::read_certificates, time::WallClock};
 
 /// Ten years: a fleet's trust is not renewed often.
 const CA_DAYS: u32 = 3_650;
@@ -115,6 +114,7 @@ pub fn run(args: &CertsArgs) -> Result<(), Failure> {
 /// Makes the development certificates in `dir` when none of the six files is there; true if it did. `names` are further
 /// names of the server. A set that is there in part is an error: guessing which half is right could lock devices out.
 pub fn ensure(dir: &Path, names: &[String]) -> Result<bool, CertsError> {
+    finish(dir).map_err(|source| CertsError::Write { path: dir.to_owned(), source })?;
     match present(dir) {
         Present::All => Ok(false),
         Present::Some(half) => Err(CertsError::Incomplete(half)),
@@ -145,11 +145,12 @@ pub(super) fn present(dir: &Path) -> Present {
 
 fn make(args: &CertsArgs) -> Result<Vec<&'static str>, CertsError> {
     let dir = &args.out;
+    finish(dir).map_err(|source| CertsError::Write { path: dir.clone(), source })?;
     let leaves = FILES.into_iter().skip(2);
     if let Some(existing) = leaves.map(|name| dir.join(name)).find(|path| !args.force && path.exists()) {
         return Err(CertsError::Exists(existing));
     }
-    fs::create_dir_all(dir).map_err(|source| CertsError::Write { path: dir.clone(), source })?;
+    folder::make(dir).map_err(|source| CertsError::Write { path: dir.clone(), source })?;
     let now = now();
     let mut files = Vec::with_capacity(FILES.len());
     let issuer = match existing_ca(dir)? {
@@ -301,28 +302,51 @@ fn now() -> Duration {
     }
 }
 
-/// Writes all files beside their places first, and moves them only when every one is on disk.
+/// The name of a file that says: every file beside its place is whole, and only has to be moved there.
+const WHOLE: &str = ".whole";
+
+/// Writes all files beside their places first, and moves them only when every one is on disk. A power cut at any moment
+/// leaves the old ones or, after the next start, the new ones.
 fn write_all(dir: &Path, files: &Files) -> Result<(), CertsError> {
-    let result = files.iter().try_for_each(|file| write_new(&beside(dir, file.name), file));
-    let result = result.and_then(|()| {
-        files.iter().try_for_each(|file| {
-            let path = dir.join(file.name);
-            fs::rename(beside(dir, file.name), &path).map_err(|source| CertsError::Write { path, source })
-        })
+    let written = files.iter().try_for_each(|file| write_new(&beside(dir, file.name), file)).and_then(|()| {
+        let whole = dir.join(WHOLE);
+        let marked =
+            folder::sync(dir).and_then(|()| File::create_new(&whole)).and_then(|_| folder::sync(dir));
+        marked.map_err(|source| CertsError::Write { path: whole, source })
     });
-    if result.is_err() {
+    if written.is_err() {
+        // Nothing is left behind.
+        let _ = fs::remove_file(dir.join(WHOLE));
         for file in files {
-            // Nothing is left behind; what was moved already has no such file.
             let _ = fs::remove_file(beside(dir, file.name));
         }
     }
-    result?;
-    let synced = File::open(dir).and_then(|dir| dir.sync_all());
-    synced.map_err(|source| CertsError::Write { path: dir.to_owned(), source })
+    written?;
+    finish(dir).map_err(|source| CertsError::Write { path: dir.to_owned(), source })
+}
+
+/// Moves the files to their places if they are whole beside them, or else takes away what is there of them.
+fn finish(dir: &Path) -> io::Result<()> {
+    let is_whole = dir.join(WHOLE).exists();
+    // Asked first: a folder that cannot be written may have everything in it.
+    for name in FILES.into_iter().filter(|name| beside(dir, name).exists()) {
+        if is_whole {
+            fs::rename(beside(dir, name), dir.join(name))?;
+        } else {
+            fs::remove_file(beside(dir, name))?;
+        }
+    }
+    if is_whole {
+        folder::sync(dir)?;
+        fs::remove_file(dir.join(WHOLE))?;
+        // Were it there again after a power cut, the next files beside would be taken for whole.
+        folder::sync(dir)?;
+    }
+    Ok(())
 }
 
 fn beside(dir: &Path, name: &str) -> PathBuf {
-    dir.join(format!(".{name}.{}", std::process::id()))
+    dir.join(format!(".{name}.new"))
 }
 
 fn write_new(path: &Path, new: &NewFile) -> Result<(), CertsError> {

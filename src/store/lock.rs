@@ -1,11 +1,12 @@
 //! One process per data folder.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     path::Path,
 };
 
 use super::error::OpenError;
+use crate::folder;
 
 /// Holds the data folder until it is dropped. The lock is the operating system's, so a killed process leaves none.
 #[derive(Debug)]
@@ -14,10 +15,10 @@ pub(super) struct DataLock {
 }
 
 impl DataLock {
-    /// Makes the folder if need be and locks it.
+    /// Makes the folder if need be, durably, and locks it.
     pub(super) fn take(data: &Path) -> Result<Self, OpenError> {
         let path = || data.to_owned();
-        fs::create_dir_all(data).map_err(|source| OpenError::CannotCreate { path: path(), source })?;
+        folder::make(data).map_err(|source| OpenError::CannotCreate { path: path(), source })?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -14,7 +14,7 @@ use tokens::{Token, tokens};
 
 /// The ground floor first. A module imports from floors above its own in this list, and from itself.
 const FLOORS: &[&[&str]] = &[
-    &["topic", "time", "telemetry", "sync"],
+    &["topic", "time", "telemetry", "sync", "folder"],
     &["codec"],
     &["message"],
     &["session", "routing", "auth"],

@@ -13,6 +13,7 @@ mod network;
 mod other_clients;
 mod packaging;
 mod peer;
+mod power_cut;
 mod program;
 mod rumqttc_clients;
 mod transcripts;

@@ -153,6 +153,26 @@ fn a_half_present_set_is_an_error_that_names_the_missing() {
 }
 
 #[test]
+fn what_a_power_cut_interrupted_is_finished_or_taken_back() {
+    for moved in 0..=FILES.len() {
+        let dir = made(&[]);
+        let before = contents(dir.path());
+        // Whole beside their places, and so many moved.
+        for name in &FILES[moved..] {
+            fs::rename(dir.path().join(name), beside(dir.path(), name)).unwrap();
+        }
+        fs::write(dir.path().join(WHOLE), "").unwrap();
+        assert!(!ensure(dir.path(), &[]).unwrap(), "{moved} moved");
+        assert_eq!(contents(dir.path()), before);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), FILES.len());
+    }
+    let dir = TempDir::new().unwrap();
+    fs::write(beside(dir.path(), "ca.crt"), "torn").unwrap();
+    assert!(ensure(dir.path(), &[]).unwrap());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), FILES.len());
+}
+
+#[test]
 fn nothing_is_replaced_unless_forced_and_then_the_ca_stays() {
     let dir = made(&[]);
     let before = contents(dir.path());

@@ -6,6 +6,7 @@
 //!   that none does (`frame::FRAME_BYTES_MAX`), and `sync` looks.
 //! - sled frees a segment when what replaces it is *written*; so no more than `PIECE_BYTES_MAX` are ever written
 //!   without a sync in between, less than the tail of segments it does not reuse.
+//! - It takes a snapshot file whose writing was cut short for a whole one, and refuses the database for it.
 //! - It writes a value when it is inserted, and again with its whole leaf whenever that splits (at 17 keys) or has been
 //!   changed ten times: frames inserted one behind the other reach the disk four times. So the keys of the frames to come
 //!   are inserted before, empty and in order, which leaves leaves of nine keys behind; a frame then overwrites its
@@ -33,7 +34,7 @@ use std::{
 };
 
 use super::{Medium, MediumError, NumberedFrame};
-use crate::sync::lock;
+use crate::{folder, sync::lock};
 
 /// sled's page cache in bytes for the generation being written.
 const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
@@ -115,10 +116,7 @@ impl SledMedium {
 
     /// The same on a given disk.
     pub fn open_on(dir: &Path, damaged_dir: &Path, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
-        fs::create_dir_all(dir)?;
-        if let Some(parent) = dir.parent() {
-            sync_dir(parent)?;
-        }
+        folder::make(dir)?;
         let all = tidy(dir)?;
         let (active, old) = (Mutex::default(), Mutex::default());
         let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, active, old };
@@ -251,7 +249,7 @@ impl Generation {
         let db = open_sled(&path, cache_bytes)?;
         let file = File::open(path.join("db"))?;
         // sled has renamed a snapshot file into place when it opened.
-        sync_dir(&path)?;
+        folder::sync(&path)?;
         let last = guarded(|| db.last())?.and_then(|(key, _)| number(&key));
         let keys_until = AtomicU64::new(last.map_or(0, |last| last + 1));
         Ok(Self { no, db: Some(db), file, path, disk, keys_until })
@@ -354,7 +352,7 @@ fn make(
     for entry in fs::read_dir(&path)? {
         File::open(entry?.path())?.sync_all()?;
     }
-    sync_dir(&path)?;
+    folder::sync(&path)?;
     Ok(())
 }
 
@@ -383,7 +381,22 @@ fn tidy(dir: &Path) -> Result<Vec<u32>, MediumError> {
         }
     }
     all.sort_unstable();
+    for no in &all {
+        remove_unfinished_snapshots(&path_of(dir, *no))?;
+    }
     Ok(all)
+}
+
+/// Removes what sled writes before it is renamed to a snapshot: it passes over another suffix when it looks for the
+/// latest one.
+fn remove_unfinished_snapshots(generation: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(generation)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|suffix| suffix == "generating") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs sled behind an unwinding boundary.
@@ -457,13 +470,9 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     for parent in [from.parent(), to.parent()].into_iter().flatten() {
-        sync_dir(parent)?;
+        folder::sync(parent)?;
     }
     Ok(())
-}
-
-fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 #[cfg(test)]

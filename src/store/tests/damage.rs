@@ -158,3 +158,19 @@ fn what_a_cut_left_half_done_is_tidied_up() {
     assert_eq!(recovered.sessions[0].queue.len() as u64, MESSAGES);
     assert!(!at("000099.new").exists() && !at("000000.deleted").exists() && at("000002").exists());
 }
+
+#[test]
+fn a_snapshot_file_that_a_cut_left_unfinished_is_not_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    fill(&journal);
+    journal.close();
+    drop(journal);
+    // sled writes one whenever it opens a database, and it is not synced until it is whole.
+    let torn = dir.path().join("journal/000002/snap.FFFFFFFFFFFFFFFF.generating");
+    fs::write(&torn, [0; 600]).unwrap();
+    let (_, recovered) = open(dir.path());
+    assert_eq!(recovered.damaged, 0);
+    assert_eq!(recovered.sessions[0].queue.len() as u64, MESSAGES);
+    assert!(!torn.exists());
+}

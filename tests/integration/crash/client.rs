@@ -4,10 +4,13 @@ use std::{io, ops::ControlFlow};
 
 use dormouse::codec::{Connect, ConnectProperties, Packet, ReasonCode, Version};
 
-use super::wire::Wire;
+use super::{
+    ledger::{Event, Ledger},
+    wire::Wire,
+};
 
-/// Connects to a session that is kept, and tells whether it was there.
-pub(super) fn connect(wire: &mut Wire, client_id: &str, version: Version) -> io::Result<bool> {
+/// Connects to a session that is kept, and holds the broker to it: a session that was there is there.
+pub(crate) fn connect(wire: &mut Wire, client_id: &str, version: Version, ledger: &Ledger) -> io::Result<()> {
     let session_expiry = (version == Version::V5).then_some(86_400);
     wire.send(&[Packet::Connect(Box::new(Connect {
         version,
@@ -30,7 +33,11 @@ pub(super) fn connect(wire: &mut Wire, client_id: &str, version: Version) -> io:
             other => panic!("{client_id}: {other:?} instead of CONNACK"),
         })?;
         if let Some(present) = present {
-            return Ok(present);
+            if !present && ledger.is_connected(client_id) {
+                ledger.broken(format!("{client_id}: the session is gone"));
+            }
+            ledger.enter(Event::Connected { client: client_id.to_owned() });
+            return Ok(());
         }
     }
     panic!("{client_id}: no CONNACK for 10 s")

@@ -8,7 +8,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,20 +17,26 @@ use dormouse::codec::{
     Ack, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, ReasonProperties, Version,
 };
 
-use super::{client, ledger::Ledger, wire::Wire};
+use super::{
+    client,
+    ledger::{Event, Ledger, Name, Progress},
+    wire::Wire,
+};
 
-pub(super) struct Publisher {
-    pub(super) name: String,
-    pub(super) version: Version,
-    pub(super) qos: QoS,
-    pub(super) retain: bool,
-    pub(super) topic: String,
-    pub(super) address: Arc<Mutex<SocketAddr>>,
-    pub(super) ledger: Arc<Ledger>,
-    /// No new messages; finish what is under way.
-    pub(super) finish: Arc<AtomicBool>,
+pub(crate) struct Publisher {
+    pub(crate) name: String,
+    pub(crate) version: Version,
+    pub(crate) qos: QoS,
+    pub(crate) retain: bool,
+    pub(crate) topic: String,
+    pub(crate) address: Arc<Mutex<SocketAddr>>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Makes the journal big enough for compaction.
+    pub(crate) padding_bytes: usize,
+    /// The number of the last message; it may be lowered to one that was published long ago.
+    pub(crate) goal: Arc<AtomicU64>,
     /// The highest number acknowledged so far.
-    pub(super) acknowledged: Arc<AtomicU64>,
+    pub(crate) acknowledged: Arc<AtomicU64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -40,25 +46,45 @@ enum Stage {
 }
 
 struct InFlight {
-    id: PacketId,
     number: u64,
     stage: Stage,
 }
 
-/// Makes the journal big enough for compaction.
-const PADDING_BYTES: usize = 400;
+impl InFlight {
+    /// Packet ids are few and come round soon: one that the broker has not let go of would be noticed.
+    fn id(&self) -> PacketId {
+        PacketId::new(u16::try_from(self.number % IDS).unwrap() + 1).unwrap()
+    }
+}
+
 /// Messages under way at once.
-const WINDOW: usize = 20;
+const WINDOW: u64 = 20;
+const IDS: u64 = 2 * WINDOW;
 
 impl Publisher {
-    /// Runs until told to finish and everything is confirmed. Returns how many messages it published.
-    pub(super) fn run(self) -> u64 {
-        let mut inflight = VecDeque::new();
-        let mut next = 1;
-        let mut known = false;
+    /// Runs until the goal is reached and everything is confirmed; goes on from where the ledger has it. Returns how many
+    /// messages it published.
+    pub(crate) fn run(self) -> u64 {
+        self.run_until(|| false)
+    }
+
+    /// The same, but gives up when told so and not connected.
+    pub(crate) fn run_until(self, gives_up: impl Fn() -> bool) -> u64 {
+        let published = self.ledger.published(&self.name);
+        let mut next = u64::try_from(published.len()).unwrap() + 1;
+        let mut inflight: VecDeque<InFlight> = (1..)
+            .zip(published)
+            .filter_map(|(number, progress)| match progress {
+                Progress::Sent => Some(InFlight { number, stage: Stage::Publish }),
+                Progress::Acknowledged if self.qos == QoS::ExactlyOnce => {
+                    Some(InFlight { number, stage: Stage::Release })
+                }
+                Progress::Acknowledged | Progress::Completed => None,
+            })
+            .collect();
         loop {
-            let done = self.session(&mut inflight, &mut next, &mut known);
-            if matches!(done, Ok(true)) {
+            let done = self.session(&mut inflight, &mut next);
+            if matches!(done, Ok(true)) || gives_up() {
                 return next - 1;
             }
             std::thread::park_timeout(Duration::from_millis(5));
@@ -66,30 +92,23 @@ impl Publisher {
     }
 
     /// One connection. `Ok(true)` when all is done.
-    fn session(
-        &self,
-        inflight: &mut VecDeque<InFlight>,
-        next: &mut u64,
-        known: &mut bool,
-    ) -> io::Result<bool> {
+    fn session(&self, inflight: &mut VecDeque<InFlight>, next: &mut u64) -> io::Result<bool> {
         let address = *self.address.lock().unwrap();
         let mut wire = Wire::connect(address, self.version)?;
-        let present = client::connect(&mut wire, &self.name, self.version)?;
-        if *known && !present {
-            self.ledger.broken(format!("{}: the session is gone", self.name));
-        }
-        *known = true;
+        client::connect(&mut wire, &self.name, self.version, &self.ledger)?;
         for f in inflight.iter() {
             self.send(&mut wire, f, true)?;
         }
         let mut idle = 0;
         loop {
-            while inflight.len() < WINDOW && !self.finish.load(Ordering::Relaxed) {
-                let id = u16::try_from(*next % 65_535 + 1).unwrap();
-                let f = InFlight { id: PacketId::new(id).unwrap(), number: *next, stage: Stage::Publish };
+            while inflight.front().is_none_or(|first| *next < first.number + WINDOW)
+                && *next <= self.goal.load(Ordering::Relaxed)
+            {
+                let f = InFlight { number: *next, stage: Stage::Publish };
                 *next += 1;
+                self.ledger.enter(Event::Sent { name: self.name_of(&f) });
+                self.send(&mut wire, &f, false)?;
                 inflight.push_back(f);
-                self.send(&mut wire, inflight.back().unwrap(), false)?;
             }
             if inflight.is_empty() {
                 return Ok(true);
@@ -107,18 +126,18 @@ impl Publisher {
     }
 
     fn send(&self, wire: &mut Wire, f: &InFlight, dup: bool) -> io::Result<()> {
-        let payload = format!("{} {} {}", self.name, f.number, "x".repeat(PADDING_BYTES));
+        let payload = format!("{} {} {}", self.name, f.number, "x".repeat(self.padding_bytes));
         wire.send(&[match f.stage {
             Stage::Publish => Packet::Publish(Publish {
                 dup,
                 qos: self.qos,
                 retain: self.retain,
                 topic: &self.topic,
-                packet_id: Some(f.id),
+                packet_id: Some(f.id()),
                 properties: PublishProperties::default(),
                 payload: payload.as_bytes(),
             }),
-            Stage::Release => release(f.id),
+            Stage::Release => release(f.id()),
         }])
     }
 
@@ -127,21 +146,34 @@ impl Publisher {
             Packet::Puback(ack) => (ack, None),
             Packet::Pubrec(ack) => (ack, Some(Stage::Release)),
             Packet::Pubcomp(ack) => {
-                inflight.retain(|f| f.id != ack.packet_id);
+                if let Some(i) = inflight.iter().position(|f| f.id() == ack.packet_id) {
+                    self.completed(inflight, i);
+                }
                 return;
             }
             other => panic!("{}: did not expect {other:?}", self.name),
         };
         assert!(!ack.reason.is_error(), "{}: refused with {:?}", self.name, ack.reason);
-        let Some(i) = inflight.iter().position(|f| f.id == ack.packet_id) else { return };
-        self.ledger.acknowledge(&self.name, inflight[i].number);
+        let Some(i) = inflight.iter().position(|f| f.id() == ack.packet_id) else { return };
+        if inflight[i].stage == Stage::Publish {
+            self.ledger.enter(Event::Acknowledged { name: self.name_of(&inflight[i]) });
+        }
         self.acknowledged.fetch_max(inflight[i].number, Ordering::SeqCst);
         if let Some(stage) = stage {
             inflight[i].stage = stage;
             releases.push(ack.packet_id);
         } else {
-            inflight.remove(i);
+            self.completed(inflight, i);
         }
+    }
+
+    fn completed(&self, inflight: &mut VecDeque<InFlight>, i: usize) {
+        let done = inflight.remove(i).expect("it was found there");
+        self.ledger.enter(Event::Completed { name: self.name_of(&done) });
+    }
+
+    fn name_of(&self, f: &InFlight) -> Name {
+        (self.name.clone(), f.number)
     }
 }
 

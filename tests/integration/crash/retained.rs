@@ -9,10 +9,10 @@ use dormouse::codec::{
 
 use super::wire::Wire;
 
-pub(super) const TOPIC: &str = "state/retainer";
+pub(crate) const TOPIC: &str = "state/retainer";
 
 /// The number that is retained, or `None` when a subscription brings none.
-pub(super) fn read(address: SocketAddr) -> Option<u64> {
+pub(crate) fn read(address: SocketAddr) -> Option<u64> {
     let mut wire = Wire::connect(address, Version::V311).unwrap();
     let options = SubscribeOptions {
         qos: QoS::AtMostOnce,

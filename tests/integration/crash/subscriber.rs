@@ -18,33 +18,34 @@ use dormouse::codec::{
     RetainHandling, Subscribe, SubscribeFilter, SubscribeOptions, Version,
 };
 
-use super::{client, ledger::Ledger, wire::Wire};
+use super::{
+    client,
+    ledger::{Event, Ledger},
+    wire::Wire,
+};
 
-pub(super) struct Subscriber {
-    pub(super) name: &'static str,
-    pub(super) version: Version,
-    pub(super) qos: QoS,
-    pub(super) filter: &'static str,
+pub(crate) struct Subscriber {
+    pub(crate) name: &'static str,
+    pub(crate) version: Version,
+    pub(crate) qos: QoS,
+    pub(crate) filter: &'static str,
     /// Messages after which it goes to sleep for a moment; 0: it stays.
-    pub(super) nap_every: usize,
-    pub(super) address: Arc<Mutex<SocketAddr>>,
-    pub(super) ledger: Arc<Ledger>,
-    pub(super) stop: Arc<AtomicBool>,
-    /// Its first subscription has been acknowledged.
-    pub(super) ready: Arc<AtomicBool>,
+    pub(crate) nap_every: usize,
+    pub(crate) address: Arc<Mutex<SocketAddr>>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// What outlives a connection.
-#[derive(Default)]
 struct Memory {
-    subscribed: bool,
     unreleased: HashSet<PacketId>,
     since_nap: usize,
 }
 
 impl Subscriber {
-    pub(super) fn run(self) {
-        let mut memory = Memory::default();
+    /// Runs until told to stop; goes on from where the ledger has it.
+    pub(crate) fn run(self) {
+        let mut memory = Memory { unreleased: self.ledger.unreleased(self.name), since_nap: 0 };
         while !self.stop.load(Ordering::Relaxed) {
             // A broken connection is what this test is about.
             let _ = self.session(&mut memory);
@@ -55,12 +56,8 @@ impl Subscriber {
     fn session(&self, memory: &mut Memory) -> io::Result<()> {
         let address = *self.address.lock().unwrap();
         let mut wire = Wire::connect(address, self.version)?;
-        let present = client::connect(&mut wire, self.name, self.version)?;
-        if memory.subscribed && !present {
-            self.ledger.broken(format!("{}: the session is gone", self.name));
-            memory.unreleased.clear();
-        }
-        if !memory.subscribed {
+        client::connect(&mut wire, self.name, self.version, &self.ledger)?;
+        if !self.ledger.is_subscribed(self.name) {
             wire.send(&[self.subscribe()])?;
         }
         while !self.stop.load(Ordering::Relaxed) {
@@ -105,18 +102,17 @@ impl Subscriber {
         };
         match packet {
             Packet::Suback(_) => {
-                memory.subscribed = true;
-                self.ready.store(true, Ordering::SeqCst);
+                self.ledger.enter(Event::Subscribed { client: self.name.to_owned() });
                 None
             }
             Packet::Publish(publish) => {
                 let id = publish.packet_id.expect("QoS 1 or 2");
                 if publish.qos == QoS::AtLeastOnce {
-                    self.deliver(publish, memory);
+                    self.deliver(publish, None, memory);
                     return Some(Packet::Puback(ack(id)));
                 }
                 if memory.unreleased.insert(id) {
-                    self.deliver(publish, memory);
+                    self.deliver(publish, Some(id), memory);
                 } else if !publish.dup {
                     self.ledger.broken(format!(
                         "{}: packet id {} used again without DUP",
@@ -128,17 +124,19 @@ impl Subscriber {
             }
             Packet::Pubrel(rel) => {
                 memory.unreleased.remove(&rel.packet_id);
+                self.ledger.enter(Event::Released { subscriber: self.name.to_owned(), id: rel.packet_id });
                 Some(Packet::Pubcomp(ack(rel.packet_id)))
             }
             other => panic!("{}: did not expect {other:?}", self.name),
         }
     }
 
-    fn deliver(&self, publish: &Publish<'_>, memory: &mut Memory) {
+    fn deliver(&self, publish: &Publish<'_>, id: Option<PacketId>, memory: &mut Memory) {
         let text = std::str::from_utf8(publish.payload).unwrap();
         let mut words = text.split(' ');
         let (publisher, number) = (words.next().unwrap(), words.next().unwrap());
-        self.ledger.deliver(self.name, (publisher.to_owned(), number.parse().unwrap()));
+        let name = (publisher.to_owned(), number.parse().unwrap());
+        self.ledger.enter(Event::Delivered { subscriber: self.name.to_owned(), name, id });
         memory.since_nap += 1;
     }
 }

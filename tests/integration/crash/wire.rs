@@ -9,14 +9,14 @@ use std::{
 
 use dormouse::codec::{Packet, Version, decode};
 
-pub(super) struct Wire {
+pub(crate) struct Wire {
     stream: TcpStream,
     version: Version,
     input: Vec<u8>,
 }
 
 impl Wire {
-    pub(super) fn connect(address: SocketAddr, version: Version) -> io::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, version: Version) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_millis(20)))?;
@@ -24,7 +24,7 @@ impl Wire {
         Ok(Self { stream, version, input: Vec::new() })
     }
 
-    pub(super) fn send(&mut self, packets: &[Packet<'_>]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, packets: &[Packet<'_>]) -> io::Result<()> {
         let mut bytes = Vec::new();
         for packet in packets {
             packet.encode(self.version, &mut bytes);
@@ -34,7 +34,7 @@ impl Wire {
 
     /// Hands whole packets to `handle` until it breaks off or none is left; reads once when none was there. `Ok(false)`:
     /// nothing came within the read timeout.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         mut handle: impl FnMut(Packet<'_>) -> ControlFlow<()>,
     ) -> io::Result<bool> {

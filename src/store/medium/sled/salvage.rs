@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
 };
@@ -15,10 +15,13 @@ use memchr::memmem;
 
 use super::{
     DELETED, MediumError, REBUILT, SledMedium, census::Census, path_of, remove_if_there, rename_durably,
-    suffixed, sync_dir,
+    suffixed,
 };
-use crate::store::frame::{self, FRAME_BYTES_MAX, Frame};
-use crate::sync::lock;
+use crate::{
+    folder,
+    store::frame::{self, FRAME_BYTES_MAX, Frame},
+    sync::lock,
+};
 
 /// How much of the data file is looked at in one go.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -210,10 +213,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> usize {
 
 /// A name for a damaged generation that no earlier one has.
 fn free_name(damaged_dir: &Path, no: u32) -> io::Result<PathBuf> {
-    fs::create_dir_all(damaged_dir)?;
-    if let Some(parent) = damaged_dir.parent() {
-        sync_dir(parent)?;
-    }
+    folder::make(damaged_dir)?;
     let names = (0_u32..).map(|n| damaged_dir.join(format!("{no:06}-{n}")));
     names.into_iter().find(|path| !path.exists()).ok_or_else(|| io::Error::other("no name left"))
 }
