@@ -13,9 +13,11 @@
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
 mod config;
+mod connack;
 mod connect;
 mod connection;
 mod dispatch;
+mod features;
 mod keep;
 mod lifecycle;
 mod publish;
@@ -42,19 +44,27 @@ use std::{
 pub use config::Config;
 pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
+pub use features::Features;
+pub use keep::Dropped;
 use keep::Drops;
 use registry::Registry;
 use retained::RetainedMessages;
 use tracing::info;
 
 use crate::{
+    codec::ReasonCode,
     message::SessionNo,
     routing::Subscriptions,
+    session::Verdict,
     store::{self, Journal, OpenError},
     sync::lock,
     telemetry::Counter,
     time::{Clock, Timestamp, WallClock},
 };
+
+/// The verdict on every connection when the broker ends.
+const SHUTTING_DOWN: Verdict =
+    Verdict { reason: ReasonCode::ServerShuttingDown, why: "the broker shuts down" };
 
 /// Who is at the other end of a connection, for the log.
 #[derive(Clone, Debug)]
@@ -190,8 +200,13 @@ impl Broker {
         self.shutting_down.store(true, Ordering::Release);
         let slots = lock(&self.registry).all();
         for slot in slots {
-            self.kick(&slot, crate::codec::ReasonCode::ServerShuttingDown, now);
+            self.kick(&slot, SHUTTING_DOWN, now);
         }
+    }
+
+    /// Messages that were given up undelivered since the start.
+    pub fn dropped(&self) -> Dropped {
+        self.drops.read()
     }
 
     /// Commits what is open and closes the journal. Call it when all connections have ended.
@@ -206,6 +221,8 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
+        let Dropped { queue_full, expired, too_large, damaged, slow_reader } = self.dropped();
+        info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
     }
 
     fn is_shutting_down(&self) -> bool {

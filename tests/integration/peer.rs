@@ -24,7 +24,7 @@ use tokio::{
 
 use self::{
     link::Link,
-    packets::{Publishing, Spec},
+    packets::{Publishing, Spec, reason_string},
 };
 use crate::harness::{Broker, LIMIT};
 
@@ -140,6 +140,21 @@ impl Peer {
             let received = within(&format!("{expected:?} ({place})"), self.try_receive()).await;
             assert_eq!(received.as_ref().ok(), Some(&expected), "at {place}: {received:?}");
         }
+    }
+
+    /// The same for an answer, and this is what it says to people: a part of its reason string, or `None` at all.
+    pub(crate) async fn expect_saying(&mut self, packet: impl Into<Spec>, why: Option<&str>) {
+        let (received, said) = self.receive_saying().await;
+        assert_eq!(received, packet.into(), "{said:?}");
+        match why {
+            Some(why) => assert!(said.as_ref().is_some_and(|said| said.contains(why)), "{why:?}: {said:?}"),
+            None => assert_eq!(said, None),
+        }
+    }
+
+    /// The next packet, which has to be an answer, with its reason string.
+    pub(crate) async fn receive_saying(&mut self) -> (Spec, Option<String>) {
+        self.receive_with(|packet| (Spec::from(packet), reason_string(packet))).await
     }
 
     /// The next packet has to be this PUBLISH, property for property.

@@ -125,7 +125,7 @@ async fn suback_has_a_reason_for_each_filter_in_order() {
         let filters: [(&[u8], u8); 7] =
             [(b"2", 2), (b"a/#/b", 1), (b"0", 0), (b"a+", 0), (b"1", 1), (b"", 2), (b"$share//t", 0)];
         let mut other = broker.client(version, connect("other")).await;
-        let mut dev = broker.client(version, connect("dev")).await;
+        let mut dev = broker.client(version, connect("dev").problem_information(false)).await;
         dev.send_bytes(&packet(SUBSCRIBE, &body(version, &filters))).await;
         let mut expected = vec![0, 7];
         expected.extend_from_slice(no_properties(version));
