@@ -4,6 +4,7 @@
 //! silence. The modules are floors: each imports only from a lower one (`docs/ARCHITECTURE.md`).
 
 pub mod admin;
+pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod codec;

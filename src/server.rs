@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     admin::{self, Admin, Subject},
+    auth::Methods,
     broker::Broker,
     config::Config,
     net::{
@@ -96,6 +97,11 @@ impl Server {
     ///
     /// Has to be called within a tokio runtime with time and I/O enabled.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, Methods::new())
+    }
+
+    /// The same with methods of extended authentication (MQTT 5.0 section 4.12), which clients may name in CONNECT.
+    pub fn open_with(config: &Config, methods: Methods) -> Result<Self, StartError> {
         let bound = match &config.admin {
             admin::Config { enabled: true, listen, .. } => Some(admin::Bound::new(*listen)?),
             admin::Config { enabled: false, .. } => None,
@@ -103,6 +109,7 @@ impl Server {
         let started_at = wall_clock();
         let (broker, from) =
             Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
+        broker.set_authentication(methods);
         let clock = Arc::new(SystemClock::starting_at(from));
         let sync_latency = measure_disk(config, &clock);
         broker.start(clock)?;

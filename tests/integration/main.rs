@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
 
 mod admin;
+mod authentication;
 mod cli;
 mod codec_oracle;
 mod conformance;
