@@ -34,6 +34,18 @@ fn scrape(admin: SocketAddr) -> Exposition {
     Exposition::parse(&answer.body).unwrap_or_else(|why| panic!("{why}\n{}", answer.body))
 }
 
+/// Sessions are gone through once a second: scrapes until what came last is seen.
+fn scrape_until(admin: SocketAddr, seen: impl Fn(&Exposition) -> bool) -> Exposition {
+    let until = Instant::now() + LIMIT;
+    loop {
+        let scraped = scrape(admin);
+        if seen(&scraped) {
+            return scraped;
+        }
+        assert!(Instant::now() < until, "it is not seen: {scraped:#?}");
+    }
+}
+
 /// A device that sleeps and wakes, somebody who publishes, somebody who is refused: every packet of it is counted once.
 #[tokio::test]
 async fn a_known_pattern_of_traffic_is_counted_exactly() {
@@ -59,7 +71,8 @@ async fn a_known_pattern_of_traffic_is_counted_exactly() {
     nameless.send(connect("").persistent()).await;
     nameless.expect(connack(ReasonCode::ClientIdentifierNotValid)).await;
 
-    let asleep = scrape(admin);
+    let asleep =
+        scrape_until(admin, |scraped| scraped.value("dormouse_sessions", &[("state", "offline")]) == 1.0);
     let expect = |scraped: &Exposition, name: &str, labels: &[(&str, &str)], value: f64| {
         assert_eq!(scraped.value(name, labels), value, "{name} {labels:?}");
     };
@@ -99,15 +112,8 @@ async fn a_known_pattern_of_traffic_is_counted_exactly() {
         dev.take(publish("a/1", payload).qos1(0)).await;
     }
     dev.expect_nothing_for_one_ping().await;
-    // Sessions are gone through once a second.
-    let until = Instant::now() + LIMIT;
-    let awake = loop {
-        let awake = scrape(admin);
-        if awake.value("dormouse_sessions", &[("state", "online")]) == 2.0 {
-            break awake;
-        }
-        assert!(Instant::now() < until, "the second session is not seen");
-    };
+    let awake =
+        scrape_until(admin, |scraped| scraped.value("dormouse_sessions", &[("state", "online")]) == 2.0);
     expect(&awake, "dormouse_sent_messages_total", &[("qos", "1")], 3.0);
     expect(&awake, "dormouse_received_packets_total", &[], 13.0 + 5.0);
     expect(&awake, "dormouse_sent_packets_total", &[], 11.0 + 5.0);

@@ -362,7 +362,7 @@ fn wear(store: &store::Stats, process_written: Option<u64>) -> Vec<Family> {
         },
         gauge(
             "dormouse_journal_wear_ratio",
-            Some(Unit::Ratios),
+            None,
             "dormouse_process_written_bytes_total by dormouse_journal_kept_bytes_total, both since the start: what flash pays.",
             ratio,
         ),
