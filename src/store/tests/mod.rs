@@ -4,6 +4,7 @@ mod bad_stores;
 mod basic;
 mod crash;
 mod damage;
+mod gather;
 mod power;
 mod records;
 mod truth;
