@@ -13,6 +13,7 @@ use std::{
 };
 
 use super::{
+    aside::Aside,
     commit::{Committer, Step},
     compact::SnapshotSource,
     config::{Config, Durability},
@@ -95,8 +96,10 @@ impl Journal {
     /// clock now; `Recovered::now` is where the broker's clock goes on. Nothing is committed before `start`.
     pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
         let lock = DataLock::take(dir)?;
-        let medium = SledMedium::open(&dir.join("journal"), &dir.join("damaged"))
+        let aside = Aside::new(dir.join("damaged"), wall);
+        let medium = SledMedium::open(&dir.join("journal"), &aside)
             .map_err(|error| recover::open_error(error, dir))?;
+        aside.warn_of_size();
         Self::open_with(Box::new(medium), config, wall, Some(lock)).map_err(|error| error.at(dir))
     }
 

@@ -28,6 +28,7 @@
 //! A session's lock (the broker's), then the journal's (`state`), then a message's. The commit thread holds `committer`
 //! before all of them, and asks for snapshots holding no other. Nothing is woken under a lock.
 
+mod aside;
 mod batch;
 mod commit;
 mod compact;
@@ -55,6 +56,7 @@ mod tests;
 mod wire;
 
 pub use self::{
+    aside::Aside,
     commit::Step,
     compact::SnapshotSource,
     config::{Config, Durability},

@@ -116,6 +116,7 @@ pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
             OpenError::NotWritable { path, source }
         }
         MediumError::Io(source) => OpenError::Unreadable { path, source },
+        MediumError::Newer(version) => OpenError::NewerFormat { path, version },
         MediumError::Broken(text) => OpenError::Unreadable { path, source: io::Error::other(text) },
     }
 }

@@ -7,6 +7,7 @@
 mod answers;
 mod bad_days;
 mod bad_input;
+mod bad_stores;
 mod closing;
 mod durability;
 mod expiry;
