@@ -12,6 +12,7 @@
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
+mod admission;
 mod config;
 mod connack;
 mod connect;
@@ -21,6 +22,7 @@ mod features;
 mod keep;
 mod lifecycle;
 mod publish;
+mod queues;
 mod recover;
 mod registry;
 mod retained;
@@ -47,6 +49,8 @@ pub use connection::{CloseReason, Connection, Reading, Transmit};
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
+use queues::Queues;
+pub use queues::{ClientPattern, QueueBound};
 use registry::Registry;
 use retained::RetainedMessages;
 use tracing::info;
@@ -113,6 +117,7 @@ pub struct Broker {
     /// The subscriptions' generation, readable without their lock.
     generation: AtomicU64,
     retained: Mutex<RetainedMessages>,
+    queues: Queues,
     drops: Arc<Drops>,
     /// Publishes refused because nothing of them could be kept.
     refused: Counter,
@@ -128,9 +133,10 @@ impl Broker {
     pub fn open(
         config: Config,
         folder: &Path,
-        store: store::Config,
+        mut store: store::Config,
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        store.labels = queues::labels(&config.queue_bounds);
         let (journal, recovered) = Journal::open(folder, store, wall)?;
         Ok(Self::recover(config, journal, recovered))
     }
@@ -141,9 +147,10 @@ impl Broker {
     fn open_on(
         config: Config,
         medium: Box<dyn store::medium::Medium>,
-        store: store::Config,
+        mut store: store::Config,
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        store.labels = queues::labels(&config.queue_bounds);
         let (journal, recovered) = Journal::open_on(medium, store, wall)?;
         Ok(Self::recover(config, journal, recovered))
     }
@@ -151,7 +158,9 @@ impl Broker {
     fn recover(config: Config, journal: Journal, recovered: store::Recovered) -> (Arc<Self>, Timestamp) {
         let now = recovered.now;
         let first = NonZeroU64::new(recovered.next_session).unwrap_or(NonZeroU64::MIN);
+        let queues = Queues::new(config.queue, &config.queue_bounds);
         let broker = Arc::new(Self {
+            queues,
             config,
             journal,
             registry: Mutex::new(Registry::new(SessionNo(first))),
@@ -221,8 +230,11 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
-        let Dropped { queue_full, expired, too_large, damaged, slow_reader } = self.dropped();
-        info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
+        let Dropped { queue_full, rejected, expired, too_large, damaged, slow_reader } = self.dropped();
+        info!(
+            queue_full,
+            rejected, expired, too_large, damaged, slow_reader, "messages dropped since the start"
+        );
     }
 
     fn is_shutting_down(&self) -> bool {

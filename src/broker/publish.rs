@@ -130,6 +130,7 @@ impl Connection {
     fn refuse_publish(&self, publish: &Publish<'_>, refused: Refused) -> Result<(), Ending> {
         let (reason, why) = match refused {
             Refused::RetainedFull => (ReasonCode::QuotaExceeded, "the bound on retained messages is reached"),
+            Refused::QueueFull => (ReasonCode::QuotaExceeded, "the queue of a subscriber is full"),
             Refused::StoreFailed => (ReasonCode::ImplementationSpecificError, "the store has failed"),
         };
         if let Some(total) = self.broker.refused.count() {

@@ -7,6 +7,7 @@ mod acknowledged;
 mod bounds;
 mod order;
 mod protocol;
+mod queues;
 mod shared;
 mod sleepers;
 mod wills;
