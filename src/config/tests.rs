@@ -27,6 +27,7 @@ path = "/var/lib/dormouse"
 durability = "relaxed"
 elision_wait_max = "0ms"
 held_bytes_max = "0B"
+commit_interval_max = "20ms"
 done_interval = "2s"
 generation_bytes = "32MiB"
 backlog_bytes_max = "1MiB"
@@ -390,7 +391,7 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
                 "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, held_bytes_max, done_interval, generation_bytes, backlog_bytes_max",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max",
             ],
         ),
     ];

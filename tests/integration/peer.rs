@@ -157,15 +157,6 @@ impl Peer {
         self.receive_with(|packet| (Spec::from(packet), reason_string(packet))).await
     }
 
-    /// The next bytes have to be these.
-    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
-        while self.input.len() < expected.len() {
-            let read = within("bytes", self.link.read_buf(&mut self.input)).await.unwrap();
-            assert_ne!(read, 0, "{expected:x?} was wanted: {:x?}, and the end", self.input);
-        }
-        assert_eq!(self.input.drain(..expected.len()).as_slice(), expected);
-    }
-
     /// The next packet has to be this PUBLISH, property for property.
     pub(crate) async fn expect_publish(&mut self, publish: Publishing) {
         self.expect(publish).await;
@@ -187,6 +178,20 @@ impl Peer {
     /// The next packet as the codec has it, with all its properties.
     pub(crate) async fn receive_with<T>(&mut self, look: impl FnOnce(&Packet<'_>) -> T) -> T {
         within("a packet", self.try_receive_with(look)).await.unwrap()
+    }
+
+    /// The next bytes, whatever they mean.
+    pub(crate) async fn receive_bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.input.len() < count {
+            let read = within("bytes", self.link.read_buf(&mut self.input)).await.unwrap();
+            assert!(read > 0, "closed after {:x?}, of {count}", self.input);
+        }
+        self.input.drain(..count).collect()
+    }
+
+    /// What comes next is these bytes.
+    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
+        assert_eq!(self.receive_bytes(expected.len()).await, expected);
     }
 
     /// Nothing is on its way: a ping is answered first.

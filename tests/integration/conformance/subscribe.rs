@@ -280,14 +280,17 @@ async fn no_message_overtakes_the_suback() {
         let own = [publish("t", "0"), publish("t", "1").qos1(8)].map(Spec::from);
         dev.send_all([subscribe(7, "t", QoS::AtLeastOnce).into()].into_iter().chain(own)).await;
         dev.expect(suback(7, [ReasonCode::GrantedQos1])).await;
-        let mut messages = Vec::new();
-        while messages.len() < 2 {
+        let (mut messages, mut is_answered) = (Vec::new(), false);
+        while messages.len() < 2 || !is_answered {
             match dev.receive().await {
                 Spec::Publish(message) => {
                     dev.acknowledge(message.qos, message.packet_id).await;
                     messages.push(message.payload);
                 }
-                answer => assert_eq!(answer, puback(8)),
+                answer => {
+                    assert_eq!(answer, puback(8));
+                    is_answered = true;
+                }
             }
         }
         messages.sort();
@@ -311,6 +314,7 @@ async fn a_retained_message_of_its_own_comes_to_a_no_local_subscription() {
     dev.send(publish("t", "passes")).await;
     dev.expect_nothing_for_one_ping().await;
 }
+
 fn with_qos(message: Publishing, qos: QoS) -> Publishing {
     match qos {
         QoS::AtMostOnce => message,
