@@ -12,6 +12,7 @@
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
+mod admission;
 mod authenticate;
 mod config;
 mod connack;
@@ -23,6 +24,7 @@ mod features;
 mod keep;
 mod lifecycle;
 mod publish;
+mod queues;
 mod recover;
 mod registry;
 mod retained;
@@ -52,6 +54,8 @@ use counters::Counters;
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
+use queues::Queues;
+pub use queues::{ClientPattern, QueueBound};
 use registry::Registry;
 use retained::RetainedMessages;
 pub use stats::{SessionStats, Stats, Traffic, Unready};
@@ -119,6 +123,7 @@ pub struct Broker {
     /// The subscriptions' generation, readable without their lock.
     generation: AtomicU64,
     retained: Mutex<RetainedMessages>,
+    queues: Queues,
     drops: Arc<Drops>,
     counters: Arc<Counters>,
     /// When `handle_timeout` was called last.
@@ -136,9 +141,10 @@ impl Broker {
     pub fn open(
         config: Config,
         folder: &Path,
-        store: store::Config,
+        mut store: store::Config,
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        store.labels = queues::labels(&config.queue_bounds);
         let (journal, recovered) = Journal::open(folder, store, wall)?;
         Ok(Self::recover(config, journal, recovered))
     }
@@ -149,9 +155,10 @@ impl Broker {
     fn open_on(
         config: Config,
         medium: Box<dyn store::medium::Medium>,
-        store: store::Config,
+        mut store: store::Config,
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        store.labels = queues::labels(&config.queue_bounds);
         let (journal, recovered) = Journal::open_on(medium, store, wall)?;
         Ok(Self::recover(config, journal, recovered))
     }
@@ -159,7 +166,9 @@ impl Broker {
     fn recover(config: Config, journal: Journal, recovered: store::Recovered) -> (Arc<Self>, Timestamp) {
         let now = recovered.now;
         let first = NonZeroU64::new(recovered.next_session).unwrap_or(NonZeroU64::MIN);
+        let queues = Queues::new(config.queue, &config.queue_bounds);
         let broker = Arc::new(Self {
+            queues,
             config,
             journal,
             registry: Mutex::new(Registry::new(SessionNo(first))),
@@ -241,8 +250,11 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
-        let Dropped { queue_full, expired, too_large, damaged, slow_reader, .. } = self.dropped();
-        info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
+        let Dropped { queue_full, rejected, expired, too_large, damaged, slow_reader, .. } = self.dropped();
+        info!(
+            queue_full,
+            rejected, expired, too_large, damaged, slow_reader, "messages dropped since the start"
+        );
     }
 
     fn is_shutting_down(&self) -> bool {

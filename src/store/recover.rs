@@ -23,7 +23,7 @@ use super::{
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     time::{Timestamp, WallClock},
-    topic::TopicFilter,
+    topic::{Label, TopicFilter},
 };
 
 /// A message in a session's queue.
@@ -48,6 +48,8 @@ pub struct RecoveredSession {
     pub queue: Vec<QueuedRecord>,
     /// Which of them came by a shared subscription, and by which; by `seq`.
     pub groups: Vec<(Seq, TopicFilter)>,
+    /// Their labels, where those are not empty; by `seq`.
+    pub labels: Vec<(Seq, Label)>,
 }
 
 /// A topic's retained message.
@@ -129,6 +131,7 @@ pub(super) fn recover(
 ) -> Result<(State, Committer, Recovered), Failure> {
     let mut replay = Replay::default();
     replay.damaged = medium.damaged();
+    replay.labels = config.labels.clone();
     let mut ledger = Ledger::default();
     for generation in medium.generations() {
         let mut books = GenerationBooks::new(generation);
@@ -246,7 +249,8 @@ impl Builder<'_> {
             snapshot.subscriptions = subscriptions.into_values().collect();
             let queue = replay.queues.remove(&no).unwrap_or_default();
             let groups = replay.groups.remove(&no).unwrap_or_default().into_iter().collect();
-            recovered.push(RecoveredSession { snapshot, queue: self.queue(queue), groups });
+            let labels = labels(replay, &queue);
+            recovered.push(RecoveredSession { snapshot, queue: self.queue(queue), groups, labels });
         }
         recovered
     }
@@ -259,4 +263,11 @@ impl Builder<'_> {
         };
         targets.into_iter().filter_map(one).collect()
     }
+}
+
+fn labels(replay: &Replay, queue: &BTreeMap<Seq, QueuedTarget>) -> Vec<(Seq, Label)> {
+    if replay.labelled.is_empty() {
+        return Vec::new();
+    }
+    queue.iter().filter_map(|(seq, target)| Some((*seq, *replay.labelled.get(&target.message)?))).collect()
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     message::{Delivery, Seq, SessionNo},
     time::{Timeline, Timestamp, WallClock},
-    topic::{TopicFilter, TopicName},
+    topic::{Label, TopicFilter, TopicLabels, TopicName},
 };
 
 /// What the journal says, frame by frame, oldest first.
@@ -23,6 +23,10 @@ pub(super) struct Replay {
     pub(super) queues: HashMap<SessionNo, BTreeMap<Seq, QueuedTarget>>,
     /// Which of them came by a shared subscription, and by which.
     pub(super) groups: HashMap<SessionNo, BTreeMap<Seq, TopicFilter>>,
+    /// What labels are made of.
+    pub(super) labels: TopicLabels,
+    /// The labels that are not empty, by message id.
+    pub(super) labelled: HashMap<u64, Label>,
     /// The claims that have passed to another session than their message names, by message id.
     pub(super) handed_on: HashMap<u64, Vec<(u32, Target)>>,
     pub(super) sessions: HashMap<SessionNo, FoundSession>,
@@ -209,6 +213,10 @@ impl Replay {
         let left = Bits::of(claims.targets.iter().map(|(index, _)| *index));
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
         self.messages.insert(id, FoundMessage { place, size_bytes, expires_at: message.expires_at, left });
+        let label = self.labels.of(&message.topic);
+        if !label.is_empty() {
+            self.labelled.insert(id, label);
+        }
         for (index, target) in claims.targets {
             self.queue(id, index, target);
         }

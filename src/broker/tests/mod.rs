@@ -8,6 +8,7 @@ mod bounds;
 mod health;
 mod order;
 mod protocol;
+mod queues;
 mod shared;
 mod sleepers;
 mod wills;

@@ -51,7 +51,9 @@ impl<K: Keeper> Outbound<K> {
         for entry in std::mem::take(&mut self.queue) {
             match self.group_of(entry.seq).filter(|of| *of == group).cloned() {
                 Some(group) => {
-                    self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+                    let bytes = keeper.size_bytes(&entry.kept);
+                    self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
+                    self.books.remove(entry.seq, bytes);
                     self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
                     leaving.push(Leaving { entry, group });
                 }
@@ -79,6 +81,7 @@ impl<K: Keeper> Outbound<K> {
     /// Every message still held, for a session that ends.
     pub fn dissolve(&mut self) -> Remains<K> {
         self.queue_bytes = 0;
+        self.books.clear();
         self.at_most_once = 0;
         self.releases.clear();
         let mut remains = Remains { leaving: Vec::new(), unconfirmed: Vec::new() };

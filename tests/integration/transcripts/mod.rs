@@ -13,6 +13,7 @@ mod durability;
 mod expiry;
 mod features;
 mod flow;
+mod queues;
 mod routing;
 pub(crate) mod scene;
 mod sessions;
