@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    auth::Methods,
     broker::Broker,
     config::Config,
     net::{
@@ -87,8 +88,14 @@ impl Server {
     ///
     /// Has to be called within a tokio runtime with time and I/O enabled.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, Methods::new())
+    }
+
+    /// The same with methods of extended authentication (MQTT 5.0 section 4.12), which clients may name in CONNECT.
+    pub fn open_with(config: &Config, methods: Methods) -> Result<Self, StartError> {
         let (broker, from) =
             Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
+        broker.set_authentication(methods);
         let clock = Arc::new(SystemClock::starting_at(from));
         let sync_latency = measure_disk(config, &clock);
         broker.start(clock)?;

@@ -27,6 +27,9 @@ impl Broker {
             topic_alias_maximum: Some(self.config.topic_alias_max),
             server_keep_alive: (keep_alive != packet.keep_alive).then_some(keep_alive),
             response_information: response_information.as_deref(),
+            // [MQTT-4.12.0-5], [MQTT-4.12.0-6]
+            authentication_method: client.authenticated.as_ref().map(|a| &*a.method),
+            authentication_data: client.authenticated.as_ref().and_then(|a| a.data.as_deref()),
             ..ConnackProperties::default()
         });
         let mut bytes = Vec::new();

@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::{
     Broker, Peer,
+    authenticate::{Authenticated, Handshake},
     connack::refusal_of_malformed,
     connection::Connection,
     dispatch::Touched,
@@ -27,6 +28,13 @@ use crate::{
 pub enum Greeting {
     /// Not yet a whole CONNECT: read more. Its size is bounded: an oversized or malformed one is refused.
     Incomplete,
+    /// An extended authentication is under way: send `reply`, read more.
+    Challenged {
+        /// An AUTH.
+        reply: Vec<u8>,
+        /// Bytes of `input` that have been used.
+        used_bytes: usize,
+    },
     /// Send `reply` (it may be empty), then close.
     Refused {
         /// A CONNACK, or nothing.
@@ -36,7 +44,7 @@ pub enum Greeting {
     Connected {
         /// The broker's end of the connection.
         connection: Connection,
-        /// Bytes of `input` that CONNECT took; the rest belongs to the next packets.
+        /// Bytes of `input` that have been used; the rest belongs to the next packets.
         used_bytes: usize,
     },
 }
@@ -49,6 +57,7 @@ pub(super) struct Client<'a> {
     pub(super) expiry: Duration,
     will: Option<WillRecord>,
     terms: Terms,
+    pub(super) authenticated: Option<Authenticated>,
 }
 
 /// The session a client was attached to.
@@ -60,8 +69,17 @@ struct Joined {
 }
 
 impl Broker {
-    /// Takes the first bytes of a connection: everything read so far, until the answer is not `Incomplete`.
-    pub fn connect(self: &Arc<Self>, input: &[u8], peer: &Peer, now: Timestamp) -> Greeting {
+    /// Takes the first bytes of a connection, everything read so far and not used, until it is refused or connected.
+    pub fn connect(
+        self: &Arc<Self>,
+        handshake: &mut Handshake,
+        input: &[u8],
+        peer: &Peer,
+        now: Timestamp,
+    ) -> Greeting {
+        if handshake.is_pending() {
+            return self.continue_authentication(handshake, input, peer, now);
+        }
         // By its header: nobody has said yet who it is that wants so much room.
         let bytes_max = self.config.connect_bytes_max.min(self.config.packet_bytes_max);
         let (packet, used_bytes) = match decode(input, Version::V5, bytes_max) {
@@ -72,9 +90,43 @@ impl Broker {
             Err(error) => return refuse(peer, "", error.message(), refusal_of_malformed(input, error)),
         };
         match self.admit(&packet, now) {
-            Ok(client) => self.accept(&client, peer, used_bytes, now),
-            Err(verdict) => refuse(peer, packet.client_id, verdict.why, self.refusal(&packet, verdict)),
+            Ok(client) => match packet.properties.authentication_method {
+                None => self.accept(&client, peer, used_bytes, now),
+                Some(method) => {
+                    let bytes = input.get(..used_bytes).unwrap_or_default();
+                    self.begin_authentication(handshake, (&packet, method), bytes, peer, now)
+                }
+            },
+            Err(verdict) => self.refuse_packet(peer, &packet, verdict),
         }
+    }
+
+    /// A CONNECT whose client has authenticated itself goes the way of every other. `used_bytes` are those of its last AUTH.
+    pub(super) fn connect_authenticated(
+        self: &Arc<Self>,
+        connect: &[u8],
+        authenticated: Authenticated,
+        used_bytes: usize,
+        peer: &Peer,
+        now: Timestamp,
+    ) -> Greeting {
+        let Ok(Some((Packet::Connect(packet), _))) =
+            decode(connect, Version::V5, self.config.packet_bytes_max)
+        else {
+            // It has been read before.
+            return Greeting::Refused { reply: Vec::new() };
+        };
+        match self.admit(&packet, now) {
+            Ok(client) => {
+                let client = Client { authenticated: Some(authenticated), ..client };
+                self.accept(&client, peer, used_bytes, now)
+            }
+            Err(verdict) => self.refuse_packet(peer, &packet, verdict),
+        }
+    }
+
+    pub(super) fn refuse_packet(&self, peer: &Peer, packet: &Connect<'_>, verdict: Verdict) -> Greeting {
+        refuse(peer, packet.client_id, verdict.why, self.refusal(packet, verdict))
     }
 
     /// Checks a CONNECT against what this broker serves.
@@ -82,11 +134,6 @@ impl Broker {
         if self.is_shutting_down() {
             // CONNACK has no "server shutting down" [MQTT-3.2.2-8].
             return Err(Verdict::refused(ReasonCode::ServerUnavailable, "the broker is shutting down"));
-        }
-        // [MQTT-4.12.0-1]
-        if packet.properties.authentication_method.is_some() {
-            let why = "authentication method not supported";
-            return Err(Verdict::refused(ReasonCode::BadAuthenticationMethod, why));
         }
         // [MQTT-3.1.3-8]
         if packet.client_id.len() > self.config.client_id_bytes_max {
@@ -109,15 +156,8 @@ impl Broker {
         let expiry = Duration::from_secs(u64::from(asked)).min(self.config.session_expiry_max);
         packet.will.as_ref().map_or(Ok(()), |will| self.config.features.check_will(will))?;
         let will = will(packet, now)?;
-        let client = Client { packet, id, assigned, expiry, will, terms: self.terms(packet) };
-        // [MQTT-3.1.2-24]: a client that cannot be told its terms cannot keep them.
-        if packet.properties.packet_bytes_max.is_some()
-            && self.welcome(&client, false).len() > client.terms.packet_bytes_max
-        {
-            let why = "the answer to CONNECT is larger than the client's maximum packet size";
-            return Err(Verdict::refused(ReasonCode::PacketTooLarge, why));
-        }
-        Ok(client)
+        let terms = self.terms(packet);
+        Ok(Client { packet, id, assigned, expiry, will, terms, authenticated: None })
     }
 
     pub(super) fn terms(&self, packet: &Connect<'_>) -> Terms {
@@ -144,6 +184,14 @@ impl Broker {
         used_bytes: usize,
         now: Timestamp,
     ) -> Greeting {
+        // [MQTT-3.1.2-24]: a client that cannot be told its terms cannot keep them.
+        if client.packet.properties.packet_bytes_max.is_some()
+            && self.welcome(client, false).len() > client.terms.packet_bytes_max
+        {
+            let why = "the answer to CONNECT is larger than the client's maximum packet size";
+            let verdict = Verdict::refused(ReasonCode::PacketTooLarge, why);
+            return self.refuse_packet(peer, client.packet, verdict);
+        }
         let joined = match self.join(client, now) {
             Ok(joined) => joined,
             Err(verdict) => {
@@ -156,6 +204,7 @@ impl Broker {
             address = %peer.address,
             listener = &*peer.listener,
             version = ?client.terms.version,
+            identity = client.authenticated.as_ref().and_then(|a| a.identity.as_deref()),
             keep_alive_s = keep_alive,
             session_present = joined.present,
             session_expiry_s = client.expiry.as_secs(),
@@ -170,6 +219,7 @@ impl Broker {
             joined.farewell,
             version,
             limit,
+            client.authenticated.as_ref(),
             peer.clone(),
             now,
         );
@@ -396,7 +446,7 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, Verd
     Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
 }
 
-fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
+pub(super) fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
     // Nobody has looked at its length yet, perhaps: it must not fill the log.
     let shown = client_id.char_indices().nth(LOGGED_CHARS_MAX).and_then(|(end, _)| client_id.get(..end));
     let client_id = shown.unwrap_or(client_id);

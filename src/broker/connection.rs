@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::{
     Broker, Peer,
+    authenticate::{Authenticated, Authentication},
     connack::refusal,
     dispatch::{RouteCache, Touched},
     lifecycle::Parting,
@@ -36,7 +37,9 @@ pub struct Connection {
     pub(super) routes: RouteCache,
     farewell: Arc<Farewell>,
     keep_alive_limit: Option<Duration>,
-    peer: Peer,
+    /// On the heap: most connections have none.
+    pub(super) authentication: Option<Box<Authentication>>,
+    pub(super) peer: Peer,
     /// How it ends, once that is clear.
     ending: Option<Ending>,
     paused: bool,
@@ -135,6 +138,7 @@ impl Connection {
         farewell: Arc<Farewell>,
         version: Version,
         keep_alive_limit: Option<Duration>,
+        authenticated: Option<&Authenticated>,
         peer: Peer,
         now: Timestamp,
     ) -> Self {
@@ -146,6 +150,7 @@ impl Connection {
             routes: RouteCache::default(),
             farewell,
             keep_alive_limit,
+            authentication: authenticated.map(|a| Box::new(a.into())),
             peer,
             ending: None,
             paused: false,
@@ -237,10 +242,7 @@ impl Connection {
             Packet::Disconnect(disconnect) => Err(self.parting(disconnect)?),
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(Ending::Refused(ReasonCode::ProtocolError, "a second CONNECT")),
-            // [MQTT-4.12.0-7]
-            Packet::Auth(_) => {
-                Err(Ending::Refused(ReasonCode::ProtocolError, "AUTH without an authentication method"))
-            }
+            Packet::Auth(auth) => self.handle_auth(auth),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 Err(Ending::Refused(ReasonCode::ProtocolError, "a packet that only a server sends"))
             }

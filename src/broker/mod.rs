@@ -1,6 +1,6 @@
 //! The broker below the sockets: who is connected, who sleeps, what goes to whom.
 //!
-//! It is driven from outside. A connection's driver calls [`Broker::connect`] with the first bytes, then
+//! It is driven from outside. A connection's driver calls [`Broker::connect`] with the first bytes until it is answered, then
 //! [`Connection::receive`] with what it reads, [`Connection::poll_transmit`] for what to write, and
 //! [`Connection::close`] at the end; somebody calls [`Broker::handle_timeout`] when it is due. Time comes in as an
 //! argument, and only the journal touches the disk.
@@ -12,6 +12,7 @@
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
+mod authenticate;
 mod config;
 mod connack;
 mod connect;
@@ -41,6 +42,7 @@ use std::{
     },
 };
 
+pub use authenticate::Handshake;
 pub use config::Config;
 pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
@@ -52,6 +54,7 @@ use retained::RetainedMessages;
 use tracing::info;
 
 use crate::{
+    auth::Methods,
     codec::ReasonCode,
     message::SessionNo,
     routing::Subscriptions,
@@ -119,6 +122,7 @@ pub struct Broker {
     next_epoch: AtomicU64,
     shutting_down: AtomicBool,
     clock: OnceLock<Arc<dyn Clock>>,
+    methods: OnceLock<Methods>,
     opened_at: Timestamp,
 }
 
@@ -165,6 +169,7 @@ impl Broker {
             next_epoch: AtomicU64::new(1),
             shutting_down: AtomicBool::new(false),
             clock: OnceLock::new(),
+            methods: OnceLock::new(),
             opened_at: now,
         });
         for session in recovered.sessions {
@@ -180,6 +185,16 @@ impl Broker {
         // A second start would be a second clock: the first stays.
         let clock = self.clock.get_or_init(|| clock);
         self.journal.start(Arc::clone(clock))
+    }
+
+    /// Gives the broker its methods of extended authentication; without them every method is refused. To be called before
+    /// clients come, and once: who has authenticated by a method must find it again.
+    pub fn set_authentication(&self, methods: Methods) {
+        self.methods.get_or_init(|| methods);
+    }
+
+    fn methods(&self) -> Option<&Methods> {
+        self.methods.get()
     }
 
     /// Gives the broker a clock and starts no threads: a simulation has none.

@@ -229,6 +229,15 @@ impl<G: Clone> Link<G> {
         self.send_as(|out| packet.encode(version, out));
     }
 
+    /// The same for a packet that the client may not take: `false`, and nothing is sent [MQTT-3.1.2-24].
+    pub fn send_fitting(&mut self, packet: &Packet<'_>) -> bool {
+        let fits = packet.encoded_len(self.terms.version) <= self.terms.packet_bytes_max;
+        if fits {
+            self.send(packet);
+        }
+        fits
+    }
+
     fn send_as<T>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> T) {
         if let Some((gate, _)) = self.answers.back().filter(|_| !self.greeted) {
             let mut bytes = Vec::new();

@@ -14,7 +14,7 @@ mod link;
 pub(crate) mod packets;
 mod web;
 
-use std::{future::Future, io, path::Path};
+use std::{future::Future, io, net::SocketAddr, path::Path};
 
 use dormouse::codec::{Packet, Version, decode};
 use tokio::{
@@ -105,6 +105,12 @@ impl Broker {
 }
 
 impl Peer {
+    /// A connection to a broker within this process, before CONNECT.
+    pub(crate) async fn at(address: SocketAddr, version: Version) -> Self {
+        let link = within("connecting", Link::plain(address)).await;
+        Self { link: link.unwrap(), version, input: Vec::new() }
+    }
+
     /// Sends a packet.
     pub(crate) async fn send(&mut self, packet: impl Into<Spec>) {
         let mut bytes = Vec::new();

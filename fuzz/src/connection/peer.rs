@@ -10,7 +10,7 @@ use std::{
 };
 
 use dormouse::{
-    broker::{CloseReason, Connection, Greeting, Reading, Transmit},
+    broker::{CloseReason, Connection, Greeting, Handshake, Reading, Transmit},
     codec::{Ack, Packet, PacketId, Publish, QoS, SubscribeOptions, Version, decode},
     topic::TopicName,
 };
@@ -73,6 +73,7 @@ pub struct Peer {
     pub has_said_hello: bool,
     /// Whether it takes what it is sent.
     pub is_reading: bool,
+    handshake: Handshake,
     connection: Option<Connection>,
     client_id: String,
     /// Numbers the connections, for the ledger.
@@ -100,6 +101,7 @@ impl Peer {
             version: Version::V5,
             has_said_hello: false,
             is_reading: true,
+            handshake: Handshake::default(),
             connection: None,
             client_id: String::new(),
             number: 0,
@@ -141,11 +143,12 @@ impl Peer {
     }
 
     fn connect(&mut self, world: &World, ledger: &mut Ledger) -> bool {
-        match world.broker.connect(&self.input, &peer(), world.now()) {
+        match world.broker.connect(&mut self.handshake, &self.input, &peer(), world.now()) {
             Greeting::Incomplete => {
                 assert!(self.input.len() <= world.config.packet_bytes_max as usize + 5, "unbounded");
                 true
             }
+            Greeting::Challenged { .. } => panic!("this broker has no authentication methods"),
             Greeting::Refused { reply } => {
                 // Its version may be one that cannot be told.
                 let version = dormouse::codec::connect_version(&self.input).unwrap_or(Version::V311);

@@ -49,6 +49,7 @@ pub(crate) struct Connecting {
     topic_alias_maximum: Option<u16>,
     problem_information: Option<bool>,
     response_information: Option<bool>,
+    authentication: Option<(String, Option<Vec<u8>>)>,
 }
 
 /// A PUBLISH: QoS 0, not retained, no properties, until told otherwise.
@@ -93,6 +94,7 @@ pub(crate) fn connect(client_id: &str) -> Connecting {
         topic_alias_maximum: None,
         problem_information: None,
         response_information: None,
+        authentication: None,
     }
 }
 
@@ -160,6 +162,12 @@ impl Connecting {
         self
     }
 
+    /// Names an authentication method, with the client's first data; v5 only.
+    pub(crate) fn authentication(mut self, method: &str, data: Option<&[u8]>) -> Self {
+        self.authentication = Some((method.to_owned(), data.map(<[u8]>::to_vec)));
+        self
+    }
+
     fn packet(&self, version: Version) -> Connect<'_> {
         let will = self.will.as_ref().map(|will| Will {
             topic: &will.topic,
@@ -176,6 +184,8 @@ impl Connecting {
             topic_alias_maximum: self.topic_alias_maximum,
             request_problem_information: self.problem_information,
             request_response_information: self.response_information,
+            authentication_method: self.authentication.as_ref().map(|(method, _)| method.as_str()),
+            authentication_data: self.authentication.as_ref().and_then(|(_, data)| data.as_deref()),
             ..ConnectProperties::default()
         };
         Connect {
