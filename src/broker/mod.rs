@@ -149,10 +149,9 @@ impl Broker {
         Ok(Self::recover(config, journal, recovered))
     }
 
-    /// The same on any medium, for simulations: [`Broker::set_clock`] takes the place of [`Broker::start`], and nothing
-    /// is committed on its own.
-    #[cfg(test)]
-    fn open_on(
+    /// The same on any medium, for simulations: [`Broker::set_clock`] and [`Broker::step`] take the place of
+    /// [`Broker::start`], and nothing is committed on its own.
+    pub fn open_on(
         config: Config,
         medium: Box<dyn store::medium::Medium>,
         mut store: store::Config,
@@ -212,11 +211,15 @@ impl Broker {
         self.methods.get()
     }
 
-    /// Gives the broker a clock and starts no threads.
-    #[cfg(test)]
-    fn set_clock(&self, clock: Arc<dyn Clock>) {
+    /// Gives the broker a clock and starts no threads: a simulation has none.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
         let clock = self.clock.get_or_init(|| clock);
         self.journal.set_clock(Arc::clone(clock));
+    }
+
+    /// Does the next piece of the journal's work, in a simulation; false if there is none at this time.
+    pub fn step(&self) -> bool {
+        self.journal.step() == store::Step::Worked || self.journal.read_step()
     }
 
     /// The time now, by the clock given to [`Broker::start`]; before that, the time at which the broker was opened.

@@ -5,6 +5,7 @@
 
 mod acknowledged;
 mod bounds;
+mod exactly_once;
 mod health;
 mod order;
 mod protocol;
@@ -29,7 +30,7 @@ use crate::{
         PublishProperties, QoS, ReasonCode, ReasonProperties, Subscribe, SubscribeFilter, SubscribeOptions,
         Unsubscribe, Version, decode,
     },
-    store::{self, Step, medium::sim::SimDisk},
+    store::{self, medium::sim::SimDisk},
     time::{Clock, Timestamp, WallClock},
 };
 
@@ -64,7 +65,7 @@ impl World {
 
     /// The disk does all it has to do now.
     fn settle(&self) {
-        while self.broker.journal.step() == Step::Worked || self.broker.journal.read_step() {}
+        while self.broker.step() {}
     }
 
     /// Pulls the plug, and starts anew from what the disk kept. Connections of before are to be dropped first.
