@@ -8,6 +8,7 @@ mod bounds;
 mod order;
 mod protocol;
 mod shared;
+mod simulation;
 mod sleepers;
 mod wills;
 
