@@ -18,9 +18,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinHandle,
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
+    auth::Methods,
     broker::Broker,
     config::Config,
     net::{
@@ -28,7 +29,7 @@ use crate::{
         listener::{Bind, ListenError, ListenerConfig, Listening},
         network::Network,
     },
-    store::OpenError,
+    store::{Durability, OpenError, SyncLatency},
     time::{Clock, Timestamp, WallClock},
 };
 
@@ -43,6 +44,7 @@ pub struct Server {
     broker: Arc<Broker>,
     network: Network,
     timeouts: JoinHandle<()>,
+    sync_latency: Option<SyncLatency>,
 }
 
 /// Why a server cannot start, or had to end. One sentence each.
@@ -64,6 +66,8 @@ pub enum StartError {
 pub struct Started {
     /// Where each listener of the configuration listens, in its order, with the port the system chose for port 0.
     pub listeners: Vec<Bind>,
+    /// How long the disk takes to make something durable, if it could be measured.
+    pub sync_latency: Option<SyncLatency>,
 }
 
 /// Opens everything, calls `ready`, and returns when SIGTERM or SIGINT has ended the broker. From `ready` on, neither
@@ -73,7 +77,7 @@ pub fn run(config: &Config, ready: impl FnOnce(&Started)) -> Result<(), StartErr
         let signals = Signals::install()?;
         let server = Server::open(config)?;
         let listeners = server.local_addresses().iter().map(|l| l.address.clone()).collect();
-        ready(&Started { listeners });
+        ready(&Started { listeners, sync_latency: server.sync_latency });
         serve_until(server, signals, config.shutdown.grace).await;
         Ok(())
     })
@@ -84,12 +88,20 @@ impl Server {
     ///
     /// Has to be called within a tokio runtime with time and I/O enabled.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        Self::open_with(config, Methods::new())
+    }
+
+    /// The same with methods of extended authentication (MQTT 5.0 section 4.12), which clients may name in CONNECT.
+    pub fn open_with(config: &Config, methods: Methods) -> Result<Self, StartError> {
         let (broker, from) =
             Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
-        broker.start(Arc::new(SystemClock::starting_at(from)))?;
+        broker.set_authentication(methods);
+        let clock = Arc::new(SystemClock::starting_at(from));
+        let sync_latency = measure_disk(config, &clock);
+        broker.start(clock)?;
         let sockets: Vec<ListenerConfig> = config.listeners.iter().map(|l| l.socket.clone()).collect();
         match Self::start(Arc::clone(&broker), &sockets, config.network.clone()) {
-            Ok(server) => Ok(server),
+            Ok(server) => Ok(Self { sync_latency, ..server }),
             Err(error) => {
                 broker.close();
                 Err(error)
@@ -108,7 +120,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let network = Network::start(Arc::clone(&broker), listeners, limits)?;
         let timeouts = tokio::spawn(handle_timeouts(Arc::clone(&broker)));
-        Ok(Self { broker, network, timeouts })
+        Ok(Self { broker, network, timeouts, sync_latency: None })
     }
 
     /// The broker being served.
@@ -124,6 +136,11 @@ impl Server {
     /// What the network has counted so far.
     pub fn counters(&self) -> CounterReading {
         self.network.counters()
+    }
+
+    /// How long the disk took to make something durable when `open` measured it.
+    pub fn sync_latency(&self) -> Option<SyncLatency> {
+        self.sync_latency
     }
 
     /// Stops accepting, asks every client to leave (DISCONNECT 0x8B to v5 clients), waits up to `grace` for them, ends
@@ -149,6 +166,29 @@ impl Server {
             Err(failure) => {
                 error!(%failure, "closing the journal panicked; it will be recovered at the next start");
             }
+        }
+    }
+}
+
+/// Says what the disk costs, and when it cannot be what it says it is.
+fn measure_disk(config: &Config, clock: &SystemClock) -> Option<SyncLatency> {
+    let folder = config.data.display();
+    match SyncLatency::measure(&config.data, &|| clock.elapsed()) {
+        Ok(latency) => {
+            let SyncLatency { syncs, median, max } = latency;
+            info!(%folder, syncs, ?median, ?max, "a sync of the disk (fdatasync of 4 KiB) takes");
+            if !latency.is_plausible() && config.store.durability == Durability::Power {
+                warn!(
+                    %folder, ?median,
+                    "the disk syncs faster than any medium can: the data folder is in memory (tmpfs), or the disk says \
+                     that data is safe before it is; what is acknowledged may not survive a power cut"
+                );
+            }
+            Some(latency)
+        }
+        Err(error) => {
+            warn!(%folder, %error, "how long a sync of the disk takes could not be measured");
+            None
         }
     }
 }
@@ -221,6 +261,10 @@ impl Clock for SystemClock {
 
     fn wall(&self) -> WallClock {
         wall_clock()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 

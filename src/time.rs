@@ -49,6 +49,10 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Timestamp;
     /// What the wall clock reads.
     fn wall(&self) -> WallClock;
+    /// Time since some moment that stays the same, as fine as the machine tells it: for measuring how long things take.
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.now().0)
+    }
 }
 
 /// Any function that tells both is a clock.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::features::Features;
 use crate::session::QueueLimits;
 
 /// Bounds and options of the broker. Every bound has a defined behaviour when it is reached.
@@ -47,6 +48,8 @@ pub struct Config {
     pub out_bytes_max: usize,
     /// Subscriptions of one session; one more gets 0x97. Default 1,000.
     pub subscriptions_max: usize,
+    /// What of MQTT is offered.
+    pub features: Features,
 }
 
 impl Default for Config {
@@ -67,6 +70,7 @@ impl Default for Config {
             receive_maximum: 1_000,
             out_bytes_max: 1 << 20,
             subscriptions_max: 1_000,
+            features: Features::default(),
         }
     }
 }

@@ -6,6 +6,8 @@ use tracing::{debug, info};
 
 use super::{
     Broker, Peer,
+    authenticate::{Authenticated, Handshake},
+    connack::refusal_of_malformed,
     connection::Connection,
     dispatch::Touched,
     keep::Keep,
@@ -13,12 +15,9 @@ use super::{
     slot::{Attached, Farewell, Slot, State},
 };
 use crate::{
-    codec::{
-        Connack, ConnackProperties, Connect, DecodeError, Packet, ReasonCode, Version, connect_version,
-        decode,
-    },
+    codec::{Connect, Packet, ReasonCode, Version, decode},
     message::{Message, Seq, SessionNo},
-    session::{Link, Outbound, SEQ_BLOCK, Session, Terms},
+    session::{Link, Outbound, SEQ_BLOCK, Session, Terms, Verdict},
     store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -29,6 +28,13 @@ use crate::{
 pub enum Greeting {
     /// Not yet a whole CONNECT: read more. Its size is bounded: an oversized or malformed one is refused.
     Incomplete,
+    /// An extended authentication is under way: send `reply`, read more.
+    Challenged {
+        /// An AUTH.
+        reply: Vec<u8>,
+        /// Bytes of `input` that have been used.
+        used_bytes: usize,
+    },
     /// Send `reply` (it may be empty), then close.
     Refused {
         /// A CONNACK, or nothing.
@@ -38,19 +44,20 @@ pub enum Greeting {
     Connected {
         /// The broker's end of the connection.
         connection: Connection,
-        /// Bytes of `input` that CONNECT took; the rest belongs to the next packets.
+        /// Bytes of `input` that have been used; the rest belongs to the next packets.
         used_bytes: usize,
     },
 }
 
 /// A CONNECT that passed all checks.
-struct Client<'a> {
-    packet: &'a Connect<'a>,
-    id: Arc<str>,
-    assigned: bool,
-    expiry: Duration,
+pub(super) struct Client<'a> {
+    pub(super) packet: &'a Connect<'a>,
+    pub(super) id: Arc<str>,
+    pub(super) assigned: bool,
+    pub(super) expiry: Duration,
     will: Option<WillRecord>,
     terms: Terms,
+    pub(super) authenticated: Option<Authenticated>,
 }
 
 /// The session a client was attached to.
@@ -62,8 +69,17 @@ struct Joined {
 }
 
 impl Broker {
-    /// Takes the first bytes of a connection: everything read so far, until the answer is not `Incomplete`.
-    pub fn connect(self: &Arc<Self>, input: &[u8], peer: &Peer, now: Timestamp) -> Greeting {
+    /// Takes the first bytes of a connection, everything read so far and not used, until it is refused or connected.
+    pub fn connect(
+        self: &Arc<Self>,
+        handshake: &mut Handshake,
+        input: &[u8],
+        peer: &Peer,
+        now: Timestamp,
+    ) -> Greeting {
+        if handshake.is_pending() {
+            return self.continue_authentication(handshake, input, peer, now);
+        }
         // By its header: nobody has said yet who it is that wants so much room.
         let bytes_max = self.config.connect_bytes_max.min(self.config.packet_bytes_max);
         let (packet, used_bytes) = match decode(input, Version::V5, bytes_max) {
@@ -71,42 +87,65 @@ impl Broker {
             Ok(Some((Packet::Connect(packet), used))) => (packet, used),
             // [MQTT-3.1.0-1]
             Ok(Some(_)) => return refuse(peer, "", "the first packet is not CONNECT", Vec::new()),
-            Err(error) => return refuse(peer, "", &error.to_string(), reply_to_malformed(input, error)),
+            Err(error) => return refuse(peer, "", error.message(), refusal_of_malformed(input, error)),
         };
         match self.admit(&packet, now) {
-            Ok(client) => self.accept(&client, peer, used_bytes, now),
-            Err((reason, why)) => refuse(
-                peer,
-                packet.client_id,
-                why,
-                connack(packet.version, false, reason, ConnackProperties::default()),
-            ),
+            Ok(client) => match packet.properties.authentication_method {
+                None => self.accept(&client, peer, used_bytes, now),
+                Some(method) => {
+                    let bytes = input.get(..used_bytes).unwrap_or_default();
+                    self.begin_authentication(handshake, (&packet, method), bytes, peer, now)
+                }
+            },
+            Err(verdict) => self.refuse_packet(peer, &packet, verdict),
         }
     }
 
-    /// Checks a CONNECT against what this broker serves.
-    fn admit<'a>(
-        &self,
-        packet: &'a Connect<'a>,
+    /// A CONNECT whose client has authenticated itself goes the way of every other. `used_bytes` are those of its last AUTH.
+    pub(super) fn connect_authenticated(
+        self: &Arc<Self>,
+        connect: &[u8],
+        authenticated: Authenticated,
+        used_bytes: usize,
+        peer: &Peer,
         now: Timestamp,
-    ) -> Result<Client<'a>, (ReasonCode, &'static str)> {
-        if self.is_shutting_down() {
-            return Err((ReasonCode::ServerShuttingDown, "the broker is shutting down"));
+    ) -> Greeting {
+        let Ok(Some((Packet::Connect(packet), _))) =
+            decode(connect, Version::V5, self.config.packet_bytes_max)
+        else {
+            // It has been read before.
+            return Greeting::Refused { reply: Vec::new() };
+        };
+        match self.admit(&packet, now) {
+            Ok(client) => {
+                let client = Client { authenticated: Some(authenticated), ..client };
+                self.accept(&client, peer, used_bytes, now)
+            }
+            Err(verdict) => self.refuse_packet(peer, &packet, verdict),
         }
-        // [MQTT-4.12.0-1]
-        if packet.properties.authentication_method.is_some() {
-            return Err((ReasonCode::BadAuthenticationMethod, "authentication method not supported"));
+    }
+
+    pub(super) fn refuse_packet(&self, peer: &Peer, packet: &Connect<'_>, verdict: Verdict) -> Greeting {
+        refuse(peer, packet.client_id, verdict.why, self.refusal(packet, verdict))
+    }
+
+    /// Checks a CONNECT against what this broker serves.
+    fn admit<'a>(&self, packet: &'a Connect<'a>, now: Timestamp) -> Result<Client<'a>, Verdict> {
+        if self.is_shutting_down() {
+            // CONNACK has no "server shutting down" [MQTT-3.2.2-8].
+            return Err(Verdict::refused(ReasonCode::ServerUnavailable, "the broker is shutting down"));
         }
         // [MQTT-3.1.3-8]
         if packet.client_id.len() > self.config.client_id_bytes_max {
-            return Err((ReasonCode::ClientIdentifierNotValid, "the client identifier is too long"));
+            let why = "the client identifier is too long";
+            return Err(Verdict::refused(ReasonCode::ClientIdentifierNotValid, why));
         }
         let assigned = packet.client_id.is_empty();
         // [MQTT3-3.1.3-8]: in 3.1.1 only a clean session may leave its name to the server; 3.1 has no such thing.
         if assigned
             && (packet.version == Version::V31 || (packet.version == Version::V311 && !packet.clean_start))
         {
-            return Err((ReasonCode::ClientIdentifierNotValid, "empty client identifier"));
+            return Err(Verdict::refused(ReasonCode::ClientIdentifierNotValid, "empty client identifier"));
         }
         let id = if assigned { self.assign_client_id(now) } else { packet.client_id.into() };
         let asked = match packet.version {
@@ -115,11 +154,13 @@ impl Broker {
             Version::V31 | Version::V311 => u32::MAX,
         };
         let expiry = Duration::from_secs(u64::from(asked)).min(self.config.session_expiry_max);
+        packet.will.as_ref().map_or(Ok(()), |will| self.config.features.check_will(will))?;
         let will = will(packet, now)?;
-        Ok(Client { packet, id, assigned, expiry, will, terms: self.terms(packet) })
+        let terms = self.terms(packet);
+        Ok(Client { packet, id, assigned, expiry, will, terms, authenticated: None })
     }
 
-    fn terms(&self, packet: &Connect<'_>) -> Terms {
+    pub(super) fn terms(&self, packet: &Connect<'_>) -> Terms {
         let p = &packet.properties;
         let v5 = packet.version == Version::V5;
         let receive_maximum = p.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
@@ -128,6 +169,7 @@ impl Broker {
             packet_bytes_max: p
                 .packet_bytes_max
                 .map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+            wants_reasons: p.request_problem_information.unwrap_or(true),
             receive_maximum: receive_maximum.min(self.config.inflight_max),
             alias_max_out: p.topic_alias_maximum.unwrap_or(0).min(self.config.topic_alias_max),
             alias_max_in: if v5 { self.config.topic_alias_max } else { 0 },
@@ -142,11 +184,18 @@ impl Broker {
         used_bytes: usize,
         now: Timestamp,
     ) -> Greeting {
+        // [MQTT-3.1.2-24]: a client that cannot be told its terms cannot keep them.
+        if client.packet.properties.packet_bytes_max.is_some()
+            && self.welcome(client, false).len() > client.terms.packet_bytes_max
+        {
+            let why = "the answer to CONNECT is larger than the client's maximum packet size";
+            let verdict = Verdict::refused(ReasonCode::PacketTooLarge, why);
+            return self.refuse_packet(peer, client.packet, verdict);
+        }
         let joined = match self.join(client, now) {
             Ok(joined) => joined,
-            Err((reason, why)) => {
-                let reply = connack(client.terms.version, false, reason, ConnackProperties::default());
-                return refuse(peer, &client.id, why, reply);
+            Err(verdict) => {
+                return refuse(peer, &client.id, verdict.why, self.refusal(client.packet, verdict));
             }
         };
         let keep_alive = self.keep_alive(client.packet);
@@ -155,6 +204,7 @@ impl Broker {
             address = %peer.address,
             listener = &*peer.listener,
             version = ?client.terms.version,
+            identity = client.authenticated.as_ref().and_then(|a| a.identity.as_deref()),
             keep_alive_s = keep_alive,
             session_present = joined.present,
             session_expiry_s = client.expiry.as_secs(),
@@ -169,6 +219,7 @@ impl Broker {
             joined.farewell,
             version,
             limit,
+            client.authenticated.as_ref(),
             peer.clone(),
             now,
         );
@@ -176,25 +227,21 @@ impl Broker {
     }
 
     /// Attaches the client to its former session or a new one, if there can be a new one.
-    fn join(
-        self: &Arc<Self>,
-        client: &Client<'_>,
-        now: Timestamp,
-    ) -> Result<Joined, (ReasonCode, &'static str)> {
+    fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Result<Joined, Verdict> {
         loop {
             let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
                 match self.create(client) {
                     Created::Joined(joined) => return Ok(joined),
-                    Created::Refused(reason, why) => return Err((reason, why)),
+                    Created::Refused(verdict) => return Err(verdict),
                     // Another connection of the same client was faster.
                     Created::Exists => continue,
                 }
             };
             // [MQTT-3.1.4-3], [MQTT3-3.1.4-2]: the old connection ends, and has handled its last packet, before this one goes on.
-            self.kick(&slot, ReasonCode::SessionTakenOver, now);
+            self.kick(&slot, TAKEN_OVER, now);
             let _handling = lock(&slot.handling);
-            self.kick(&slot, ReasonCode::SessionTakenOver, now);
+            self.kick(&slot, TAKEN_OVER, now);
             if client.packet.clean_start || !slot.keep.persistent {
                 // [MQTT-3.1.2-4]
                 if !self.end_session(&slot, now) {
@@ -217,11 +264,12 @@ impl Broker {
         }
         if registry.len() >= self.config.sessions_max {
             let why = "the maximum number of sessions is reached";
-            return Created::Refused(ReasonCode::QuotaExceeded, why);
+            return Created::Refused(Verdict::refused(ReasonCode::QuotaExceeded, why));
         }
         // It would leave a session behind that nobody was told of.
         if persistent && self.journal.poisoned() {
-            return Created::Refused(ReasonCode::ServerUnavailable, "the store has failed");
+            let why = "the store has failed";
+            return Created::Refused(Verdict::refused(ReasonCode::ServerUnavailable, why));
         }
         let no = registry.take_number();
         let reserved = if persistent { Seq(SEQ_BLOCK) } else { Seq(u64::MAX) };
@@ -314,7 +362,7 @@ impl Broker {
         present: bool,
         gate: Gate,
     ) -> (u64, Arc<Farewell>) {
-        let bytes = self.connack(client, present);
+        let bytes = self.welcome(client, present);
         state.session.attach(Link::new(client.terms, bytes, gate));
         let epoch = self.next_epoch();
         let farewell = Arc::default();
@@ -324,28 +372,11 @@ impl Broker {
     }
 
     /// The keep alive in force, in seconds; 0 is none.
-    fn keep_alive(&self, packet: &Connect<'_>) -> u16 {
+    pub(super) fn keep_alive(&self, packet: &Connect<'_>) -> u16 {
         match (self.config.keep_alive_max, packet.version) {
             (Some(max), Version::V5) if packet.keep_alive == 0 || packet.keep_alive > max => max,
             _ => packet.keep_alive,
         }
-    }
-
-    fn connack(&self, client: &Client<'_>, present: bool) -> Vec<u8> {
-        let packet = client.packet;
-        let keep_alive = self.keep_alive(packet);
-        let asked = packet.properties.session_expiry.unwrap_or(0);
-        let granted = u32::try_from(client.expiry.as_secs()).unwrap_or(u32::MAX);
-        let properties = ConnackProperties {
-            session_expiry: (granted != asked).then_some(granted),
-            receive_maximum: NonZeroU16::new(self.config.receive_maximum),
-            packet_bytes_max: Some(self.config.packet_bytes_max),
-            assigned_client_id: client.assigned.then_some(&*client.id),
-            topic_alias_maximum: Some(self.config.topic_alias_max),
-            server_keep_alive: (keep_alive != packet.keep_alive).then_some(keep_alive),
-            ..ConnackProperties::default()
-        };
-        connack(client.terms.version, present, ReasonCode::Success, properties)
     }
 
     /// A client identifier no session has [MQTT-3.2.2-16].
@@ -360,24 +391,27 @@ impl Broker {
     }
 
     /// Ends the connection that serves the session, if there is one, as if it had been lost.
-    pub(super) fn kick(&self, slot: &Arc<Slot>, reason: ReasonCode, now: Timestamp) {
+    pub(super) fn kick(&self, slot: &Arc<Slot>, verdict: Verdict, now: Timestamp) {
         let mut touched = Touched::default();
         let mut state = slot.state();
         if state.connection.is_none() {
             return;
         }
-        state.kick(reason);
+        state.kick(verdict);
         self.after_connection(slot, state, None, now, &mut touched);
     }
 }
 
+/// The verdict on a connection whose client has come again by another.
+pub(super) const TAKEN_OVER: Verdict =
+    Verdict { reason: ReasonCode::SessionTakenOver, why: "another connection with this client identifier" };
 /// Characters of a refused client identifier that are logged.
 const LOGGED_CHARS_MAX: usize = 64;
 
 enum Created {
     Joined(Joined),
     Exists,
-    Refused(ReasonCode, &'static str),
+    Refused(Verdict),
 }
 
 /// How soon the journal has to know that a sleeping session has woken or gone to sleep. One that is kept for days
@@ -392,10 +426,10 @@ fn first_record(record: &SessionRecord) -> Record {
 }
 
 /// The will of a CONNECT.
-fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, (ReasonCode, &'static str)> {
+fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, Verdict> {
     let Some(will) = &packet.will else { return Ok(None) };
-    let topic =
-        TopicName::parse(will.topic).map_err(|_| (ReasonCode::TopicNameInvalid, "invalid will topic"))?;
+    let topic = TopicName::parse(will.topic)
+        .map_err(|_| Verdict::refused(ReasonCode::TopicNameInvalid, "invalid will topic"))?;
     let publish = crate::codec::Publish {
         dup: false,
         qos: will.qos,
@@ -412,30 +446,7 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, (Rea
     Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
 }
 
-pub(super) fn connack(
-    version: Version,
-    session_present: bool,
-    reason: ReasonCode,
-    properties: ConnackProperties<'_>,
-) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    Packet::Connack(Box::new(Connack { session_present, reason, properties })).encode(version, &mut bytes);
-    bytes
-}
-
-/// The answer to a CONNECT that cannot be read: v5 clients are told why, those of an unknown version that theirs is not
-/// spoken here [MQTT-3.1.2-2]; 3.1 and 3.1.1 have no word for the rest.
-fn reply_to_malformed(input: &[u8], error: DecodeError) -> Vec<u8> {
-    let reason = error.reason();
-    let version = match connect_version(input) {
-        Some(Version::V5) => Version::V5,
-        _ if reason == ReasonCode::UnsupportedProtocolVersion => Version::V311,
-        _ => return Vec::new(),
-    };
-    connack(version, false, reason, ConnackProperties::default())
-}
-
-fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
+pub(super) fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
     // Nobody has looked at its length yet, perhaps: it must not fill the log.
     let shown = client_id.char_indices().nth(LOGGED_CHARS_MAX).and_then(|(end, _)| client_id.get(..end));
     let client_id = shown.unwrap_or(client_id);

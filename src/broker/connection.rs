@@ -13,14 +13,15 @@ use tracing::info;
 
 use super::{
     Broker, Peer,
-    connect::connack,
+    authenticate::{Authenticated, Authentication},
+    connack::refusal,
     dispatch::{RouteCache, Touched},
     lifecycle::Parting,
-    slot::{Farewell, Slot, State, goodbye},
+    slot::{Farewell, Slot, State},
 };
 use crate::{
-    codec::{Ack, ConnackProperties, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
-    session::{Acknowledged, Link, Waiting},
+    codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
+    session::{Acknowledged, Link, Verdict, Waiting},
     store::Gate,
     sync::lock,
     time::Timestamp,
@@ -36,7 +37,9 @@ pub struct Connection {
     pub(super) routes: RouteCache,
     farewell: Arc<Farewell>,
     keep_alive_limit: Option<Duration>,
-    peer: Peer,
+    /// On the heap: most connections have none.
+    pub(super) authentication: Option<Box<Authentication>>,
+    pub(super) peer: Peer,
     /// How it ends, once that is clear.
     ending: Option<Ending>,
     paused: bool,
@@ -76,6 +79,12 @@ pub(super) enum Ending {
     Undecodable(DecodeError),
     /// Another connection, or the end of the broker, has ended it.
     Replaced,
+}
+
+impl From<Verdict> for Ending {
+    fn from(verdict: Verdict) -> Self {
+        Self::Refused(verdict.reason, verdict.why)
+    }
 }
 
 /// Why a connection ended, from the network's side.
@@ -129,6 +138,7 @@ impl Connection {
         farewell: Arc<Farewell>,
         version: Version,
         keep_alive_limit: Option<Duration>,
+        authenticated: Option<&Authenticated>,
         peer: Peer,
         now: Timestamp,
     ) -> Self {
@@ -140,6 +150,7 @@ impl Connection {
             routes: RouteCache::default(),
             farewell,
             keep_alive_limit,
+            authentication: authenticated.map(|a| Box::new(a.into())),
             peer,
             ending: None,
             paused: false,
@@ -231,10 +242,7 @@ impl Connection {
             Packet::Disconnect(disconnect) => Err(self.parting(disconnect)?),
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(Ending::Refused(ReasonCode::ProtocolError, "a second CONNECT")),
-            // [MQTT-4.12.0-7]
-            Packet::Auth(_) => {
-                Err(Ending::Refused(ReasonCode::ProtocolError, "AUTH without an authentication method"))
-            }
+            Packet::Auth(auth) => self.handle_auth(auth),
             Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
                 Err(Ending::Refused(ReasonCode::ProtocolError, "a packet that only a server sends"))
             }
@@ -291,13 +299,9 @@ impl Connection {
     /// deliver would follow the DISCONNECT, as would a second one [MQTT-3.14.4-1].
     fn end(&mut self, ending: Ending) {
         self.ending = Some(ending);
-        let reason = match ending {
-            Ending::Refused(reason, _) => reason,
-            // A second CONNECT, and none that could be served: 0x84 is CONNACK's [MQTT-3.14.2-1].
-            Ending::Undecodable(
-                DecodeError::UnsupportedProtocolVersion | DecodeError::UnknownProtocolName,
-            ) => ReasonCode::ProtocolError,
-            Ending::Undecodable(error) => error.reason(),
+        let verdict = match ending {
+            Ending::Refused(reason, why) => Verdict::refused(reason, why),
+            Ending::Undecodable(error) => Verdict::refused(error.disconnect_reason(), error.message()),
             Ending::Parted(_) | Ending::Replaced => return,
         };
         let mut state = self.slot.state();
@@ -307,10 +311,8 @@ impl Connection {
         }
         self.slot.set_online(false);
         let Some(mut link) = state.session.link.take() else { return };
-        if self.version == Version::V5 && link.is_greeted() {
-            link.send(&goodbye(reason));
-        }
-        self.farewell.leave(link.out, reason);
+        link.say_goodbye(verdict);
+        self.farewell.leave(link.out, verdict);
     }
 
     /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
@@ -380,25 +382,21 @@ impl Connection {
 
     /// The next answer waits for a disk that has failed: the client is told, not left to wait.
     fn give_up(&mut self, state: &mut State) {
-        self.ending = Some(Ending::Refused(ReasonCode::ImplementationSpecificError, "the store has failed"));
+        const WHY: &str = "the store has failed";
+        self.ending = Some(Ending::Refused(ReasonCode::ImplementationSpecificError, WHY));
         let Some(link) = &mut state.session.link else { return };
-        if !link.is_greeted() {
-            let unavailable = ReasonCode::ServerUnavailable;
-            link.out.extend(connack(self.version, false, unavailable, ConnackProperties::default()));
-        } else if self.version == Version::V5 {
-            link.send(&goodbye(ReasonCode::ImplementationSpecificError));
+        if link.is_greeted() {
+            link.say_goodbye(Verdict::refused(ReasonCode::ImplementationSpecificError, WHY));
+        } else {
+            let unavailable = Verdict::refused(ReasonCode::ServerUnavailable, WHY);
+            link.out.extend(refusal(&link.terms, unavailable));
         }
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {
-        if let Some((bytes, reason)) = self.farewell.take() {
+        if let Some((bytes, verdict)) = self.farewell.take() {
             out.extend_from_slice(&bytes);
-            let why = match reason {
-                ReasonCode::SessionTakenOver => "another connection with this client identifier",
-                ReasonCode::ServerShuttingDown => "the broker shuts down",
-                _ => "ended by the broker",
-            };
-            self.ending = Some(Ending::Refused(reason, why));
+            self.ending = Some(Ending::Refused(verdict.reason, verdict.why));
         } else if self.ending.is_none() {
             self.ending = Some(Ending::Replaced);
         }
@@ -409,15 +407,14 @@ impl Connection {
     /// the last bytes for the peer: a v5 client that was silent for too long is told so.
     pub fn close(mut self, reason: CloseReason, now: Timestamp) -> Vec<u8> {
         let mut last = Vec::new();
-        let greeted =
-            || self.with_state(|state, _| state.session.link.as_ref().is_some_and(Link::is_greeted));
-        // [MQTT-3.14.0-1]
-        if reason == CloseReason::KeepAliveTimeout
-            && self.version == Version::V5
-            && self.ending.is_none()
-            && greeted().unwrap_or(false)
-        {
-            goodbye(ReasonCode::KeepAliveTimeout).encode(Version::V5, &mut last);
+        if reason == CloseReason::KeepAliveTimeout && self.ending.is_none() {
+            let silent = Verdict::refused(ReasonCode::KeepAliveTimeout, "nothing came within the keep alive");
+            let _ = self.with_state(|state, _| {
+                if let Some(link) = &mut state.session.link {
+                    link.say_goodbye(silent);
+                    last = std::mem::take(&mut link.out);
+                }
+            });
         }
         self.finish(reason, now);
         last

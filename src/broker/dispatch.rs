@@ -11,6 +11,7 @@ use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
     routing::{Match, Subscription},
+    session::Fate,
     store::{Completion, Gate, Stored, Target},
     sync::lock,
     time::Timestamp,
@@ -263,8 +264,10 @@ impl Broker {
         if passes_by && !stands_in_line {
             if online {
                 let mut packet = at_most_once(publish, topic, &share.delivery);
-                if !state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
-                    self.drops.slow_reader(&slot.client_id);
+                match state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
+                    Fate::Sent => {}
+                    Fate::NoRoom => self.drops.slow_reader(&slot.client_id),
+                    Fate::TooLarge => self.drops.too_large(&slot.client_id, topic),
                 }
                 slot.note_busy(&state);
                 touched.add(state.notify());

@@ -52,6 +52,21 @@ impl Kept {
     }
 }
 
+/// Messages that some session gave up undelivered, counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The oldest of a full queue.
+    pub queue_full: u64,
+    /// Their message expiry interval passed.
+    pub expired: u64,
+    /// Larger than the client's maximum packet size.
+    pub too_large: u64,
+    /// Damaged on disk.
+    pub damaged: u64,
+    /// QoS 0, to a client that reads too slowly.
+    pub slow_reader: u64,
+}
+
 /// Messages given up undelivered, by reason.
 #[derive(Debug, Default)]
 pub(super) struct Drops {
@@ -130,10 +145,25 @@ impl Drops {
     /// A QoS 0 message that an online client could not take.
     pub(super) fn slow_reader(&self, client_id: &str) {
         if let Some(total) = self.slow_reader.count() {
-            warn!(
-                client_id,
-                total, "QoS 0 message dropped: the client reads too slowly or takes no packet that large"
-            );
+            warn!(client_id, total, "QoS 0 message dropped: the client reads too slowly");
+        }
+    }
+
+    /// A message that one subscriber cannot take; the others get it.
+    pub(super) fn too_large(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.too_large.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "message dropped: {}", why(DropReason::TooLarge));
+        }
+    }
+
+    pub(super) fn read(&self) -> Dropped {
+        Dropped {
+            queue_full: self.queue_full.total(),
+            expired: self.expired.total(),
+            too_large: self.too_large.total(),
+            damaged: self.damaged.total(),
+            slow_reader: self.slow_reader.total(),
         }
     }
 }
@@ -240,23 +270,34 @@ impl Keeper for Keep {
         }
     }
 
-    fn dropped(&self, seq: Seq, kept: &Kept, reason: DropReason) -> Gate {
+    fn dropped(&self, seq: Seq, kept: &Kept, reason: DropReason, topic: Option<&TopicName>) -> Gate {
+        let body = if topic.is_none() { self.body(kept) } else { Body::Unloaded };
         let gate = self.confirm(seq, kept);
-        let (counter, why) = match reason {
-            DropReason::QueueFull => (&self.drops.queue_full, "its queue is full, the oldest message goes"),
-            DropReason::Expired => (&self.drops.expired, "its message expiry interval has passed"),
-            DropReason::TooLarge => {
-                (&self.drops.too_large, "it is larger than the client's maximum packet size")
-            }
-            DropReason::Damaged => (&self.drops.damaged, "it was damaged on disk"),
+        let counter = match reason {
+            DropReason::QueueFull => &self.drops.queue_full,
+            DropReason::Expired => &self.drops.expired,
+            DropReason::TooLarge => &self.drops.too_large,
+            DropReason::Damaged => &self.drops.damaged,
         };
         if let Some(total) = counter.count() {
-            warn!(client_id = &*self.client_id, total, "message dropped: {why}");
+            // Of a message on disk only the size is known.
+            let loaded = if let Body::Loaded(message) = &body { Some(&message.topic) } else { None };
+            let topic = topic.or(loaded).map(TopicName::as_str);
+            warn!(client_id = &*self.client_id, topic, total, "message dropped: {}", why(reason));
         }
         gate
     }
 
     fn hurry(&self) {
         self.journal.hurry();
+    }
+}
+
+fn why(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::QueueFull => "its queue is full, the oldest message goes",
+        DropReason::Expired => "its message expiry interval has passed",
+        DropReason::TooLarge => "it is larger than the client's maximum packet size",
+        DropReason::Damaged => "it was damaged on disk",
     }
 }

@@ -9,13 +9,12 @@ use tracing::{info, warn};
 
 use super::{
     Broker,
-    connect::wake_urgency,
+    connect::{TAKEN_OVER, wake_urgency},
     dispatch::{Origin, Touched},
     keep::Ended,
     slot::{Slot, State},
 };
 use crate::{
-    codec::ReasonCode,
     message::{Delivery, expires_at},
     session::Remains,
     store::{Record, Urgency, WillRecord},
@@ -168,7 +167,7 @@ impl Broker {
         now: Timestamp,
     ) {
         let mut touched = Touched::default();
-        state.kick(ReasonCode::SessionTakenOver);
+        state.kick(TAKEN_OVER);
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].
@@ -203,7 +202,9 @@ impl Broker {
     fn publish_will(&self, slot: &Slot, will: WillRecord, now: Timestamp, touched: &mut Touched) {
         let WillRecord { mut message, expiry, .. } = will;
         message.expires_at = expires_at(expiry, now);
-        let delivery = Delivery { qos: message.qos, retain: message.retain, subscription_ids: Vec::new() };
+        // It may have come when retained messages were still on.
+        let retain = message.retain && self.config.features.retain;
+        let delivery = Delivery { qos: message.qos, retain, subscription_ids: Vec::new() };
         let publish = message.to_packet(&delivery, now);
         let route = self.route(message.topic.clone());
         let origin = Origin { slot, inbound_qos2: None, is_answered: false };

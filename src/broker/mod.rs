@@ -1,6 +1,6 @@
 //! The broker below the sockets: who is connected, who sleeps, what goes to whom.
 //!
-//! It is driven from outside. A connection's driver calls [`Broker::connect`] with the first bytes, then
+//! It is driven from outside. A connection's driver calls [`Broker::connect`] with the first bytes until it is answered, then
 //! [`Connection::receive`] with what it reads, [`Connection::poll_transmit`] for what to write, and
 //! [`Connection::close`] at the end; somebody calls [`Broker::handle_timeout`] when it is due. Time comes in as an
 //! argument, and only the journal touches the disk.
@@ -12,10 +12,13 @@
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
+mod authenticate;
 mod config;
+mod connack;
 mod connect;
 mod connection;
 mod dispatch;
+mod features;
 mod keep;
 mod lifecycle;
 mod publish;
@@ -39,22 +42,32 @@ use std::{
     },
 };
 
+pub use authenticate::Handshake;
 pub use config::Config;
 pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
+pub use features::Features;
+pub use keep::Dropped;
 use keep::Drops;
 use registry::Registry;
 use retained::RetainedMessages;
 use tracing::info;
 
 use crate::{
+    auth::Methods,
+    codec::ReasonCode,
     message::SessionNo,
     routing::Subscriptions,
+    session::Verdict,
     store::{self, Journal, OpenError},
     sync::lock,
     telemetry::Counter,
     time::{Clock, Timestamp, WallClock},
 };
+
+/// The verdict on every connection when the broker ends.
+const SHUTTING_DOWN: Verdict =
+    Verdict { reason: ReasonCode::ServerShuttingDown, why: "the broker shuts down" };
 
 /// Who is at the other end of a connection, for the log.
 #[derive(Clone, Debug)]
@@ -109,6 +122,7 @@ pub struct Broker {
     next_epoch: AtomicU64,
     shutting_down: AtomicBool,
     clock: OnceLock<Arc<dyn Clock>>,
+    methods: OnceLock<Methods>,
     opened_at: Timestamp,
 }
 
@@ -156,6 +170,7 @@ impl Broker {
             next_epoch: AtomicU64::new(1),
             shutting_down: AtomicBool::new(false),
             clock: OnceLock::new(),
+            methods: OnceLock::new(),
             opened_at: now,
         });
         for session in recovered.sessions {
@@ -171,6 +186,16 @@ impl Broker {
         // A second start would be a second clock: the first stays.
         let clock = self.clock.get_or_init(|| clock);
         self.journal.start(Arc::clone(clock))
+    }
+
+    /// Gives the broker its methods of extended authentication; without them every method is refused. To be called before
+    /// clients come, and once: who has authenticated by a method must find it again.
+    pub fn set_authentication(&self, methods: Methods) {
+        self.methods.get_or_init(|| methods);
+    }
+
+    fn methods(&self) -> Option<&Methods> {
+        self.methods.get()
     }
 
     /// Gives the broker a clock and starts no threads.
@@ -190,8 +215,13 @@ impl Broker {
         self.shutting_down.store(true, Ordering::Release);
         let slots = lock(&self.registry).all();
         for slot in slots {
-            self.kick(&slot, crate::codec::ReasonCode::ServerShuttingDown, now);
+            self.kick(&slot, SHUTTING_DOWN, now);
         }
+    }
+
+    /// Messages that were given up undelivered since the start.
+    pub fn dropped(&self) -> Dropped {
+        self.drops.read()
     }
 
     /// Commits what is open and closes the journal. Call it when all connections have ended.
@@ -206,6 +236,8 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
+        let Dropped { queue_full, expired, too_large, damaged, slow_reader } = self.dropped();
+        info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -8,10 +8,16 @@ use super::{
 };
 use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
-    session::{AliasError, Answer, Arrival},
+    session::{AliasError, Answer, Arrival, Verdict},
     store::{Gate, Record, Urgency},
     time::Timestamp,
     topic::TopicName,
+};
+
+/// The verdict on a PUBREL whose message is not there, or has been released before.
+const NOT_HELD: Verdict = Verdict {
+    reason: ReasonCode::PacketIdentifierNotFound,
+    why: "no message with this packet identifier waits for its release",
 };
 
 impl Connection {
@@ -28,6 +34,7 @@ impl Connection {
                 "a subscription identifier from a client",
             ));
         }
+        self.broker.config.features.check_publish(publish)?;
         if publish.qos != QoS::AtMostOnce {
             self.count_publish()?;
         }
@@ -47,6 +54,10 @@ impl Connection {
             && self.answer_duplicate(id)?
         {
             return Ok(());
+        }
+        if let Err(verdict) = self.broker.config.features.check_payload(&publish.properties, publish.payload)
+        {
+            return self.refuse_payload(publish, verdict);
         }
         let is_answered = publish.qos != QoS::AtMostOnce;
         let origin = Origin { slot: &self.slot, inbound_qos2, is_answered };
@@ -101,7 +112,7 @@ impl Connection {
             Arrival::New => false,
             Arrival::Duplicate(gate) => {
                 if let Some(link) = &mut state.session.link {
-                    link.answer(gate, Answer::Pubrec(id, ReasonCode::Success));
+                    link.answer(gate, Answer::Pubrec(id, Verdict::SUCCESS));
                 }
                 true
             }
@@ -112,7 +123,7 @@ impl Connection {
         let Published { gate, matched } = published;
         let v5 = self.version == Version::V5;
         let reason = if v5 && !matched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        self.answer_publish(publish, gate, reason)
+        self.answer_publish(publish, gate, reason.into())
     }
 
     /// Nothing was kept. v5 is told why; v3 has no word for it but a closed connection without an acknowledgement.
@@ -126,18 +137,28 @@ impl Connection {
         }
         match publish.qos {
             QoS::AtMostOnce => Ok(()),
-            _ if self.version == Version::V5 => self.answer_publish(publish, Gate::Open, reason),
+            _ if self.version == Version::V5 => {
+                self.answer_publish(publish, Gate::Open, Verdict::refused(reason, why))
+            }
             _ => Err(Ending::Refused(reason, why)),
         }
     }
 
+    /// Section 3.3.2.3.2. QoS 0 has no answer but DISCONNECT.
+    fn refuse_payload(&self, publish: &Publish<'_>, verdict: Verdict) -> Result<(), Ending> {
+        match publish.qos {
+            QoS::AtMostOnce => Err(verdict.into()),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.answer_publish(publish, Gate::Open, verdict),
+        }
+    }
+
     /// [MQTT-3.3.4-1], [MQTT3-3.3.4-1]
-    fn answer_publish(&self, publish: &Publish<'_>, gate: Gate, reason: ReasonCode) -> Result<(), Ending> {
+    fn answer_publish(&self, publish: &Publish<'_>, gate: Gate, verdict: Verdict) -> Result<(), Ending> {
         let Some(id) = publish.packet_id else { return Ok(()) };
         let answer = if publish.qos == QoS::ExactlyOnce {
-            Answer::Pubrec(id, reason)
+            Answer::Pubrec(id, verdict)
         } else {
-            Answer::Puback(id, reason)
+            Answer::Puback(id, verdict)
         };
         self.with_state(|state, _| {
             if let Some(link) = &mut state.session.link {
@@ -157,9 +178,9 @@ impl Connection {
                 state.session.inbound.releasing(gate);
             }
             let gate = state.session.inbound.released().unwrap_or(Gate::Open);
-            let reason = if held || !v5 { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+            let verdict = if held || !v5 { Verdict::SUCCESS } else { NOT_HELD };
             if let Some(link) = &mut state.session.link {
-                link.answer(gate, Answer::Pubcomp(id, reason));
+                link.answer(gate, Answer::Pubcomp(id, verdict));
             }
         })
     }

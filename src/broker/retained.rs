@@ -200,7 +200,7 @@ impl Broker {
             let link = state.session.link.as_mut()?;
             let bytes = message.to_packet(&delivery, now).encoded_len(link.terms.version);
             if bytes > link.terms.packet_bytes_max {
-                self.drops.slow_reader(&slot.client_id);
+                self.drops.too_large(&slot.client_id, &message.topic);
             } else {
                 link.answer(Gate::Open, Answer::Retained(message, delivery));
             }

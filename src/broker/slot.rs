@@ -10,9 +10,8 @@ use std::{
 
 use super::keep::Keep;
 use crate::{
-    codec::{Disconnect, DisconnectProperties, Packet, ReasonCode, Version},
     message::SessionNo,
-    session::{Link, Session},
+    session::{Link, Session, Verdict},
     store::{Gate, Record, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -61,15 +60,15 @@ pub(super) struct Attached {
 /// The last bytes of a connection that is ended by the broker, and why; left here for the connection's own driver to
 /// fetch.
 #[derive(Default)]
-pub(super) struct Farewell(Mutex<Option<(Vec<u8>, ReasonCode)>>);
+pub(super) struct Farewell(Mutex<Option<(Vec<u8>, Verdict)>>);
 
 impl Farewell {
     /// Whoever ends the connection first has the last word.
-    pub(super) fn leave(&self, bytes: Vec<u8>, reason: ReasonCode) {
-        lock(&self.0).get_or_insert((bytes, reason));
+    pub(super) fn leave(&self, bytes: Vec<u8>, verdict: Verdict) {
+        lock(&self.0).get_or_insert((bytes, verdict));
     }
 
-    pub(super) fn take(&self) -> Option<(Vec<u8>, ReasonCode)> {
+    pub(super) fn take(&self) -> Option<(Vec<u8>, Verdict)> {
         lock(&self.0).take()
     }
 }
@@ -164,25 +163,17 @@ impl State {
         let _pending = self.session.transmit(keep, now);
     }
 
-    /// Detaches the connection from outside: it says goodbye with `reason` (v5) and closes.
-    pub(super) fn kick(&mut self, reason: ReasonCode) {
+    /// Detaches the connection from outside: it says goodbye with `verdict` (v5) and closes.
+    pub(super) fn kick(&mut self, verdict: Verdict) {
         let Some(connection) = self.connection.take() else { return };
         let mut bytes = Vec::new();
         if let Some(mut link) = self.session.link.take() {
-            // [MQTT-3.14.0-1]
-            if link.terms.version == Version::V5 && link.is_greeted() {
-                link.send(&goodbye(reason));
-            }
+            link.say_goodbye(verdict);
             bytes = link.out;
         }
-        connection.farewell.leave(bytes, reason);
+        connection.farewell.leave(bytes, verdict);
         if let Some(waker) = connection.waker {
             waker.wake();
         }
     }
-}
-
-/// DISCONNECT from the server.
-pub(super) fn goodbye(reason: ReasonCode) -> Packet<'static> {
-    Packet::Disconnect(Disconnect { reason, properties: DisconnectProperties::default() })
 }

@@ -1,6 +1,6 @@
 //! `dormouse serve`: the broker, and what it tells the person who started it.
 
-use std::{fmt::Write as _, net::SocketAddr, path::Path};
+use std::{fmt::Write as _, net::SocketAddr, path::Path, time::Duration};
 
 use super::{Failure, certs, config_args::ConfigArgs, logging, open_files, say};
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
         tls::{ClientCertificates, TlsVersion},
     },
     server::{self, Started},
-    store::Durability,
+    store::{Durability, SyncLatency},
 };
 
 /// Serves until SIGTERM or SIGINT.
@@ -69,6 +69,10 @@ fn greeting(config: &Config, started: &Started) -> String {
     }
     let _ = writeln!(text, "  data        {}", config.data.display());
     let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
+    if let Some(SyncLatency { median, max, .. }) = started.sync_latency {
+        let (median, max) = (millis(median), millis(max));
+        let _ = writeln!(text, "  disk        a sync takes {median} ms, the slowest {max} ms");
+    }
     if let Some(client) = client_options(config, started) {
         let _ = writeln!(
             text,
@@ -78,6 +82,10 @@ fn greeting(config: &Config, started: &Started) -> String {
         );
     }
     text
+}
+
+fn millis(duration: Duration) -> String {
+    format!("{:.2}", duration.as_secs_f64() * 1e3)
 }
 
 /// What holds in this mode, with the word that sets it in front.
@@ -137,9 +145,20 @@ mod tests {
     use super::*;
     use crate::config::Overrides;
 
+    #[test]
+    fn the_greeting_tells_what_a_sync_takes() {
+        let config = Config::default();
+        let (median, max) = (Duration::from_micros(840), Duration::from_millis(12));
+        let listeners = config.listeners.iter().map(|listener| listener.socket.bind.clone()).collect();
+        let sync_latency = Some(SyncLatency { syncs: 16, median, max });
+        let text = greeting(&config, &Started { listeners, sync_latency });
+        assert!(text.contains("\n  disk        a sync takes 0.84 ms, the slowest 12.00 ms\n"), "{text}");
+    }
+
     fn greeted(text: &str, overrides: &Overrides) -> String {
         let config = Config::from_toml(Path::new("x.toml"), text, overrides).unwrap();
         let started = Started {
+            sync_latency: None,
             listeners: config.listeners.iter().map(|listener| listener.socket.bind.clone()).collect(),
         };
         greeting(&config, &started)

@@ -29,6 +29,13 @@ macro_rules! decode_errors {
                     $(Self::$variant => ReasonCode::$reason,)*
                 }
             }
+
+            /// The same for people.
+            pub fn message(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $message,)*
+                }
+            }
         }
     };
 }
@@ -138,4 +145,23 @@ decode_errors! {
     WillTopicInvalid => TopicNameInvalid, "will topic is empty or has a wildcard";
     /// Topic alias 0 [MQTT-3.3.2-8].
     TopicAliasZero => TopicAliasInvalid, "topic alias is zero";
+}
+
+impl DecodeError {
+    /// The reason as CONNACK can say it [MQTT-3.2.2-8]: a topic alias has no place in CONNECT, of whatever value.
+    pub fn connack_reason(self) -> ReasonCode {
+        match self.reason() {
+            ReasonCode::TopicAliasInvalid => ReasonCode::MalformedPacket,
+            reason => reason,
+        }
+    }
+
+    /// The reason as DISCONNECT can say it [MQTT-3.14.2-1]: there the version belongs to a second CONNECT, which is
+    /// refused for being one.
+    pub fn disconnect_reason(self) -> ReasonCode {
+        match self.reason() {
+            ReasonCode::UnsupportedProtocolVersion => ReasonCode::ProtocolError,
+            reason => reason,
+        }
+    }
 }

@@ -344,6 +344,21 @@ impl<'d> Section<'d> {
         found
     }
 
+    /// Reads a text that `is_right`; `otherwise` says what is wrong with another.
+    pub(super) fn optional_text(
+        &mut self,
+        key: &'static str,
+        is_right: impl Fn(&str) -> bool,
+        otherwise: &str,
+    ) -> Option<String> {
+        let mut found = None;
+        self.read(key, &mut found, |value| {
+            let text = value.as_str().filter(|text| is_right(text));
+            Ok(Some(text.ok_or_else(|| otherwise.to_owned())?.to_owned()))
+        });
+        found
+    }
+
     /// Notes a mistake about `key`, at its line, or at the section's when it is absent.
     pub(super) fn complain(&self, key: &str, message: String) {
         let line = self.entry(key).map_or(self.line, |(line, _)| line);

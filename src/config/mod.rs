@@ -11,6 +11,7 @@ mod error;
 mod limits;
 mod listener;
 mod log;
+mod mqtt;
 mod overrides;
 mod retained;
 mod sessions;
@@ -50,7 +51,7 @@ pub struct Config {
     pub data: PathBuf,
     /// How the journal keeps messages: the rest of `[store]`.
     pub store: journal::Config,
-    /// What the broker holds and promises: `[sessions]`, `[retained]`, and of `[limits]` what is about one client.
+    /// What the broker holds and promises: `[sessions]`, `[retained]`, `[mqtt]`, and of `[limits]` what is about one client.
     pub broker: broker::Config,
     /// Bounds over all connections together: the rest of `[limits]`, but for `connect_timeout`, which is each listener's.
     pub network: Limits,
@@ -119,6 +120,7 @@ impl Config {
         root.section("store", |section| store::read(section, &mut config.data, &mut config.store));
         root.section("sessions", |section| sessions::read(section, &mut config.broker));
         root.section("retained", |section| retained::read(section, &mut config.broker));
+        root.section("mqtt", |section| mqtt::read(section, &mut config.broker.features));
         let mut connect_timeout = None;
         root.section("limits", |section| {
             connect_timeout = limits::read(section, &mut config.broker, &mut config.network);

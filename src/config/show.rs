@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    Config, limits::RawLimits, listener::RawListener, log::RawLog, retained::RawRetained,
+    Config, limits::RawLimits, listener::RawListener, log::RawLog, mqtt::RawMqtt, retained::RawRetained,
     sessions::RawSessions, shutdown::RawShutdown, store::RawStore,
 };
 
@@ -25,6 +25,7 @@ struct RawConfig<'c> {
     store: RawStore<'c>,
     sessions: RawSessions,
     retained: RawRetained,
+    mqtt: RawMqtt,
     limits: RawLimits,
     log: RawLog,
     shutdown: RawShutdown,
@@ -41,6 +42,7 @@ impl Config {
             store: RawStore::of(&self.data, &self.store),
             sessions: RawSessions::of(&self.broker),
             retained: RawRetained::of(&self.broker),
+            mqtt: RawMqtt::of(&self.broker.features),
             limits: RawLimits::of(&self.broker, &self.network, connect_timeout),
             log: RawLog::of(self.log),
             shutdown: RawShutdown::of(&self.shutdown),

@@ -17,6 +17,7 @@ use crate::store::{Config, Durability};
 const ELISION_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
 /// None: then every message is written.
 const HELD_BYTES: RangeInclusive<usize> = 0..=1 << 30;
+const COMMIT_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
 const DONE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const GENERATION_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 30;
 const BACKLOG_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
@@ -28,6 +29,7 @@ pub(super) struct RawStore<'c> {
     durability: &'static str,
     elision_wait_max: String,
     held_bytes_max: String,
+    commit_interval_max: String,
     done_interval: String,
     generation_bytes: String,
     backlog_bytes_max: String,
@@ -40,6 +42,7 @@ impl<'c> RawStore<'c> {
             durability: show_choice(store.durability),
             elision_wait_max: show_duration(store.elision_wait_max).to_string(),
             held_bytes_max: show_size(store.held_bytes_max).to_string(),
+            commit_interval_max: show_duration(store.commit_interval_max).to_string(),
             done_interval: show_duration(store.done_interval).to_string(),
             generation_bytes: show_size(store.generation_bytes).to_string(),
             backlog_bytes_max: show_size(store.backlog_bytes_max).to_string(),
@@ -52,6 +55,7 @@ pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Co
     section.choice("durability", &mut store.durability);
     section.duration("elision_wait_max", &mut store.elision_wait_max, &ELISION_WAIT);
     section.size("held_bytes_max", &mut store.held_bytes_max, &HELD_BYTES);
+    section.duration("commit_interval_max", &mut store.commit_interval_max, &COMMIT_INTERVAL);
     section.duration("done_interval", &mut store.done_interval, &DONE_INTERVAL);
     section.size("generation_bytes", &mut store.generation_bytes, &GENERATION_BYTES);
     section.size("backlog_bytes_max", &mut store.backlog_bytes_max, &BACKLOG_BYTES);

@@ -27,6 +27,7 @@ path = "/var/lib/dormouse"
 durability = "relaxed"
 elision_wait_max = "0ms"
 held_bytes_max = "0B"
+commit_interval_max = "20ms"
 done_interval = "2s"
 generation_bytes = "32MiB"
 backlog_bytes_max = "1MiB"
@@ -40,6 +41,14 @@ queue_qos0 = true
 [retained]
 messages_max = 0
 bytes_max = "1KiB"
+[mqtt]
+max_qos = 1
+retain_available = false
+wildcard_subscriptions = false
+shared_subscriptions = false
+subscription_ids = false
+check_payload_format = true
+response_topic_prefix = "replies/%c"
 [limits]
 packet_bytes_max = "256MiB"
 connect_bytes_max = "1MiB"
@@ -233,6 +242,11 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
                 "x.toml:2: limits.packet_bytes_max: \"1MB\" is not a size; use e.g. \"512B\", \"64KiB\" or \"16MiB\"",
             ],
         ),
+        ("[mqtt]\nmax_qos = 3", &["x.toml:2: mqtt.max_qos: 3 is not a whole number from 0 to 2"]),
+        (
+            "[mqtt]\nresponse_topic_prefix = \"a/#\"",
+            &["x.toml:2: mqtt.response_topic_prefix: \"a/#\" is not the beginning of a topic name"],
+        ),
         (
             "[sessions]\ninflight_max = 0",
             &["x.toml:2: sessions.inflight_max: 0 is not a whole number from 1 to 65535"],
@@ -350,7 +364,7 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
                 "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, held_bytes_max, done_interval, generation_bytes, backlog_bytes_max",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max",
             ],
         ),
     ];
@@ -487,7 +501,7 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
             "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
             "--listen (DORMOUSE_LISTEN): \"http://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
-            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, limits, log, shutdown",
+            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, mqtt, limits, log, shutdown",
         ]
     );
     let alone = Overrides { allow_anonymous: true, ..Overrides::default() };

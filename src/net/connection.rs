@@ -53,6 +53,7 @@ pub(super) struct Task<G: Gate, W> {
     peer: Peer,
     alarm: Alarm,
     write_timeout: Duration,
+    handshake: G::Handshake,
     stage: Stage<G::Client>,
     inbox: Inbox,
     outbox: Outbox,
@@ -123,6 +124,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
             peer,
             alarm,
             write_timeout,
+            handshake: G::Handshake::default(),
             stage,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
@@ -147,8 +149,13 @@ impl<G: Gate, W: Wire> Task<G, W> {
         if self.alarm.stopped() != Stop::No {
             return Round::Over(Outcome::Stopped);
         }
+        // Of an authentication: a peer that does not take it runs out of time.
+        let Ok(wrote) = self.outbox.write(&mut self.wire, cx, now) else {
+            return Round::Over(Outcome::LeftEarly);
+        };
         let mut scratch = Scratch::borrow();
         let fresh = match scratch.read(&mut self.wire, cx) {
+            Poll::Pending if wrote => return Round::Moved,
             Poll::Pending if now >= until => return Round::Over(Outcome::ConnectTimeout),
             Poll::Pending => return Round::Wait(until),
             Poll::Ready(Err(_)) if self.wire.violation().is_some() => {
@@ -158,17 +165,16 @@ impl<G: Gate, W: Wire> Task<G, W> {
             Poll::Ready(Ok([]) | Err(_)) => return Round::Over(Outcome::LeftEarly),
             Poll::Ready(Ok(fresh)) => fresh,
         };
-        let (gate, peer) = (&self.gate, &self.peer);
-        let greeted = self.inbox.offer(fresh, |input| match gate.greet(input, peer) {
-            Greeted::Connected { client, used_bytes } => {
-                (used_bytes, Greeted::Connected { client, used_bytes })
-            }
-            other => (0, other),
-        });
+        let mut greeted = self.offer_greeting(fresh);
+        while let Greeted::Challenged { reply, .. } = &greeted {
+            self.outbox.buffer().extend_from_slice(reply);
+            // An answer that came before its question is looked at as well.
+            greeted = self.offer_greeting(&[]);
+        }
         match greeted {
             // A trickle of bytes does not put the timeout off.
             Greeted::Incomplete if now >= until => return Round::Over(Outcome::ConnectTimeout),
-            Greeted::Incomplete => {}
+            Greeted::Incomplete | Greeted::Challenged { .. } => {}
             Greeted::Refused { reply } => {
                 self.outbox.buffer().extend_from_slice(&reply);
                 self.begin_closing(now);
@@ -180,6 +186,18 @@ impl<G: Gate, W: Wire> Task<G, W> {
             }
         }
         Round::Moved
+    }
+
+    fn offer_greeting(&mut self, fresh: &[u8]) -> Greeted<G::Client> {
+        let (gate, peer, handshake) = (&self.gate, &self.peer, &mut self.handshake);
+        self.inbox.offer(fresh, |input| {
+            let greeted = gate.greet(handshake, input, peer);
+            let used_bytes = match &greeted {
+                Greeted::Challenged { used_bytes, .. } | Greeted::Connected { used_bytes, .. } => *used_bytes,
+                Greeted::Incomplete | Greeted::Refused { .. } => 0,
+            };
+            (used_bytes, greeted)
+        })
     }
 
     /// One round of an open connection: output first, then input.

@@ -6,7 +6,7 @@
 use std::{sync::Arc, task::Waker, time::Duration};
 
 use crate::{
-    broker::{Broker, CloseReason, Connection, Greeting, Peer, Reading, Transmit},
+    broker::{Broker, CloseReason, Connection, Greeting, Handshake, Peer, Reading, Transmit},
     time::Timestamp,
 };
 
@@ -14,11 +14,18 @@ use crate::{
 pub(super) trait Gate: Send + Sync + 'static {
     /// Its end of a connection.
     type Client: Client;
+    /// What it remembers of a connection before that.
+    type Handshake: Default + Send + Unpin + 'static;
 
     fn now(&self) -> Timestamp;
 
-    /// Takes everything read so far.
-    fn greet(self: &Arc<Self>, input: &[u8], peer: &Peer) -> Greeted<Self::Client>;
+    /// Takes everything read so far and not used.
+    fn greet(
+        self: &Arc<Self>,
+        handshake: &mut Self::Handshake,
+        input: &[u8],
+        peer: &Peer,
+    ) -> Greeted<Self::Client>;
 }
 
 /// The broker's end of a connection: see `broker::Connection`.
@@ -33,20 +40,23 @@ pub(super) trait Client: Send + Unpin + 'static {
 /// `broker::Greeting` for any client.
 pub(super) enum Greeted<C> {
     Incomplete,
+    Challenged { reply: Vec<u8>, used_bytes: usize },
     Refused { reply: Vec<u8> },
     Connected { client: C, used_bytes: usize },
 }
 
 impl Gate for Broker {
     type Client = Connection;
+    type Handshake = Handshake;
 
     fn now(&self) -> Timestamp {
         Broker::now(self)
     }
 
-    fn greet(self: &Arc<Self>, input: &[u8], peer: &Peer) -> Greeted<Connection> {
-        match self.connect(input, peer, Broker::now(self)) {
+    fn greet(self: &Arc<Self>, handshake: &mut Handshake, input: &[u8], peer: &Peer) -> Greeted<Connection> {
+        match self.connect(handshake, input, peer, Broker::now(self)) {
             Greeting::Incomplete => Greeted::Incomplete,
+            Greeting::Challenged { reply, used_bytes } => Greeted::Challenged { reply, used_bytes },
             Greeting::Refused { reply } => Greeted::Refused { reply },
             Greeting::Connected { connection, used_bytes } => {
                 Greeted::Connected { client: connection, used_bytes }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::{
     message::{Message, Seq},
     time::Timestamp,
+    topic::TopicName,
 };
 
 /// A kept message's body, as far as memory has it.
@@ -58,8 +59,15 @@ pub trait Keeper {
     fn received(&self, seq: Seq, kept: &Self::Kept) -> Self::Gate;
     /// PUBCOMP: even the number is free.
     fn completed(&self, seq: Seq) -> Self::Gate;
-    /// The session gives the message up undelivered; it does not come back once the gate is open.
-    fn dropped(&self, seq: Seq, kept: &Self::Kept, reason: DropReason) -> Self::Gate;
+    /// The session gives the message up undelivered; it does not come back once the gate is open. `topic` is its topic,
+    /// where the session has it at hand.
+    fn dropped(
+        &self,
+        seq: Seq,
+        kept: &Self::Kept,
+        reason: DropReason,
+        topic: Option<&TopicName>,
+    ) -> Self::Gate;
     /// The in-flight window is nearly full of confirmations that are not durable yet: commit soon.
     fn hurry(&self);
 }

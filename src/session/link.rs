@@ -4,12 +4,11 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU16,
-    sync::Arc,
 };
 
+use super::answer::{Answer, Verdict, acknowledgement};
 use crate::{
-    codec::{Ack, Packet, PacketId, Publish, ReasonCode, ReasonProperties, Version},
-    message::{Delivery, Message},
+    codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, Version},
     time::Timestamp,
     topic::TopicName,
 };
@@ -21,6 +20,9 @@ pub struct Terms {
     pub version: Version,
     /// Largest packet the client takes, in bytes.
     pub packet_bytes_max: usize,
+    /// Whether the client wants reason strings in other packets than CONNACK and DISCONNECT (request problem
+    /// information).
+    pub wants_reasons: bool,
     /// QoS > 0 messages the client takes at once.
     pub receive_maximum: u16,
     /// Topic aliases the broker may use towards the client.
@@ -31,27 +33,6 @@ pub struct Terms {
     pub out_bytes_max: usize,
 }
 
-/// An answer to the client, in the order of the packets it answers.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// PUBACK with its reason.
-    Puback(PacketId, ReasonCode),
-    /// PUBREC with its reason.
-    Pubrec(PacketId, ReasonCode),
-    /// PUBCOMP with its reason.
-    Pubcomp(PacketId, ReasonCode),
-    /// CONNACK: nothing else may leave before it [MQTT-3.2.0-1].
-    Connack(Vec<u8>),
-    /// SUBACK, encoded; messages are held back until it has left.
-    Suback(Vec<u8>),
-    /// A QoS 0 retained message: it follows its SUBACK, and is encoded when the out-buffer has room.
-    Retained(Arc<Message>, Delivery),
-    /// A QoS 0 PUBLISH, encoded, that came while others were held back.
-    Publish(Vec<u8>),
-    /// Any other packet, encoded.
-    Encoded(Vec<u8>),
-}
-
 /// Why a client's topic alias cannot be used (MQTT 5.0 section 3.3.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AliasError {
@@ -59,6 +40,17 @@ pub enum AliasError {
     AboveMaximum,
     /// It stands for no topic on this connection.
     Unset,
+}
+
+/// What became of a QoS 0 message for an online client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is on its way.
+    Sent,
+    /// The client reads too slowly: as much waits for it as may.
+    NoRoom,
+    /// The client takes no packet that large [MQTT-3.1.2-25].
+    TooLarge,
 }
 
 /// A live connection. `G` is the gate an answer waits behind.
@@ -122,24 +114,24 @@ impl<G: Clone> Link<G> {
     }
 
     /// A QoS 0 message of now: into the out-buffer, or behind those that are held back, so that no older one of its
-    /// topic comes after it. `false`: the client reads too slowly, or takes no packet that large.
-    pub fn publish_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName, open: G) -> bool {
+    /// topic comes after it.
+    pub fn publish_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName, open: G) -> Fate {
         let room = self.terms.out_bytes_max.saturating_sub(self.out.len() + self.publish_bytes);
         if room == 0 {
-            return false;
+            return Fate::NoRoom;
         }
         if !self.holds_messages() && self.messages_waiting == 0 {
-            return self.publish(publish, topic);
+            return if self.publish(publish, topic) { Fate::Sent } else { Fate::TooLarge };
         }
         // Without an alias: packets that leave before it could use that.
         let bytes = publish.encoded_len(self.terms.version);
         if bytes > self.terms.packet_bytes_max {
-            return false;
+            return Fate::TooLarge;
         }
         let mut encoded = Vec::with_capacity(bytes);
         publish.encode(self.terms.version, &mut encoded);
         self.answer(open, Answer::Publish(encoded));
-        true
+        Fate::Sent
     }
 
     /// Counts a QoS > 0 PUBLISH; the number of them that have no PUBACK or PUBCOMP yet.
@@ -174,32 +166,28 @@ impl<G: Clone> Link<G> {
     }
 
     fn encode_answer(&mut self, answer: Answer, now: Timestamp) {
-        let ack = |packet_id, reason| Ack { packet_id, reason, properties: ReasonProperties::default() };
         let ends = match &answer {
             Answer::Puback(..) | Answer::Pubcomp(..) => true,
-            Answer::Pubrec(_, reason) => reason.is_error(),
+            Answer::Pubrec(_, verdict) => verdict.reason.is_error(),
             _ => false,
         };
         self.unanswered = self.unanswered.saturating_sub(usize::from(ends));
-        let packet = match answer {
-            Answer::Puback(id, reason) => Packet::Puback(ack(id, reason)),
-            Answer::Pubrec(id, reason) => Packet::Pubrec(ack(id, reason)),
-            Answer::Pubcomp(id, reason) => Packet::Pubcomp(ack(id, reason)),
+        match answer {
+            Answer::Puback(id, verdict) => self.acknowledge(Packet::Puback, id, verdict),
+            Answer::Pubrec(id, verdict) => self.acknowledge(Packet::Pubrec, id, verdict),
+            Answer::Pubcomp(id, verdict) => self.acknowledge(Packet::Pubcomp, id, verdict),
             Answer::Connack(bytes) => {
                 self.greeted = true;
                 self.out.extend_from_slice(&bytes);
-                return;
             }
             Answer::Suback(bytes) => {
                 self.subacks_waiting -= 1;
                 self.out.extend_from_slice(&bytes);
-                return;
             }
             Answer::Publish(bytes) => {
                 self.messages_waiting -= 1;
                 self.publish_bytes -= bytes.len();
                 self.out.extend_from_slice(&bytes);
-                return;
             }
             Answer::Retained(message, delivery) => {
                 self.messages_waiting -= 1;
@@ -207,24 +195,56 @@ impl<G: Clone> Link<G> {
                     // What the client cannot take was left out before.
                     self.publish(&mut message.to_packet(&delivery, now), &message.topic);
                 }
-                return;
             }
-            Answer::Encoded(bytes) => {
-                self.out.extend_from_slice(&bytes);
-                return;
-            }
-        };
-        self.send(&packet);
+            Answer::Encoded(bytes) => self.out.extend_from_slice(&bytes),
+        }
     }
 
-    /// Encodes a small packet at once; before CONNACK has left, behind it [MQTT-3.2.0-1].
+    /// Encodes PUBACK, PUBREC, PUBREL or PUBCOMP, with its reason where it has one.
+    pub fn acknowledge(&mut self, name: fn(Ack<'static>) -> Packet<'static>, id: PacketId, verdict: Verdict) {
+        let Verdict { reason, why } = verdict;
+        if why.is_empty() {
+            return self.send(&acknowledgement(name, id, reason, None));
+        }
+        let terms = self.terms;
+        self.send_as(|out| terms.encode(why, |why| acknowledgement(name, id, reason, why), out));
+    }
+
+    /// DISCONNECT, to a client that knows it and that has had its CONNACK [MQTT-3.14.0-1].
+    pub fn say_goodbye(&mut self, verdict: Verdict) {
+        let Verdict { reason, why } = verdict;
+        if self.terms.version.is_v5() && self.greeted {
+            let goodbye = |reason_string| {
+                let properties = DisconnectProperties { reason_string, ..DisconnectProperties::default() };
+                Packet::Disconnect(Disconnect { reason, properties })
+            };
+            self.terms.encode(why, goodbye, &mut self.out);
+        }
+    }
+
+    /// Encodes a small packet at once; before CONNACK has left, behind it [MQTT-3.2.0-1]. One without strings fits every
+    /// client: it is no longer than the CONNACK that client has taken.
     pub fn send(&mut self, packet: &Packet<'_>) {
+        let version = self.terms.version;
+        self.send_as(|out| packet.encode(version, out));
+    }
+
+    /// The same for a packet that the client may not take: `false`, and nothing is sent [MQTT-3.1.2-24].
+    pub fn send_fitting(&mut self, packet: &Packet<'_>) -> bool {
+        let fits = packet.encoded_len(self.terms.version) <= self.terms.packet_bytes_max;
+        if fits {
+            self.send(packet);
+        }
+        fits
+    }
+
+    fn send_as<T>(&mut self, encode: impl FnOnce(&mut Vec<u8>) -> T) {
         if let Some((gate, _)) = self.answers.back().filter(|_| !self.greeted) {
             let mut bytes = Vec::new();
-            packet.encode(self.terms.version, &mut bytes);
+            encode(&mut bytes);
             self.answers.push_back((gate.clone(), Answer::Encoded(bytes)));
         } else {
-            packet.encode(self.terms.version, &mut self.out);
+            encode(&mut self.out);
         }
     }
 

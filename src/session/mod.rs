@@ -6,6 +6,7 @@
 //! What must be written down goes to the [`Keeper`], which answers with gates: a packet that promises something leaves
 //! only behind its gate.
 
+mod answer;
 mod inbound;
 mod keeper;
 mod link;
@@ -15,14 +16,15 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use answer::{Answer, Verdict};
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasError, Answer, Link, Terms};
+pub use link::{AliasError, Fate, Link, Terms};
 use outbound::Next;
 pub use outbound::{Acknowledged, Entry, Leaving, Outbound, QueueLimits, Remains, SEQ_BLOCK};
 
 use crate::{
-    codec::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, ReasonProperties, SubscribeOptions, Version},
+    codec::{Packet, PacketId, Publish, QoS, ReasonCode, SubscribeOptions, Version},
     message::Seq,
     time::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -104,10 +106,10 @@ impl<K: Keeper> Session<K> {
                     publish.dup = dup;
                     publish.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
                     if !link.publish(&mut publish, &body.topic) {
-                        self.outbound.skip_too_large(keeper, seq);
+                        self.outbound.skip_too_large(keeper, seq, &body.topic);
                     }
                 }
-                Next::Release(id) => link.send(&release(id, ReasonCode::Success)),
+                Next::Release(id) => link.acknowledge(Packet::Pubrel, id, Verdict::SUCCESS),
                 Next::Load(kept) => return Waiting::Load(kept),
                 Next::Wait(gate) => return Waiting::Gate(gate),
                 Next::Nothing => return Waiting::Nothing,
@@ -115,18 +117,20 @@ impl<K: Keeper> Session<K> {
         }
     }
 
-    /// A QoS 0 message for an online client, straight into the out-buffer if nothing is held back. `false`: it was
-    /// dropped, since the client reads too slowly or takes no packet that large.
-    pub fn deliver_at_most_once(&mut self, keeper: &K, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
-        let Some(link) = &mut self.link else { return false };
+    /// A QoS 0 message for an online client, straight into the out-buffer if nothing is held back.
+    pub fn deliver_at_most_once(&mut self, keeper: &K, publish: &mut Publish<'_>, topic: &TopicName) -> Fate {
+        let Some(link) = &mut self.link else { return Fate::NoRoom };
         link.publish_at_most_once(publish, topic, keeper.open_gate())
     }
 
     /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).
     pub fn answer_unknown_pubrec(&mut self, id: PacketId) {
         if let Some(link) = &mut self.link {
-            let packet = release(id, ReasonCode::PacketIdentifierNotFound);
-            link.send(&packet);
+            let unknown = Verdict::refused(
+                ReasonCode::PacketIdentifierNotFound,
+                "no message with this packet identifier is in flight",
+            );
+            link.acknowledge(Packet::Pubrel, id, unknown);
         }
     }
 
@@ -139,8 +143,4 @@ impl<K: Keeper> Session<K> {
     pub fn version(&self) -> Option<Version> {
         self.link.as_ref().map(|l| l.terms.version)
     }
-}
-
-fn release(packet_id: PacketId, reason: ReasonCode) -> Packet<'static> {
-    Packet::Pubrel(Ack { packet_id, reason, properties: ReasonProperties::default() })
 }

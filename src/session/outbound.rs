@@ -236,7 +236,7 @@ impl<K: Keeper> Outbound<K> {
 
     fn drop_front(&mut self, keeper: &K, reason: DropReason) {
         if let Some(entry) = self.take_front(keeper) {
-            self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, reason));
+            self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, reason, None));
         }
     }
 

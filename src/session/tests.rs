@@ -73,7 +73,7 @@ impl Keeper for Memory {
     fn completed(&self, _: Seq) -> u64 {
         self.write()
     }
-    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason) -> u64 {
+    fn dropped(&self, seq: Seq, _: &Kept, reason: DropReason, _: Option<&TopicName>) -> u64 {
         self.dropped.borrow_mut().push((seq.0, reason));
         self.write()
     }
@@ -89,6 +89,7 @@ fn terms(receive_maximum: u16) -> Terms {
     Terms {
         version: Version::V5,
         packet_bytes_max: 1_000,
+        wants_reasons: true,
         receive_maximum,
         alias_max_out: 0,
         alias_max_in: 10,

@@ -1,6 +1,6 @@
 //! The open batch: what the next commit will hold.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     format::{Claims, put_marks, put_message, put_message_part, put_record},
@@ -16,13 +16,20 @@ use crate::{
 /// What an item without a body is taken to cost, for the backlog's bound.
 const SMALL_BYTES: usize = 64;
 
+/// A batch of so many items, or so many bytes, gathers no more: what a commit costs is shared by enough, and who publishes
+/// in bulk is not to wait.
+const GATHERED_ITEMS: usize = 64;
+const GATHERED_BYTES: usize = 64 << 10;
+
 /// Things to be written, in order.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     items: Vec<Item>,
     bytes: usize,
-    /// Somebody waits for it.
-    urgent: bool,
+    /// Since when somebody waits for it.
+    urgent_since: Option<Timestamp>,
+    /// Somebody waits who cannot go on without it.
+    hurried: bool,
     opened_at: Option<Timestamp>,
 }
 
@@ -53,6 +60,8 @@ pub(super) struct Encoded {
     pub(super) snapshots: Vec<(SessionNo, usize)>,
     pub(super) records: u64,
     pub(super) payload_bytes: u64,
+    /// Topic and payload of the messages written for the first time.
+    pub(super) kept_bytes: u64,
     pub(super) first_written: u64,
 }
 
@@ -64,12 +73,27 @@ impl Batch {
     }
 
     /// Somebody waits for what is in it; nobody does if nothing is.
-    pub(super) fn mark_urgent(&mut self) {
-        self.urgent = !self.items.is_empty();
+    pub(super) fn mark_urgent(&mut self, now: Timestamp) {
+        if !self.items.is_empty() {
+            self.urgent_since = Some(self.urgent_since.map_or(now, |since| since.min(now)));
+        }
     }
 
-    pub(super) fn is_urgent(&self) -> bool {
-        self.urgent
+    /// It is wanted now, not when it is worth a commit.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = !self.items.is_empty();
+    }
+
+    /// When it is to be committed for those who wait for it, if gathering may take as long as `interval_max`. A batch
+    /// that has many in it already, or is hurried, gathers no longer.
+    pub(super) fn urgent_deadline(&self, interval_max: Duration) -> Option<Timestamp> {
+        let grown = self.items.len() >= GATHERED_ITEMS || self.bytes >= GATHERED_BYTES;
+        match self.urgent_since {
+            _ if self.hurried => Some(Timestamp::default()),
+            Some(since) if grown => Some(since),
+            Some(since) => Some(since.after(interval_max)),
+            None => None,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -117,6 +141,7 @@ impl Encoded {
                 put_message_part(part, stored.id(), &message);
                 put_message(&mut self.stream, part, &claims);
                 self.payload_bytes += message.payload.len() as u64;
+                self.kept_bytes += message.size_bytes() as u64;
                 self.first_written += 1;
                 self.messages.push((stored, at, self.stream.len() - at));
             }

@@ -2,7 +2,7 @@
 //!
 //! It is a `step` that a thread drives in production and a simulation drives directly.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     batch::{Batch, Encoded, place},
@@ -18,7 +18,7 @@ use super::{
     stats::count,
     stored::{Phase, Place, Stored},
 };
-use crate::time::Timestamp;
+use crate::{sync::lock, time::Timestamp};
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,13 @@ impl Shared {
     /// The commit thread.
     pub(super) fn run_commits(&self) {
         while self.wait_for_work() {
-            while self.step() == Step::Worked {
+            loop {
+                *lock(&self.busy_since) = Some(self.now());
+                let step = self.step();
+                *lock(&self.busy_since) = None;
+                if step != Step::Worked {
+                    break;
+                }
                 if self.state().stopping {
                     return;
                 }
@@ -147,6 +153,7 @@ impl Committer {
     }
 
     fn commit(&mut self, shared: &Shared, taken: Taken) -> Result<(), MediumError> {
+        let started = shared.elapsed();
         let generation = match taken.generation {
             Some(no) if !taken.generation_is_full => no,
             before => self.next_generation(shared, before)?,
@@ -161,7 +168,9 @@ impl Committer {
         shared.medium.apply(frames)?;
         match shared.config.durability {
             Durability::Power => {
+                let before = shared.elapsed();
                 shared.medium.sync()?;
+                shared.counters.sync_micros.record(micros(shared.elapsed().saturating_sub(before)));
                 count(&shared.counters.syncs, 1);
             }
             Durability::Process | Durability::Relaxed => shared.medium.hand_over()?,
@@ -172,7 +181,11 @@ impl Committer {
         count(&counters.commits, 1);
         count(&counters.bytes_frames, bytes);
         count(&counters.bytes_payload, encoded.payload_bytes);
+        count(&counters.bytes_kept, encoded.kept_bytes);
         count(&counters.messages_written, encoded.first_written);
+        counters.commit_messages.record(encoded.first_written);
+        counters.commit_bytes.record(bytes);
+        counters.commit_micros.record(micros(shared.elapsed().saturating_sub(started)));
         count(&counters.records, encoded.records);
         shared.change(|state| state.committed(taken.no, generation, first_frame, bytes, encoded));
         Ok(())
@@ -225,4 +238,8 @@ impl State {
         }
         self.ledger.message_placed(stored, place);
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

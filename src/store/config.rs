@@ -22,6 +22,10 @@ pub struct Config {
     /// acknowledgement with it; 100 ms: longer than a round trip on a bad link, short enough for a person not to notice.
     /// Zero: none is.
     pub elision_wait_max: Duration,
+    /// How long a commit that somebody waits for may wait for company when little comes; zero: not at all. Fewer commits
+    /// wear the disk less, and every acknowledgement that needs one is later by up to so much. A batch of 64 items or
+    /// 64 KiB waits no longer.
+    pub commit_interval_max: Duration,
     /// How long a record that nobody waits for may wait for a commit; 1 s. A record lost so costs a duplicate.
     pub done_interval: Duration,
     /// The bytes that may wait for the disk before readers are told to pause (`Journal::backlogged`); 16 MiB:
@@ -39,6 +43,7 @@ impl Default for Config {
         Self {
             durability: Durability::Power,
             elision_wait_max: Duration::from_millis(100),
+            commit_interval_max: Duration::ZERO,
             done_interval: Duration::from_secs(1),
             backlog_bytes_max: 16 << 20,
             held_bytes_max: 8 << 20,

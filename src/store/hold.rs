@@ -28,6 +28,7 @@ pub(super) struct Hold {
     wait_max_ms: u64,
     bytes_max: usize,
     bytes: usize,
+    messages: usize,
     /// In the order they were held, with the time each is let go.
     queue: VecDeque<(Timestamp, Arc<Stored>)>,
     by_publisher: HashMap<SessionNo, VecDeque<Arc<Stored>>>,
@@ -54,6 +55,7 @@ impl Hold {
             wait_max_ms,
             bytes_max,
             bytes: 0,
+            messages: 0,
             queue: VecDeque::new(),
             by_publisher: HashMap::new(),
             average: WAIT_FIRST_MS.min(wait_max_ms) * FINE / 4,
@@ -64,6 +66,11 @@ impl Hold {
     /// Bytes held.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Messages held.
+    pub(super) fn messages(&self) -> usize {
+        self.messages
     }
 
     /// Whether a message of this size should be held.
@@ -82,6 +89,7 @@ impl Hold {
     pub(super) fn add(&mut self, stored: &Arc<Stored>, publisher: Option<SessionNo>, now: Timestamp) {
         let wait = (4 * self.average / FINE).max(WAIT_MIN_MS).min(self.wait_max_ms);
         self.bytes += stored.size_bytes();
+        self.messages += 1;
         self.queue.push_back((now.after(Duration::from_millis(wait)), Arc::clone(stored)));
         if let Some(publisher) = publisher {
             self.by_publisher.entry(publisher).or_default().push_back(Arc::clone(stored));
@@ -91,6 +99,7 @@ impl Hold {
     /// A message is held no longer; its phase says so already.
     pub(super) fn left(&mut self, stored: &Stored, publisher: Option<SessionNo>, why: Left) {
         self.bytes = self.bytes.saturating_sub(stored.size_bytes());
+        self.messages = self.messages.saturating_sub(1);
         let sample_ms = match why {
             Left::Confirmed(took) => Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
             Left::TimedOut => Some(self.wait_max_ms),

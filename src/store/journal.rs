@@ -9,6 +9,7 @@ use std::{
     },
     task::Waker,
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use super::{
@@ -84,6 +85,8 @@ pub(super) struct Shared {
     /// The time until there is a clock.
     started: Timeline,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Since when the commit thread has been at its present piece of work.
+    pub(super) busy_since: Mutex<Option<Timestamp>>,
     _lock: Option<DataLock>,
 }
 
@@ -126,6 +129,7 @@ impl Journal {
             clock: OnceLock::new(),
             started: Timeline { at: recovered.now, wall },
             threads: Mutex::default(),
+            busy_since: Mutex::default(),
             _lock: lock,
         };
         super::stats::count(&shared.counters.damaged, recovered.damaged);
@@ -338,12 +342,24 @@ impl Journal {
         self.shared().glance.poisoned.load(Ordering::Acquire)
     }
 
+    /// Whether the threads serve: none has died, and the commit thread has not been at one piece of work for longer
+    /// than `limit`. A disk that takes no writes for so long is as good as none.
+    pub fn is_alive(&self, limit: Duration) -> bool {
+        let shared = self.shared();
+        let died = lock(&shared.threads).iter().any(JoinHandle::is_finished);
+        let busy_since = *lock(&shared.busy_since);
+        !died && busy_since.is_none_or(|since| shared.now().since(since) <= limit)
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> Stats {
         let counters = &self.shared().counters;
+        // It asks the file system: not under the lock.
+        let disk_bytes = self.shared().medium.disk_bytes();
         let state = self.shared().state();
         Stats {
             bytes_payload: read(&counters.bytes_payload),
+            bytes_kept: read(&counters.bytes_kept) + state.elided_bytes,
             bytes_frames: read(&counters.bytes_frames),
             commits: read(&counters.commits),
             syncs: read(&counters.syncs),
@@ -351,11 +367,19 @@ impl Journal {
             messages_elided: state.elided,
             records: read(&counters.records),
             messages_lost: read(&counters.messages_lost),
+            held_messages: state.hold.messages() as u64,
             held_bytes: state.hold.bytes() as u64,
+            backlog_bytes: state.backlog_bytes() as u64,
             live_bytes: state.ledger.live_bytes(),
             frame_bytes: state.ledger.frame_bytes(),
             generations: state.ledger.generations.len() as u64,
+            disk_bytes,
             damaged: read(&counters.damaged),
+            is_poisoned: state.health == Health::Poisoned,
+            commit_messages: counters.commit_messages.read(),
+            commit_bytes: counters.commit_bytes.read(),
+            commit_micros: counters.commit_micros.read(),
+            sync_micros: counters.sync_micros.read(),
         }
     }
 
@@ -406,6 +430,11 @@ impl Shared {
     /// The time now.
     pub(super) fn now(&self) -> Timestamp {
         self.clock.get().map_or(self.started.at, |clock| clock.now())
+    }
+
+    /// For measuring how long things take.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.clock.get().map_or(Duration::ZERO, |clock| clock.elapsed())
     }
 
     pub(super) fn timeline(&self) -> Timeline {

@@ -42,6 +42,7 @@ mod journal;
 mod ledger;
 mod lock;
 pub mod medium;
+mod probe;
 mod read;
 mod record;
 mod recover;
@@ -60,6 +61,7 @@ pub use self::{
     error::OpenError,
     gate::{CommitNo, Gate},
     journal::Journal,
+    probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
     state::{LAZY_INTERVAL, Urgency},

@@ -73,6 +73,8 @@ pub(super) struct State {
     /// Who is to be woken as soon as the lock is released.
     pub(super) ready: Vec<Waker>,
     pub(super) elided: u64,
+    /// Their bytes of topic and payload.
+    pub(super) elided_bytes: u64,
     /// The commit thread sleeps and must be told of work.
     pub(super) sleeping: bool,
     pub(super) stopping: bool,
@@ -96,6 +98,7 @@ impl State {
             backlog_waiters: Wakers::default(),
             ready: Vec::new(),
             elided: 0,
+            elided_bytes: 0,
             sleeping: false,
             stopping: false,
         }
@@ -116,7 +119,7 @@ impl State {
             };
             self.open.push(Item::Record(record), now.after(extra));
             if urgency == Urgency::Now {
-                self.open.mark_urgent();
+                self.open.mark_urgent(now);
             }
             if self.config.durability == Durability::Relaxed {
                 return Gate::Open;
@@ -127,9 +130,7 @@ impl State {
 
     /// Starts a commit, if there is anything to commit.
     pub(super) fn hurry(&mut self) {
-        if !self.open.is_empty() {
-            self.open.mark_urgent();
-        }
+        self.open.hurry();
     }
 
     /// All targets of a message are known.
@@ -211,7 +212,7 @@ impl State {
         if self.is_durable(commit) {
             return self.settle(&mut state);
         }
-        self.open.mark_urgent();
+        self.open.mark_urgent(now);
         if let Phase::Early(early) = std::mem::replace(&mut state.phase, Phase::Queued(commit)) {
             early.wakers.into_iter().for_each(|waker| self.waiters.add(commit, waker));
         }
@@ -311,6 +312,7 @@ impl State {
                 self.settle(&mut state);
                 drop(state);
                 self.elided += 1;
+                self.elided_bytes += stored.size_bytes() as u64;
                 self.hold.left(stored, publisher, Left::Confirmed(now.since(since)));
                 false
             }
@@ -352,7 +354,7 @@ impl State {
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.health == Health::Running
             && (self.open.bytes() >= BATCH_BYTES_MAX
-                || (self.open.is_urgent() && self.config.durability != Durability::Relaxed)
+                || self.urgent_deadline().is_some_and(|at| at <= now)
                 || self.open_deadline().is_some_and(|at| at <= now)
                 || self.hold.next_deadline().is_some_and(|at| at <= now))
     }
@@ -362,7 +364,13 @@ impl State {
         if self.health != Health::Running {
             return None;
         }
-        [self.open_deadline(), self.hold.next_deadline()].into_iter().flatten().min()
+        [self.urgent_deadline(), self.open_deadline(), self.hold.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// When the open batch is committed for those who wait for it.
+    fn urgent_deadline(&self) -> Option<Timestamp> {
+        let waited_for = self.config.durability != Durability::Relaxed;
+        self.open.urgent_deadline(self.config.commit_interval_max).filter(|_| waited_for)
     }
 
     fn open_deadline(&self) -> Option<Timestamp> {

@@ -2,8 +2,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::telemetry::{Histogram, HistogramReading};
+
+/// Ranges of durations, in microseconds: from the cache of a disk that lies to an SD card that cleans up.
+const MICROS: &[u64] =
+    &[50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+/// Ranges of a commit's size in bytes of frames.
+const BYTES: &[u64] = &[256, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20];
+/// Ranges of a commit's size in messages.
+const MESSAGES: &[u64] = &[0, 1, 2, 5, 10, 25, 50, 100, 250, 1_000, 5_000];
+
 /// Counts since the start, and sizes as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Payload bytes of messages written for the first time.
     pub bytes_payload: u64,
@@ -21,22 +31,42 @@ pub struct Stats {
     pub records: u64,
     /// Messages lost to damage of the disk.
     pub messages_lost: u64,
+    /// Bytes of topic and payload of all messages taken care of: written for the first time, or confirmed by all before
+    /// that. What the bytes written are to be compared with.
+    pub bytes_kept: u64,
+    /// Messages held back now.
+    pub held_messages: u64,
     /// Bytes of messages held back now.
     pub held_bytes: u64,
+    /// Bytes that wait for the disk now.
+    pub backlog_bytes: u64,
     /// Bytes on disk that are wanted now.
     pub live_bytes: u64,
     /// Bytes of all frames on disk now.
     pub frame_bytes: u64,
     /// Generations on disk now.
     pub generations: u64,
+    /// Bytes the journal's files take on disk now; 0 if the medium has none.
+    pub disk_bytes: u64,
     /// Damaged parts found at the start.
     pub damaged: u64,
+    /// A write has failed: nothing is acknowledged any more.
+    pub is_poisoned: bool,
+    /// Messages written for the first time, by commit.
+    pub commit_messages: HistogramReading,
+    /// Bytes of frames, by commit.
+    pub commit_bytes: HistogramReading,
+    /// Microseconds from taking a batch until it was durable.
+    pub commit_micros: HistogramReading,
+    /// Microseconds of the sync at the end of a commit.
+    pub sync_micros: HistogramReading,
 }
 
 /// The counters behind `Stats`.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counters {
     pub(super) bytes_payload: AtomicU64,
+    pub(super) bytes_kept: AtomicU64,
     pub(super) bytes_frames: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) syncs: AtomicU64,
@@ -44,6 +74,30 @@ pub(super) struct Counters {
     pub(super) records: AtomicU64,
     pub(super) messages_lost: AtomicU64,
     pub(super) damaged: AtomicU64,
+    pub(super) commit_messages: Histogram,
+    pub(super) commit_bytes: Histogram,
+    pub(super) commit_micros: Histogram,
+    pub(super) sync_micros: Histogram,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            bytes_payload: AtomicU64::new(0),
+            bytes_kept: AtomicU64::new(0),
+            bytes_frames: AtomicU64::new(0),
+            commits: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            messages_written: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            messages_lost: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
+            commit_messages: Histogram::new(MESSAGES),
+            commit_bytes: Histogram::new(BYTES),
+            commit_micros: Histogram::new(MICROS),
+            sync_micros: Histogram::new(MICROS),
+        }
+    }
 }
 
 /// Adds to a counter.

@@ -5,10 +5,16 @@
 //! is part of a longer story.
 
 mod acks;
+mod connack;
+mod connect;
 mod interop;
+mod packets;
 mod ping_disconnect;
 mod publish;
 mod raw;
+mod sessions;
+mod strings;
 mod subscribe;
 mod trace;
 mod unsubscribe;
+mod wills;

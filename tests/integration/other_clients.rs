@@ -10,6 +10,19 @@ use crate::{harness::Broker, program::Program};
 const CONFIG: &str = "
 [limits]
 packet_bytes_max = '16MiB'
+
+[[listeners]]
+type = 'tcp'
+bind = '127.0.0.1:0'
+[[listeners]]
+type = 'tls'
+bind = '127.0.0.1:0'
+[[listeners]]
+type = 'ws'
+bind = '127.0.0.1:0'
+[[listeners]]
+type = 'wss'
+bind = '127.0.0.1:0'
 ";
 
 #[test]
@@ -18,8 +31,18 @@ fn paho_over_tcp_and_tls() {
 }
 
 #[test]
+fn paho_over_websocket() {
+    every_scenario(Client::Paho, &["ws", "wss"]);
+}
+
+#[test]
 fn mqtt_js_over_tcp_and_tls() {
     every_scenario(Client::MqttJs, &["tcp", "tls"]);
+}
+
+#[test]
+fn mqtt_js_over_websocket() {
+    every_scenario(Client::MqttJs, &["ws", "wss"]);
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +58,7 @@ fn every_scenario(client: Client, transports: &[&str]) {
         for version in ["4", "5"] {
             for scenario in ["wildcards", "retained", "will", "offline", "large", "shared"] {
                 println!("{client:?} {version} {transport} {scenario}");
-                let port = match *transport {
-                    "tcp" => broker.plain().port(),
-                    _ => broker.tls().port(),
-                };
+                let port = broker.address(transport, 0).port();
                 let mut command = client.command(&installed);
                 command.args([scenario, "--version", version, "--transport", transport]);
                 command.args(["--port", &port.to_string(), "--ca"]).arg(broker.certs_dir().join("ca.crt"));

@@ -14,7 +14,7 @@ mod link;
 pub(crate) mod packets;
 mod web;
 
-use std::{future::Future, io, path::Path};
+use std::{future::Future, io, net::SocketAddr, path::Path};
 
 use dormouse::codec::{Packet, Version, decode};
 use tokio::{
@@ -24,7 +24,7 @@ use tokio::{
 
 use self::{
     link::Link,
-    packets::{Publishing, Spec},
+    packets::{Publishing, Spec, reason_string},
 };
 use crate::harness::{Broker, LIMIT};
 
@@ -105,6 +105,12 @@ impl Broker {
 }
 
 impl Peer {
+    /// A connection to a broker within this process, before CONNECT.
+    pub(crate) async fn at(address: SocketAddr, version: Version) -> Self {
+        let link = within("connecting", Link::plain(address)).await;
+        Self { link: link.unwrap(), version, input: Vec::new() }
+    }
+
     /// Sends a packet.
     pub(crate) async fn send(&mut self, packet: impl Into<Spec>) {
         let mut bytes = Vec::new();
@@ -142,13 +148,19 @@ impl Peer {
         }
     }
 
-    /// The next bytes have to be these.
-    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
-        while self.input.len() < expected.len() {
-            let read = within("bytes", self.link.read_buf(&mut self.input)).await.unwrap();
-            assert_ne!(read, 0, "{expected:x?} was wanted: {:x?}, and the end", self.input);
+    /// The same for an answer, and this is what it says to people: a part of its reason string, or `None` at all.
+    pub(crate) async fn expect_saying(&mut self, packet: impl Into<Spec>, why: Option<&str>) {
+        let (received, said) = self.receive_saying().await;
+        assert_eq!(received, packet.into(), "{said:?}");
+        match why {
+            Some(why) => assert!(said.as_ref().is_some_and(|said| said.contains(why)), "{why:?}: {said:?}"),
+            None => assert_eq!(said, None),
         }
-        assert_eq!(self.input.drain(..expected.len()).as_slice(), expected);
+    }
+
+    /// The next packet, which has to be an answer, with its reason string.
+    pub(crate) async fn receive_saying(&mut self) -> (Spec, Option<String>) {
+        self.receive_with(|packet| (Spec::from(packet), reason_string(packet))).await
     }
 
     /// The next packet has to be this PUBLISH, property for property.
@@ -172,6 +184,20 @@ impl Peer {
     /// The next packet as the codec has it, with all its properties.
     pub(crate) async fn receive_with<T>(&mut self, look: impl FnOnce(&Packet<'_>) -> T) -> T {
         within("a packet", self.try_receive_with(look)).await.unwrap()
+    }
+
+    /// The next bytes, whatever they mean.
+    pub(crate) async fn receive_bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.input.len() < count {
+            let read = within("bytes", self.link.read_buf(&mut self.input)).await.unwrap();
+            assert!(read > 0, "closed after {:x?}, of {count}", self.input);
+        }
+        self.input.drain(..count).collect()
+    }
+
+    /// What comes next is these bytes.
+    pub(crate) async fn expect_bytes(&mut self, expected: &[u8]) {
+        assert_eq!(self.receive_bytes(expected.len()).await, expected);
     }
 
     /// Nothing is on its way: a ping is answered first.

@@ -75,6 +75,30 @@ fn a_subscribe_that_asks_for_everything_again_and_again_is_refused() {
     assert_eq!(heard.len(), 1 + 60);
 }
 
+/// [MQTT-3.1.2-25]: delivered as far as the broker is concerned, also after a power cut.
+#[test]
+fn a_message_that_is_too_large_for_its_subscriber_does_not_come_back() {
+    let mut world = World::new();
+    let mut small = connect("dev");
+    small.properties.packet_bytes_max = Some(50);
+    let mut dev = world.subscriber(&small, "a", QoS::AtLeastOnce);
+    let mut other = world.joined(&transient("other"), false);
+    other.send(&qos1(1, "a", &"x".repeat(100)));
+    other.send(&qos1(2, "a", "y"));
+    assert_eq!(dev.heard(), ["PUBLISH q1 #2 a=y"]);
+    world.settle();
+    assert_eq!(world.broker.dropped().too_large, 1);
+    assert_eq!(other.heard(), ["PUBACK 1"]);
+    world.pass(2_000);
+    world.settle();
+    assert_eq!(other.heard(), ["PUBACK 2"]);
+    drop((dev, other));
+    world.cut(1);
+    let mut dev = world.joined(&connect("dev"), true);
+    world.settle();
+    assert_eq!(dev.heard(), ["PUBLISH! q1 #2 a=y"], "read back from disk");
+}
+
 #[test]
 fn a_live_message_waits_for_connack_within_bounds() {
     let world = World::with(Config { out_bytes_max: 1_000, ..Config::default() });

@@ -21,7 +21,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use super::{Broker, CloseReason, Config, Connection, Greeting, Peer, Reading, Transmit};
+use super::{Broker, CloseReason, Config, Connection, Greeting, Handshake, Peer, Reading, Transmit};
 use crate::{
     codec::{
         Ack, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, Publish,
@@ -75,7 +75,7 @@ impl World {
     fn join(&self, connect: &Connect<'_>) -> Client {
         let mut bytes = Vec::new();
         Packet::Connect(Box::new(connect.clone())).encode(connect.version, &mut bytes);
-        match self.broker.connect(&bytes, &peer(), self.now()) {
+        match self.broker.connect(&mut Handshake::default(), &bytes, &peer(), self.now()) {
             Greeting::Connected { connection, used_bytes } => {
                 assert_eq!(used_bytes, bytes.len());
                 Client::new(connection, connect.version, Arc::clone(&self.ms))
@@ -88,7 +88,9 @@ impl World {
     fn refused(&self, connect: &Connect<'_>) -> Vec<String> {
         let mut bytes = Vec::new();
         Packet::Connect(Box::new(connect.clone())).encode(connect.version, &mut bytes);
-        let Greeting::Refused { reply } = self.broker.connect(&bytes, &peer(), self.now()) else {
+        let Greeting::Refused { reply } =
+            self.broker.connect(&mut Handshake::default(), &bytes, &peer(), self.now())
+        else {
             panic!("not refused")
         };
         lines(&reply, connect.version)

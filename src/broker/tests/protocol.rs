@@ -1,10 +1,7 @@
 //! Corners of the protocol.
 
-use super::{World, connect, publish, qos0, qos1, subscribe, transient};
-use crate::{
-    broker::CloseReason,
-    codec::{Packet, Publish, QoS},
-};
+use super::{CloseReason, World, connect, publish, qos0, qos1, subscribe, transient};
+use crate::codec::{Packet, Publish, QoS};
 
 const NOTHING: [&str; 0] = [];
 
@@ -134,4 +131,12 @@ fn a_client_identifier_longer_than_the_limit_is_refused() {
     let (fits, too_long) = ("x".repeat(1_024), "x".repeat(1_025));
     world.joined(&connect(&fits), false);
     assert_eq!(world.refused(&connect(&too_long)), ["CONNACK 0 85"]);
+}
+
+/// [MQTT-3.2.2-8]: CONNACK has no "server shutting down".
+#[test]
+fn who_comes_while_the_broker_ends_is_told_that_it_is_not_there() {
+    let world = World::new();
+    world.broker.begin_shutdown(world.now());
+    assert_eq!(world.refused(&connect("c")), ["CONNACK 0 88"]);
 }

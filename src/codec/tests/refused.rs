@@ -307,3 +307,19 @@ fn nothing_may_follow_the_last_field() {
         assert_eq!(decoded.is_ok(), tail_is_a_field, "{}: {decoded:?}", row.what);
     }
 }
+
+/// [MQTT-3.2.2-8], [MQTT-3.14.2-1]: whatever is wrong with a packet, there is a packet that says so.
+#[test]
+fn every_error_has_a_reason_that_its_answer_may_carry() {
+    use crate::codec::{Connack, ConnackProperties, Disconnect, Packet};
+    for error in DecodeError::ALL {
+        let (reason, properties) = (error.connack_reason(), ConnackProperties::default());
+        let connack = Packet::from(Connack { session_present: false, reason, properties });
+        let disconnect = Packet::from(Disconnect::new(error.disconnect_reason()));
+        for packet in [connack, disconnect] {
+            let bytes = super::encode(&packet, Version::V5);
+            assert_eq!(decode_all(&bytes, Version::V5), Ok(Some((packet, bytes.len()))), "{error:?}");
+        }
+        assert_eq!(error.message(), error.to_string());
+    }
+}

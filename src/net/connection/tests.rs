@@ -58,14 +58,20 @@ impl Lines {
 
 impl Gate for Lines {
     type Client = Script;
+    /// Whether `prove it` has been asked for.
+    type Handshake = bool;
 
     fn now(&self) -> Timestamp {
         Timestamp(self.clock_ms.load(Ordering::Relaxed))
     }
 
-    fn greet(self: &Arc<Self>, input: &[u8], _peer: &Peer) -> Greeted<Script> {
+    fn greet(self: &Arc<Self>, asked: &mut bool, input: &[u8], _peer: &Peer) -> Greeted<Script> {
         let Some(end) = input.iter().position(|&byte| byte == b'\n') else { return Greeted::Incomplete };
-        if &input[..end] != b"hello" {
+        if &input[..end] == b"it is me" {
+            *asked = true;
+            return Greeted::Challenged { reply: b"prove it".to_vec(), used_bytes: end + 1 };
+        }
+        if &input[..end] != (if *asked { &b"proof"[..] } else { b"hello" }) {
             return Greeted::Refused { reply: b"no".to_vec() };
         }
         self.state().to_send.extend(b"welcome");
@@ -524,4 +530,25 @@ fn stopping_ends_a_stranger_at_once_and_leaves_clients_to_the_broker() {
     client.settle();
     assert_eq!(client.closed(), Some(CloseReason::ServerShutdown));
     assert_eq!(client.outcome, Some(Outcome::Served));
+}
+
+/// Between the first packet and the connection there may be questions; an answer that came with the first packet is heard.
+#[test]
+fn a_question_is_sent_and_its_answer_heard() {
+    let mut world = World::new(1024);
+    world.send("it is me\n");
+    assert_eq!(world.take(8), "prove it");
+    world.send("proof\n");
+    assert_eq!(world.take(7), "welcome");
+    let mut world = World::new(1024);
+    world.send("it is me\nproof\n");
+    assert_eq!(world.take(15), "prove itwelcome");
+    // The time for it is that of the first packet.
+    let mut world = World::new(1024);
+    world.send("it is me\n");
+    assert_eq!(world.take(8), "prove it");
+    world.pass(Duration::from_secs(19));
+    assert_eq!(world.outcome, None);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.outcome, Some(Outcome::ConnectTimeout));
 }

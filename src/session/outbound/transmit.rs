@@ -8,6 +8,7 @@ use crate::{
     message::{Delivery, Message, Seq},
     session::keeper::{Body, DropReason, Keeper},
     time::Timestamp,
+    topic::TopicName,
 };
 
 /// The next thing to put on the wire, or why there is none.
@@ -64,7 +65,7 @@ impl<K: Keeper> Outbound<K> {
                             return Some(Next::Load(batch(keeper, wanted)));
                         }
                         Body::Lost => {
-                            self.dropped = Some(keeper.dropped(entry.seq, kept, DropReason::Damaged));
+                            self.dropped = Some(keeper.dropped(entry.seq, kept, DropReason::Damaged, None));
                             self.inflight.remove(self.resent);
                         }
                     }
@@ -175,12 +176,12 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// The message just polled is larger than this client takes: it counts as delivered [MQTT-3.1.2-25].
-    pub(crate) fn skip_too_large(&mut self, keeper: &K, seq: Seq) {
+    pub(crate) fn skip_too_large(&mut self, keeper: &K, seq: Seq, topic: &TopicName) {
         if let Some(i) = self.position(seq)
             && let Some(f) = self.inflight.get_mut(i)
         {
             if let State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _) = &f.state {
-                self.dropped = Some(keeper.dropped(seq, kept, DropReason::TooLarge));
+                self.dropped = Some(keeper.dropped(seq, kept, DropReason::TooLarge, Some(topic)));
             }
             self.inflight.remove(i);
             self.resent = self.resent.saturating_sub(1);

@@ -35,6 +35,11 @@ pub trait Medium: Send + Sync {
         0
     }
 
+    /// Bytes its files take on disk now; 0 if it has none.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
+
     /// Shows every frame of a generation in the order of the numbers.
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError>;
 

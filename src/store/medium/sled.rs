@@ -23,6 +23,7 @@ use std::{
     fmt::Debug,
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -171,6 +172,17 @@ impl Medium for SledMedium {
 
     fn damaged(&self) -> u64 {
         self.damaged
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        let paths = self.generations().into_iter().map(|no| path_of(&self.dir, no));
+        paths
+            .flat_map(fs::read_dir)
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.metadata().ok())
+            .map(|file| file.blocks() * 512)
+            .sum()
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {

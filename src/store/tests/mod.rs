@@ -3,6 +3,7 @@
 mod basic;
 mod crash;
 mod damage;
+mod gather;
 mod power;
 mod records;
 mod truth;

@@ -25,7 +25,7 @@ async fn the_brokers_acknowledgements_have_the_reasons_of_their_packet() {
     for version in ALL {
         let mut reader = broker.client(version, connect("reader")).await;
         reader.subscribed("heard", QoS::AtMostOnce).await;
-        let mut dev = broker.client(version, connect("dev")).await;
+        let mut dev = broker.client(version, connect("dev").problem_information(false)).await;
         let with = |first: u8, reason: u8| match (version, reason) {
             (Version::V5, 1..) => vec![first, 3, 0, 7, reason],
             _ => vec![first, 2, 0, 7],

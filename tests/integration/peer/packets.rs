@@ -47,6 +47,9 @@ pub(crate) struct Connecting {
     receive_maximum: Option<u16>,
     packet_bytes_max: Option<u32>,
     topic_alias_maximum: Option<u16>,
+    problem_information: Option<bool>,
+    response_information: Option<bool>,
+    authentication: Option<(String, Option<Vec<u8>>)>,
 }
 
 /// A PUBLISH: QoS 0, not retained, no properties, until told otherwise.
@@ -89,6 +92,9 @@ pub(crate) fn connect(client_id: &str) -> Connecting {
         receive_maximum: None,
         packet_bytes_max: None,
         topic_alias_maximum: None,
+        problem_information: None,
+        response_information: None,
+        authentication: None,
     }
 }
 
@@ -144,6 +150,24 @@ impl Connecting {
         self
     }
 
+    /// Asks for reason strings, or for none; v5 only.
+    pub(crate) fn problem_information(mut self, asked: bool) -> Self {
+        self.problem_information = Some(asked);
+        self
+    }
+
+    /// Asks where to expect answers; v5 only.
+    pub(crate) fn response_information(mut self, asked: bool) -> Self {
+        self.response_information = Some(asked);
+        self
+    }
+
+    /// Names an authentication method, with the client's first data; v5 only.
+    pub(crate) fn authentication(mut self, method: &str, data: Option<&[u8]>) -> Self {
+        self.authentication = Some((method.to_owned(), data.map(<[u8]>::to_vec)));
+        self
+    }
+
     fn packet(&self, version: Version) -> Connect<'_> {
         let will = self.will.as_ref().map(|will| Will {
             topic: &will.topic,
@@ -158,6 +182,10 @@ impl Connecting {
             receive_maximum: self.receive_maximum.and_then(NonZeroU16::new),
             packet_bytes_max: self.packet_bytes_max,
             topic_alias_maximum: self.topic_alias_maximum,
+            request_problem_information: self.problem_information,
+            request_response_information: self.response_information,
+            authentication_method: self.authentication.as_ref().map(|(method, _)| method.as_str()),
+            authentication_data: self.authentication.as_ref().and_then(|(_, data)| data.as_deref()),
             ..ConnectProperties::default()
         };
         Connect {
@@ -431,6 +459,22 @@ impl From<Subscribing> for Spec {
     fn from(subscribing: Subscribing) -> Self {
         Self::Subscribe(subscribing)
     }
+}
+
+/// What an answer says to people, and that it says nothing else to them.
+pub(super) fn reason_string(packet: &Packet<'_>) -> Option<String> {
+    let (reason, user) = match packet {
+        Packet::Connack(p) => (p.properties.reason_string, &p.properties.user),
+        Packet::Puback(p) | Packet::Pubrec(p) | Packet::Pubrel(p) | Packet::Pubcomp(p) => {
+            (p.properties.reason_string, &p.properties.user)
+        }
+        Packet::Suback(p) | Packet::Unsuback(p) => (p.properties.reason_string, &p.properties.user),
+        Packet::Disconnect(p) => (p.properties.reason_string, &p.properties.user),
+        Packet::Auth(p) => (p.properties.reason_string, &p.properties.user),
+        other => panic!("has no reason: {other:?}"),
+    };
+    assert!(user.is_empty(), "{packet:?}");
+    reason.map(str::to_owned)
 }
 
 fn id(packet_id: u16) -> PacketId {

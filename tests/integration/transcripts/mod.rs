@@ -4,11 +4,13 @@
 //! Most transcripts are run in 3.1.1 and in 5.0. Nothing waits for time to pass but the broker itself, on delays of a
 //! second that the transcript asked it for.
 
+mod answers;
 mod bad_days;
 mod bad_input;
 mod closing;
 mod durability;
 mod expiry;
+mod features;
 mod flow;
 mod routing;
 pub(crate) mod scene;
