@@ -11,7 +11,7 @@ use std::{
 
 use super::super::{Woken, id, peer, puback, pubcomp, publish, pubrec, pubrel};
 use crate::{
-    broker::{Broker, CloseReason, Connection, Greeting, Reading, Transmit},
+    broker::{Broker, CloseReason, Connection, Greeting, Handshake, Reading, Transmit},
     codec::{
         Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, Publish,
         PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscribeOptions, Unsubscribe,
@@ -123,6 +123,7 @@ pub(super) struct Device {
 
 /// A network connection.
 pub(super) struct Wire {
+    handshake: Handshake,
     connection: Option<Connection>,
     version: Version,
     bytes: Vec<u8>,
@@ -159,6 +160,7 @@ impl Device {
     pub(super) fn dial(&mut self, hello: Hello) {
         self.owed.clear();
         let mut wire = Wire {
+            handshake: Handshake::default(),
             connection: None,
             version: self.version,
             bytes: Vec::new(),
@@ -289,8 +291,9 @@ impl Wire {
         self.arrived = (self.arrived + bytes).min(self.bytes.len());
         let mut used = 0;
         if self.connection.is_none() && !self.closing {
-            match broker.connect(&self.bytes[..self.arrived], &peer(), now) {
+            match broker.connect(&mut self.handshake, &self.bytes[..self.arrived], &peer(), now) {
                 Greeting::Incomplete => return Vec::new(),
+                Greeting::Challenged { .. } => unreachable!("no device asks for it"),
                 Greeting::Refused { reply } => {
                     self.closing = true;
                     used = self.arrived;
