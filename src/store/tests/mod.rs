@@ -1,5 +1,6 @@
 //! The journal as a whole.
 
+mod alive;
 mod basic;
 mod crash;
 mod damage;

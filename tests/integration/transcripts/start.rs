@@ -14,7 +14,17 @@ use crate::{harness::Broker, peer::packets::connect};
 /// Starts a broker in `dir` that must not come up; its last words, less the log.
 fn last_words(dir: &Path, data: &Path) -> Vec<String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
-    command.args(["--listen", "tcp://127.0.0.1:0", "--listen", "tls://127.0.0.1:0", "--data"]).arg(data);
+    command
+        .args([
+            "--listen",
+            "tcp://127.0.0.1:0",
+            "--listen",
+            "tls://127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
+        .arg(data);
     command.current_dir(dir).stdin(Stdio::null());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
         command.env_remove(name);
