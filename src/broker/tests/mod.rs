@@ -11,6 +11,7 @@ mod order;
 mod protocol;
 mod queues;
 mod shared;
+mod simulation;
 mod sleepers;
 mod wills;
 
