@@ -12,7 +12,7 @@ mod world;
 
 use dormouse::{
     broker::{CloseReason, Config},
-    session::QueueLimits,
+    session::{Overflow, QueueLimits},
 };
 
 use self::{ledger::Ledger, peer::Peer, world::World};
@@ -43,7 +43,11 @@ fn small_config(input: &mut Input<'_>) -> Config {
     Config {
         sessions_max: 1 + input.below(4),
         inflight_max: 1 + input.pick(&[0, 1, 5]),
-        queue: QueueLimits { messages_max: 1 + input.below(5), bytes_max: 1_000 },
+        queue: QueueLimits {
+            messages_max: 1 + input.below(5),
+            bytes_max: 1_000,
+            overflow: Overflow::DropOldest,
+        },
         queue_qos0: input.once_in(2),
         retained_messages_max: 2,
         retained_bytes_max: 600,
