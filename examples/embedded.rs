@@ -21,6 +21,10 @@ path = "./data-embedded"
 [[listeners]]
 type = "tcp"
 bind = "127.0.0.1:0"
+
+# Metrics are the program's own: `server.broker().stats()`.
+[admin]
+enabled = false
 "#;
 
 #[tokio::main]

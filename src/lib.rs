@@ -3,6 +3,7 @@
 //! What is acknowledged survives a power cut; what nobody is missing never touches the flash; nothing is dropped in
 //! silence. The modules are floors: each imports only from a lower one (`docs/ARCHITECTURE.md`).
 
+pub mod admin;
 pub mod auth;
 pub mod broker;
 pub mod cli;

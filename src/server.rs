@@ -9,6 +9,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -21,6 +22,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    admin::{self, Admin, Subject},
     auth::Methods,
     broker::Broker,
     config::Config,
@@ -44,6 +46,7 @@ pub struct Server {
     broker: Arc<Broker>,
     network: Network,
     timeouts: JoinHandle<()>,
+    admin: Option<Admin>,
     sync_latency: Option<SyncLatency>,
 }
 
@@ -53,6 +56,9 @@ pub enum StartError {
     /// A listener cannot be set up.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The listener for monitoring cannot be set up.
+    #[error(transparent)]
+    Admin(#[from] admin::BindError),
     /// The data folder cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
@@ -66,6 +72,8 @@ pub enum StartError {
 pub struct Started {
     /// Where each listener of the configuration listens, in its order, with the port the system chose for port 0.
     pub listeners: Vec<Bind>,
+    /// Where metrics and health are served, if they are.
+    pub admin: Option<SocketAddr>,
     /// How long the disk takes to make something durable, if it could be measured.
     pub sync_latency: Option<SyncLatency>,
 }
@@ -77,14 +85,15 @@ pub fn run(config: &Config, ready: impl FnOnce(&Started)) -> Result<(), StartErr
         let signals = Signals::install()?;
         let server = Server::open(config)?;
         let listeners = server.local_addresses().iter().map(|l| l.address.clone()).collect();
-        ready(&Started { listeners, sync_latency: server.sync_latency });
+        ready(&Started { listeners, admin: server.admin_address(), sync_latency: server.sync_latency });
         serve_until(server, signals, config.shutdown.grace).await;
         Ok(())
     })
 }
 
 impl Server {
-    /// Opens what the configuration names and serves it: the data folder first, then the listeners.
+    /// Opens what the configuration names and serves it: the data folder first, then the listeners; the one for
+    /// monitoring is bound before all, and served last.
     ///
     /// Has to be called within a tokio runtime with time and I/O enabled.
     pub fn open(config: &Config) -> Result<Self, StartError> {
@@ -93,6 +102,11 @@ impl Server {
 
     /// The same with methods of extended authentication (MQTT 5.0 section 4.12), which clients may name in CONNECT.
     pub fn open_with(config: &Config, methods: Methods) -> Result<Self, StartError> {
+        let bound = match &config.admin {
+            admin::Config { enabled: true, listen, .. } => Some(admin::Bound::new(*listen)?),
+            admin::Config { enabled: false, .. } => None,
+        };
+        let started_at = wall_clock();
         let (broker, from) =
             Broker::open(config.broker.clone(), &config.data, config.store.clone(), wall_clock())?;
         broker.set_authentication(methods);
@@ -101,7 +115,13 @@ impl Server {
         broker.start(clock)?;
         let sockets: Vec<ListenerConfig> = config.listeners.iter().map(|l| l.socket.clone()).collect();
         match Self::start(Arc::clone(&broker), &sockets, config.network.clone()) {
-            Ok(server) => Ok(Self { sync_latency, ..server }),
+            Ok(mut server) => {
+                server.sync_latency = sync_latency;
+                let listeners = server.network.listener_counters().to_vec();
+                let subject = Subject { broker, listeners, sync_latency, started_at };
+                server.admin = bound.map(|bound| bound.serve(subject));
+                Ok(server)
+            }
             Err(error) => {
                 broker.close();
                 Err(error)
@@ -120,7 +140,7 @@ impl Server {
     ) -> Result<Self, StartError> {
         let network = Network::start(Arc::clone(&broker), listeners, limits)?;
         let timeouts = tokio::spawn(handle_timeouts(Arc::clone(&broker)));
-        Ok(Self { broker, network, timeouts, sync_latency: None })
+        Ok(Self { broker, network, timeouts, admin: None, sync_latency: None })
     }
 
     /// The broker being served.
@@ -136,6 +156,11 @@ impl Server {
     /// What the network has counted so far.
     pub fn counters(&self) -> CounterReading {
         self.network.counters()
+    }
+
+    /// Where metrics and health are served, with the port the system chose; `None` if they are not.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// How long the disk took to make something durable when `open` measured it.
@@ -158,6 +183,10 @@ impl Server {
         self.timeouts.abort();
         // Cancelled: that is what it was asked for.
         let _ = (&mut self.timeouts).await;
+        // It has said until now that the broker is not ready.
+        if let Some(admin) = self.admin {
+            admin.close().await;
+        }
         let broker = self.broker;
         // It waits for the disk and joins threads.
         let closed = tokio::task::spawn_blocking(move || broker.close()).await;

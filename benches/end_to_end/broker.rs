@@ -145,7 +145,15 @@ fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Command {
     let scheme = if tls { "tls" } else { "tcp" };
     command
         .current_dir(dir)
-        .args(["serve", "--log-level", "warn", "--listen", &format!("{scheme}://127.0.0.1:{port}")])
+        .args([
+            "serve",
+            "--log-level",
+            "warn",
+            "--admin",
+            "off",
+            "--listen",
+            &format!("{scheme}://127.0.0.1:{port}"),
+        ])
         .arg("--data")
         .arg(dir.join("data"))
         .arg("--certs")

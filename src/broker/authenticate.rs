@@ -6,13 +6,14 @@ use tracing::info;
 
 use super::{
     Broker, Peer,
-    connect::{Greeting, refuse},
+    connect::Greeting,
     connection::{Connection, Ending},
+    stats::Traffic,
 };
 use crate::{
     auth::{Claim, Dialogue, Refusal, Step},
     codec::{Auth, Connect, Packet, ReasonCode, ReasonProperties, Version, decode},
-    session::{Terms, Verdict},
+    session::{Tally, Terms, Verdict},
     time::Timestamp,
 };
 
@@ -113,7 +114,12 @@ impl Broker {
     ) -> Greeting {
         let decoded = match decode(input, Version::V5, self.config.packet_bytes_max) {
             Ok(None) => return Greeting::Incomplete,
-            Ok(Some(decoded)) => Ok(decoded),
+            Ok(Some((packet, bytes))) => {
+                let mut traffic = Traffic::default();
+                traffic.count(&packet, bytes);
+                self.counters.received(&traffic);
+                Ok((packet, bytes))
+            }
             Err(error) => Err(Verdict::refused(error.connack_reason(), error.message())),
         };
         // Whatever becomes of it, this is the last that is heard of a refused one.
@@ -129,7 +135,10 @@ impl Broker {
         match next {
             Ok(Some((data, used))) => self.authenticate(handshake, pending, data, used, peer, now),
             // There is nobody left to be told.
-            Ok(None) => refuse(peer, "", "the client left while it was being authenticated", Vec::new()),
+            Ok(None) => {
+                let why = "the client left while it was being authenticated";
+                self.refuse(peer, "", Verdict::refused(ReasonCode::UnspecifiedError, why), Vec::new())
+            }
             Err(verdict) => self.refuse_pending(&pending, verdict, peer),
         }
     }
@@ -151,6 +160,7 @@ impl Broker {
                 if !pending.terms.encode("", |_| auth(), &mut reply) {
                     return self.refuse_pending(&pending, TOO_LARGE, peer);
                 }
+                self.counters.sent(Tally { packets: 1, messages: [0; 3] }, reply.len());
                 handshake.0 = Some(pending);
                 Greeting::Challenged { reply, used_bytes }
             }

@@ -13,11 +13,12 @@ use super::{
     keep::Keep,
     lifecycle::ARM_AFTER,
     slot::{Attached, Farewell, Slot, State},
+    stats::Traffic,
 };
 use crate::{
     codec::{Connect, Packet, ReasonCode, Version, decode},
     message::{Message, Seq, SessionNo},
-    session::{Link, Outbound, SEQ_BLOCK, Session, Terms, Verdict},
+    session::{Link, Outbound, SEQ_BLOCK, Session, Tally, Terms, Verdict},
     store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -86,9 +87,16 @@ impl Broker {
             Ok(None) => return Greeting::Incomplete,
             Ok(Some((Packet::Connect(packet), used))) => (packet, used),
             // [MQTT-3.1.0-1]
-            Ok(Some(_)) => return refuse(peer, "", "the first packet is not CONNECT", Vec::new()),
-            Err(error) => return refuse(peer, "", error.message(), refusal_of_malformed(input, error)),
+            Ok(Some(_)) => {
+                let verdict = Verdict::refused(ReasonCode::ProtocolError, "the first packet is not CONNECT");
+                return self.refuse(peer, "", verdict, Vec::new());
+            }
+            Err(error) => {
+                let verdict = Verdict::refused(error.reason(), error.message());
+                return self.refuse(peer, "", verdict, refusal_of_malformed(input, error));
+            }
         };
+        self.counters.received(&Traffic { packets: 1, bytes: used_bytes as u64, messages: [0; 3] });
         match self.admit(&packet, now) {
             Ok(client) => match packet.properties.authentication_method {
                 None => self.accept(&client, peer, used_bytes, now),
@@ -126,7 +134,21 @@ impl Broker {
     }
 
     pub(super) fn refuse_packet(&self, peer: &Peer, packet: &Connect<'_>, verdict: Verdict) -> Greeting {
-        refuse(peer, packet.client_id, verdict.why, self.refusal(packet, verdict))
+        self.refuse(peer, packet.client_id, verdict, self.refusal(packet, verdict))
+    }
+
+    pub(super) fn refuse(&self, peer: &Peer, client_id: &str, verdict: Verdict, reply: Vec<u8>) -> Greeting {
+        let Verdict { reason, why } = verdict;
+        self.counters.refused(reason);
+        if !reply.is_empty() {
+            self.counters.sent(Tally { packets: 1, messages: [0; 3] }, reply.len());
+        }
+        // Nobody has looked at its length yet, perhaps: it must not fill the log.
+        let shown = client_id.char_indices().nth(LOGGED_CHARS_MAX).and_then(|(end, _)| client_id.get(..end));
+        let client_id = shown.unwrap_or(client_id);
+        info!(client_id, address = %peer.address, listener = &*peer.listener, reason = why, "refused");
+        debug!(bytes = reply.len(), "refusal sent");
+        Greeting::Refused { reply }
     }
 
     /// Checks a CONNECT against what this broker serves.
@@ -195,7 +217,7 @@ impl Broker {
         let joined = match self.join(client, now) {
             Ok(joined) => joined,
             Err(verdict) => {
-                return refuse(peer, &client.id, verdict.why, self.refusal(client.packet, verdict));
+                return self.refuse(peer, &client.id, verdict, self.refusal(client.packet, verdict));
             }
         };
         let keep_alive = self.keep_alive(client.packet);
@@ -223,6 +245,7 @@ impl Broker {
             peer.clone(),
             now,
         );
+        self.counters.accepted();
         Greeting::Connected { connection, used_bytes }
     }
 
@@ -397,7 +420,7 @@ impl Broker {
         if state.connection.is_none() {
             return;
         }
-        state.kick(verdict);
+        state.kick(verdict, &self.counters);
         self.after_connection(slot, state, None, now, &mut touched);
     }
 }
@@ -444,13 +467,4 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, Verd
     message.expires_at = Timestamp::NEVER;
     let delay = Duration::from_secs(u64::from(will.delay.unwrap_or(0)));
     Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
-}
-
-pub(super) fn refuse(peer: &Peer, client_id: &str, why: &str, reply: Vec<u8>) -> Greeting {
-    // Nobody has looked at its length yet, perhaps: it must not fill the log.
-    let shown = client_id.char_indices().nth(LOGGED_CHARS_MAX).and_then(|(end, _)| client_id.get(..end));
-    let client_id = shown.unwrap_or(client_id);
-    info!(client_id, address = %peer.address, listener = &*peer.listener, reason = why, "refused");
-    debug!(bytes = reply.len(), "refusal sent");
-    Greeting::Refused { reply }
 }

@@ -15,9 +15,11 @@ use super::{
     Broker, Peer,
     authenticate::{Authenticated, Authentication},
     connack::refusal,
+    counters::Counters,
     dispatch::{RouteCache, Touched},
     lifecycle::Parting,
     slot::{Farewell, Slot, State},
+    stats::Traffic,
 };
 use crate::{
     codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
@@ -183,18 +185,33 @@ impl Connection {
         // Dropped last: the others are woken after this session's lock is free.
         let mut touched = Touched::default();
         let _handling = lock(&slot.handling);
+        let mut traffic = Traffic::default();
+        let reading = self.handle_packets(input, now, &mut touched, &mut traffic);
+        self.broker.counters.received(&traffic);
+        (usize::try_from(traffic.bytes).unwrap_or(usize::MAX), reading)
+    }
+
+    /// Handles packets until there is no whole one left, and counts them.
+    fn handle_packets(
+        &mut self,
+        input: &[u8],
+        now: Timestamp,
+        touched: &mut Touched,
+        traffic: &mut Traffic,
+    ) -> Reading {
         let mut used = 0;
         while self.ending.is_none() {
             self.paused |= self.is_overloaded();
             if self.paused {
-                return (used, Reading::Pause);
+                return Reading::Pause;
             }
             let rest = input.get(used..).unwrap_or_default();
             let handled = match decode(rest, self.version, self.broker.config.packet_bytes_max) {
-                Ok(None) => return (used, Reading::Continue),
+                Ok(None) => return Reading::Continue,
                 Ok(Some((packet, bytes))) => {
                     used += bytes;
-                    self.handle(&packet, now, &mut touched)
+                    traffic.count(&packet, bytes);
+                    self.handle(&packet, now, touched)
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
             };
@@ -202,7 +219,7 @@ impl Connection {
                 self.end(ending);
             }
         }
-        (used, Reading::Stop)
+        Reading::Stop
     }
 
     /// Backpressure: the publisher is slowed by TCP.
@@ -312,6 +329,7 @@ impl Connection {
         self.slot.set_online(false);
         let Some(mut link) = state.session.link.take() else { return };
         link.say_goodbye(verdict);
+        self.broker.counters.sent(link.tally, link.out.len());
         self.farewell.leave(link.out, verdict);
     }
 
@@ -335,16 +353,16 @@ impl Connection {
             }
         }
         if self.ending.is_some() {
-            take_output(&mut state, out);
+            take_output(&mut state, out, &self.broker.counters);
             return Transmit::Closing;
         }
         while self.transmit_once(&mut state, waker, now) {}
         if self.ending.is_some() {
-            take_output(&mut state, out);
+            take_output(&mut state, out, &self.broker.counters);
             return Transmit::Closing;
         }
         if out.len() < self.broker.config.out_bytes_max {
-            take_output(&mut state, out);
+            take_output(&mut state, out, &self.broker.counters);
         }
         slot.note_busy(&state);
         // Whoever is owed too much has something in `out`, or an answer that waits for a gate: it is looked at again.
@@ -412,6 +430,7 @@ impl Connection {
             let _ = self.with_state(|state, _| {
                 if let Some(link) = &mut state.session.link {
                     link.say_goodbye(silent);
+                    self.broker.counters.sent(std::mem::take(&mut link.tally), link.out.len());
                     last = std::mem::take(&mut link.out);
                 }
             });
@@ -465,8 +484,9 @@ impl Drop for Connection {
     }
 }
 
-fn take_output(state: &mut State, out: &mut Vec<u8>) {
+fn take_output(state: &mut State, out: &mut Vec<u8>, counters: &Counters) {
     let Some(link) = &mut state.session.link else { return };
+    counters.sent(std::mem::take(&mut link.tally), link.out.len());
     if out.is_empty() && out.capacity() <= link.out.capacity() {
         std::mem::swap(out, &mut link.out);
     } else {

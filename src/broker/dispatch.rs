@@ -271,6 +271,8 @@ impl Broker {
                 }
                 slot.note_busy(&state);
                 touched.add(state.notify());
+            } else {
+                self.drops.asleep();
             }
             return Met::Yes;
         }

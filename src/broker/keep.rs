@@ -8,7 +8,7 @@ use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     session::{Body, DropReason, Entry, Keeper},
     store::{Gate, Journal, Record, Stored, Urgency},
-    telemetry::Counter,
+    telemetry::{Counter, Sharded},
     time::Timestamp,
     topic::{TopicFilter, TopicName},
 };
@@ -65,6 +65,37 @@ pub struct Dropped {
     pub damaged: u64,
     /// QoS 0, to a client that reads too slowly.
     pub slow_reader: u64,
+    /// QoS 0, to a client that sleeps and whose session keeps none.
+    pub asleep: u64,
+    /// Their session expired.
+    pub session_expired: u64,
+    /// Their client began a new session.
+    pub session_cleaned: u64,
+    /// Their session ended with its connection, as was agreed.
+    pub session_closed: u64,
+    /// No member of their shared subscription was left.
+    pub no_member: u64,
+    /// Delivered, and not retained as they should have been.
+    pub not_retained: u64,
+}
+
+impl Dropped {
+    /// Each with the name of its reason.
+    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
+        [
+            ("queue_full", self.queue_full),
+            ("expired", self.expired),
+            ("too_large", self.too_large),
+            ("damaged", self.damaged),
+            ("slow_reader", self.slow_reader),
+            ("asleep", self.asleep),
+            ("session_expired", self.session_expired),
+            ("session_cleaned", self.session_cleaned),
+            ("session_closed", self.session_closed),
+            ("no_member", self.no_member),
+            ("not_retained", self.not_retained),
+        ]
+    }
 }
 
 /// Messages given up undelivered, by reason.
@@ -80,6 +111,8 @@ pub(super) struct Drops {
     session_closed: Counter,
     no_member: Counter,
     not_retained: Counter,
+    /// Nobody may be missing these, and there may be one for each sleeper and message.
+    asleep: Sharded<1>,
 }
 
 /// Why a session has ended.
@@ -157,13 +190,25 @@ impl Drops {
         }
     }
 
+    /// A QoS 0 message for a client that sleeps, and whose session keeps none: what was to be expected.
+    pub(super) fn asleep(&self) {
+        self.asleep.add([1]);
+    }
+
     pub(super) fn read(&self) -> Dropped {
+        let [asleep] = self.asleep.totals();
         Dropped {
             queue_full: self.queue_full.total(),
             expired: self.expired.total(),
             too_large: self.too_large.total(),
             damaged: self.damaged.total(),
             slow_reader: self.slow_reader.total(),
+            asleep,
+            session_expired: self.session_expired.total(),
+            session_cleaned: self.session_cleaned.total(),
+            session_closed: self.session_closed.total(),
+            no_member: self.no_member.total(),
+            not_retained: self.not_retained.total(),
         }
     }
 }

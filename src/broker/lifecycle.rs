@@ -1,7 +1,7 @@
 //! The end of connections and sessions: wills, expiry, sleep.
 
 use std::{
-    sync::{Arc, MutexGuard},
+    sync::{Arc, MutexGuard, atomic::Ordering},
     time::Duration,
 };
 
@@ -47,6 +47,7 @@ pub(super) struct Parting {
 impl Broker {
     /// Runs what is due: delayed wills, the end of sessions, of retained messages. Returns when to call again.
     pub fn handle_timeout(&self, now: Timestamp) -> Timestamp {
+        self.looked_after_at.store(now.0, Ordering::Relaxed);
         self.expire_retained(now);
         let mut touched = Touched::default();
         loop {
@@ -167,7 +168,7 @@ impl Broker {
         now: Timestamp,
     ) {
         let mut touched = Touched::default();
-        state.kick(TAKEN_OVER);
+        state.kick(TAKEN_OVER, &self.counters);
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].

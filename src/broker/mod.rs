@@ -17,6 +17,7 @@ mod config;
 mod connack;
 mod connect;
 mod connection;
+mod counters;
 mod dispatch;
 mod features;
 mod keep;
@@ -27,6 +28,7 @@ mod registry;
 mod retained;
 mod shared;
 mod slot;
+mod stats;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -46,11 +48,13 @@ pub use authenticate::Handshake;
 pub use config::Config;
 pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
+use counters::Counters;
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
 use registry::Registry;
 use retained::RetainedMessages;
+pub use stats::{SessionStats, Stats, Traffic, Unready};
 use tracing::info;
 
 use crate::{
@@ -61,7 +65,6 @@ use crate::{
     session::Verdict,
     store::{self, Journal, OpenError},
     sync::lock,
-    telemetry::Counter,
     time::{Clock, Timestamp, WallClock},
 };
 
@@ -117,8 +120,9 @@ pub struct Broker {
     generation: AtomicU64,
     retained: Mutex<RetainedMessages>,
     drops: Arc<Drops>,
-    /// Publishes refused because nothing of them could be kept.
-    refused: Counter,
+    counters: Arc<Counters>,
+    /// When `handle_timeout` was called last.
+    looked_after_at: AtomicU64,
     next_epoch: AtomicU64,
     shutting_down: AtomicBool,
     clock: OnceLock<Arc<dyn Clock>>,
@@ -166,7 +170,8 @@ impl Broker {
                 recovered.next_retained_version,
             )),
             drops: Arc::default(),
-            refused: Counter::default(),
+            counters: Arc::default(),
+            looked_after_at: AtomicU64::new(now.0),
             next_epoch: AtomicU64::new(1),
             shutting_down: AtomicBool::new(false),
             clock: OnceLock::new(),
@@ -236,7 +241,7 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
-        let Dropped { queue_full, expired, too_large, damaged, slow_reader } = self.dropped();
+        let Dropped { queue_full, expired, too_large, damaged, slow_reader, .. } = self.dropped();
         info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
     }
 

@@ -128,11 +128,18 @@ impl Connection {
 
     /// Nothing was kept. v5 is told why; v3 has no word for it but a closed connection without an acknowledgement.
     fn refuse_publish(&self, publish: &Publish<'_>, refused: Refused) -> Result<(), Ending> {
-        let (reason, why) = match refused {
-            Refused::RetainedFull => (ReasonCode::QuotaExceeded, "the bound on retained messages is reached"),
-            Refused::StoreFailed => (ReasonCode::ImplementationSpecificError, "the store has failed"),
+        let counters = &self.broker.counters;
+        let (reason, why, counter) = match refused {
+            Refused::RetainedFull => {
+                let why = "the bound on retained messages is reached";
+                (ReasonCode::QuotaExceeded, why, &counters.retained_full)
+            }
+            Refused::StoreFailed => {
+                let why = "the store has failed";
+                (ReasonCode::ImplementationSpecificError, why, &counters.store_failed)
+            }
         };
-        if let Some(total) = self.broker.refused.count() {
+        if let Some(total) = counter.count() {
             warn!(client_id = self.client_id(), topic = publish.topic, total, "publish refused: {why}");
         }
         match publish.qos {

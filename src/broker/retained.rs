@@ -113,6 +113,11 @@ impl RetainedMessages {
         Replaced { version: None, old: None }
     }
 
+    /// How many there are, and their bytes of topic and payload.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.by_topic.len(), self.bytes)
+    }
+
     fn take_version(&mut self) -> u64 {
         self.next_version += 1;
         self.next_version - 1

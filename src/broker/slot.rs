@@ -8,7 +8,7 @@ use std::{
     task::Waker,
 };
 
-use super::keep::Keep;
+use super::{counters::Counters, keep::Keep};
 use crate::{
     message::SessionNo,
     session::{Link, Session, Verdict},
@@ -164,11 +164,12 @@ impl State {
     }
 
     /// Detaches the connection from outside: it says goodbye with `verdict` (v5) and closes.
-    pub(super) fn kick(&mut self, verdict: Verdict) {
+    pub(super) fn kick(&mut self, verdict: Verdict, counters: &Counters) {
         let Some(connection) = self.connection.take() else { return };
         let mut bytes = Vec::new();
         if let Some(mut link) = self.session.link.take() {
             link.say_goodbye(verdict);
+            counters.sent(link.tally, link.out.len());
             bytes = link.out;
         }
         connection.farewell.leave(bytes, verdict);

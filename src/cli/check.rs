@@ -1,4 +1,4 @@
-//! `dormouse check`: is the configuration right, and can its certificates be used?
+//! `dormouse check`: is the configuration right, can its certificates be used, and does its broker live?
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{
     Failure,
     certs::{self, Present},
     config_args::ConfigArgs,
-    say,
+    live, say,
 };
 use crate::config::Config;
 
@@ -20,11 +20,17 @@ pub struct CheckArgs {
     /// Prints the configuration in force, defaults included, as a file that --config takes
     #[arg(short = 'T', long)]
     show: bool,
+    /// Asks the broker that runs with this configuration whether it makes progress (/livez)
+    #[arg(long, conflicts_with = "show")]
+    live: bool,
 }
 
 /// Prints one line when all is right, or the configuration if that is asked for; else returns every mistake.
 pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = args.config.load()?;
+    if args.live {
+        return live::ask(&config.admin).map(|answer| say(&answer));
+    }
     // Before the certificates: who looks for the wrong one wants to see where it is looked for.
     if args.show {
         say(&shown(&config, &args.config.source())?);

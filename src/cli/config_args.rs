@@ -25,6 +25,9 @@ pub struct ConfigArgs {
     /// Lets anybody who can reach the addresses of --listen connect
     #[arg(long, env = "DORMOUSE_ALLOW_ANONYMOUS", value_parser = BoolishValueParser::new())]
     allow_anonymous: bool,
+    /// Serves metrics and health here instead of where the file says: ADDRESS:PORT, or off
+    #[arg(long, value_name = "ADDRESS", env = "DORMOUSE_ADMIN")]
+    admin: Option<String>,
     /// The folder of the development certificates
     #[arg(long, value_name = "DIR", env = "DORMOUSE_CERTS")]
     certs: Option<PathBuf>,
@@ -60,6 +63,7 @@ impl ConfigArgs {
             durability: text(&self.durability),
             listen: self.listen.iter().filter(|url| !url.is_empty()).cloned().collect(),
             allow_anonymous: self.allow_anonymous,
+            admin: text(&self.admin),
             certs: path(&self.certs),
             log_level: text(&self.log_level),
             log_format: text(&self.log_format),

@@ -7,6 +7,7 @@
 pub mod certs;
 pub mod check;
 mod config_args;
+mod live;
 mod logging;
 mod open_files;
 pub mod serve;
@@ -34,7 +35,7 @@ pub struct Args {
 enum Command {
     /// Serves; the same as no command at all
     Serve(ConfigArgs),
-    /// Says whether the configuration and its certificates are right, without serving
+    /// Says whether the configuration and its certificates are right, without serving; or whether its broker lives
     Check(CheckArgs),
     /// Makes a development CA, and a server's and a client's certificate signed by it
     Certs(CertsArgs),

@@ -67,6 +67,9 @@ fn greeting(config: &Config, started: &Started) -> String {
         let _ =
             writeln!(text, "  listening   {}://{address}{path}  ({security}{proxied})", listener.scheme());
     }
+    if let Some(address) = started.admin {
+        let _ = writeln!(text, "  admin       http://{address}  (/metrics, /livez, /readyz)");
+    }
     let _ = writeln!(text, "  data        {}", config.data.display());
     let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
     if let Some(SyncLatency { median, max, .. }) = started.sync_latency {
@@ -146,18 +149,23 @@ mod tests {
     use crate::config::Overrides;
 
     #[test]
-    fn the_greeting_tells_what_a_sync_takes() {
+    fn the_greeting_tells_where_to_look_and_what_a_sync_takes() {
         let config = Config::default();
         let (median, max) = (Duration::from_micros(840), Duration::from_millis(12));
         let listeners = config.listeners.iter().map(|listener| listener.socket.bind.clone()).collect();
         let sync_latency = Some(SyncLatency { syncs: 16, median, max });
-        let text = greeting(&config, &Started { listeners, sync_latency });
+        let text = greeting(&config, &Started { listeners, admin: Some(config.admin.listen), sync_latency });
+        assert!(
+            text.contains("\n  admin       http://127.0.0.1:9883  (/metrics, /livez, /readyz)\n"),
+            "{text}"
+        );
         assert!(text.contains("\n  disk        a sync takes 0.84 ms, the slowest 12.00 ms\n"), "{text}");
     }
 
     fn greeted(text: &str, overrides: &Overrides) -> String {
         let config = Config::from_toml(Path::new("x.toml"), text, overrides).unwrap();
         let started = Started {
+            admin: None,
             sync_latency: None,
             listeners: config.listeners.iter().map(|listener| listener.socket.bind.clone()).collect(),
         };

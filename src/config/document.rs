@@ -286,6 +286,20 @@ impl<'d> Section<'d> {
         found
     }
 
+    /// Reads an address with its port; an empty text is none.
+    pub(super) fn address_or_none(&mut self, key: &'static str, target: &mut Option<SocketAddr>) {
+        self.read(key, target, |value| match value.as_str() {
+            Some("") => Ok(None),
+            text => {
+                let address = text.and_then(|text| text.parse().ok());
+                address.map(Some).ok_or_else(|| {
+                    "is not an address; use an IP address and a port, e.g. \"127.0.0.1:9883\", or \"\" for none"
+                        .to_owned()
+                })
+            }
+        });
+    }
+
     /// Reads a path; an empty one is refused.
     pub(super) fn path(&mut self, key: &'static str, target: &mut PathBuf) {
         self.read(key, target, parse_path_value);

@@ -6,6 +6,7 @@
 //! for: those own the fields, their units and their defaults, and here stand only the names of the keys and the ranges
 //! they may have. Invariant: a `Config` that [`Config::load`] returned keeps every range.
 
+mod admin;
 mod document;
 mod error;
 mod limits;
@@ -37,7 +38,7 @@ pub use shutdown::ShutdownConfig;
 
 use document::Document;
 
-use crate::{broker, net::limits::Limits, store as journal};
+use crate::{admin as monitoring, broker, net::limits::Limits, store as journal};
 
 /// Everything the broker can be told, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +56,8 @@ pub struct Config {
     pub broker: broker::Config,
     /// Bounds over all connections together: the rest of `[limits]`, but for `connect_timeout`, which is each listener's.
     pub network: Limits,
+    /// The listener for monitoring.
+    pub admin: monitoring::Config,
     /// The log on stderr.
     pub log: LogConfig,
     /// How the broker ends.
@@ -71,6 +74,7 @@ impl Default for Config {
             store: journal::Config::default(),
             broker: broker::Config::default(),
             network: Limits::default(),
+            admin: monitoring::Config::default(),
             log: LogConfig::default(),
             shutdown: ShutdownConfig::default(),
         }
@@ -125,6 +129,7 @@ impl Config {
         root.section("limits", |section| {
             connect_timeout = limits::read(section, &mut config.broker, &mut config.network);
         });
+        root.section("admin", |section| admin::read(section, &mut config.admin));
         root.section("log", |section| config.log.read(section));
         root.section("shutdown", |section| config.shutdown.read(section));
         root.finish();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, document::Document, listener::Listener, value::parse_choice};
+use super::{Config, admin, document::Document, listener::Listener, value::parse_choice};
 
 /// Flags and `DORMOUSE_*` variables, as the user wrote them. They are checked together with the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Overrides {
     pub listen: Vec<String>,
     /// `--allow-anonymous`, `DORMOUSE_ALLOW_ANONYMOUS`: what `allow_anonymous` is for the listeners of `--listen`.
     pub allow_anonymous: bool,
+    /// `--admin`, `DORMOUSE_ADMIN`: replaces `admin.listen`; `off` is `enabled = false`.
+    pub admin: Option<String>,
     /// `--certs`, `DORMOUSE_CERTS`: replaces `certs`.
     pub certs: Option<PathBuf>,
     /// `--log-level`, `DORMOUSE_LOG_LEVEL`: replaces `log.level`.
@@ -26,6 +28,7 @@ pub struct Overrides {
 const DURABILITY: &str = "--durability (DORMOUSE_DURABILITY)";
 const LISTEN: &str = "--listen (DORMOUSE_LISTEN)";
 const ALLOW_ANONYMOUS: &str = "--allow-anonymous (DORMOUSE_ALLOW_ANONYMOUS)";
+const ADMIN: &str = "--admin (DORMOUSE_ADMIN)";
 const LOG_LEVEL: &str = "--log-level (DORMOUSE_LOG_LEVEL)";
 const LOG_FORMAT: &str = "--log-format (DORMOUSE_LOG_FORMAT)";
 
@@ -44,6 +47,9 @@ impl Overrides {
         choose(self.durability.as_deref(), &mut config.store.durability, DURABILITY, document);
         choose(self.log_level.as_deref(), &mut config.log.level, LOG_LEVEL, document);
         choose(self.log_format.as_deref(), &mut config.log.format, LOG_FORMAT, document);
+        if let Some(text) = &self.admin {
+            apply_admin(text, config, document);
+        }
         if !self.listen.is_empty() {
             config.listeners = self.listeners(config, document);
         } else if self.allow_anonymous {
@@ -74,6 +80,26 @@ impl Overrides {
             listeners.push(listener);
         }
         listeners
+    }
+}
+
+fn apply_admin(text: &str, config: &mut Config, document: &Document<'_>) {
+    match admin::Flag::parse(text) {
+        None => {
+            let how = "use e.g. 127.0.0.1:9883, or off";
+            document.report_flag(ADMIN, format!("{text:?} is not an address; {how}"));
+        }
+        Some(admin::Flag::Off) => config.admin.enabled = false,
+        Some(admin::Flag::At(address)) => {
+            config.admin.enabled = true;
+            config.admin.listen = address;
+            if let Some(why) = admin::exposure(&config.admin) {
+                document.report_flag(
+                    ADMIN,
+                    why.replace("allow_anonymous = true", "[admin] allow_anonymous = true in the file"),
+                );
+            }
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    Config, limits::RawLimits, listener::RawListener, log::RawLog, mqtt::RawMqtt, retained::RawRetained,
-    sessions::RawSessions, shutdown::RawShutdown, store::RawStore,
+    Config, admin::RawAdmin, limits::RawLimits, listener::RawListener, log::RawLog, mqtt::RawMqtt,
+    retained::RawRetained, sessions::RawSessions, shutdown::RawShutdown, store::RawStore,
 };
 
 /// Why a configuration cannot be written: the file is UTF-8, and a path need not be.
@@ -27,6 +27,7 @@ struct RawConfig<'c> {
     retained: RawRetained,
     mqtt: RawMqtt,
     limits: RawLimits,
+    admin: RawAdmin,
     log: RawLog,
     shutdown: RawShutdown,
 }
@@ -44,6 +45,7 @@ impl Config {
             retained: RawRetained::of(&self.broker),
             mqtt: RawMqtt::of(&self.broker.features),
             limits: RawLimits::of(&self.broker, &self.network, connect_timeout),
+            admin: RawAdmin::of(&self.admin),
             log: RawLog::of(self.log),
             shutdown: RawShutdown::of(&self.shutdown),
         };

@@ -87,6 +87,10 @@ type = "ws"
 bind = "127.0.0.1:8080"
 path = "/broker"
 allowed_origins = ["https://panel.example"]
+[admin]
+enabled = false
+listen = "0.0.0.0:9884"
+allow_anonymous = true
 [log]
 level = "debug"
 format = "json"
@@ -157,6 +161,12 @@ fn every_value_can_be_set() {
     assert_eq!(config.broker.packet_bytes_max, 256 << 20);
     assert_eq!((config.log.level, config.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(config.shutdown.grace, Duration::ZERO);
+    let admin = crate::admin::Config {
+        enabled: false,
+        listen: "0.0.0.0:9884".parse().unwrap(),
+        allow_anonymous: true,
+    };
+    assert_eq!(config.admin, admin);
     let [field, plain, local, web] = config.listeners.as_slice() else { panic!("{:?}", config.listeners) };
     assert_eq!((&*plain.socket.name, plain.allow_anonymous), ("tcp://0.0.0.0:1883", true));
     assert_eq!(plain.socket.transport, Transport::Plain);
@@ -203,6 +213,18 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &["x.toml:2: shutdown.whatever: unknown key `whatever`; allowed here: grace"],
         ),
         ("store = 5", &["x.toml:1: store: 5 is not a section; write it as a line of its own [store]"]),
+        (
+            "[admin]\nlisten = \"localhost\"",
+            &[
+                "x.toml:2: admin.listen: \"localhost\" is not an address; use an IP address and a port, e.g. \"127.0.0.1:9883\", or \"\" for none",
+            ],
+        ),
+        (
+            "[admin]\nlisten = \"[::]:9883\"",
+            &[
+                "x.toml:2: admin.listen: [::]:9883 can be reached from other machines and would show anybody the metrics; listen on 127.0.0.1, or say allow_anonymous = true",
+            ],
+        ),
         ("[store]\npath = \"\"", &["x.toml:2: store.path: \"\" is not a path; use e.g. \"./data\""]),
         (
             "[store]\n\ndurability = \"powr\"",
@@ -425,6 +447,8 @@ proptest! {
         if let Ok(config) = parse(&text, &Overrides::default()) {
             prop_assert!(config.broker.inflight_max >= 1);
             prop_assert!((1 << 10..=256 << 20).contains(&config.broker.packet_bytes_max));
+            let admin = &config.admin;
+            prop_assert!(!admin.enabled || admin.allow_anonymous || admin.listen.ip().is_loopback());
             prop_assert!(config.store.elision_wait_max <= Duration::from_secs(1));
             prop_assert!(config.listeners.iter().all(|listener| listener.allow_anonymous || listener.socket.bind.socket_addr().is_none_or(|a| a.ip().is_loopback())));
         }
@@ -438,6 +462,7 @@ fn flags_and_variables_go_on_top_of_the_file() {
         durability: Some("process".into()),
         listen: vec!["tls://127.0.0.1:0".into(), "tcp://[::1]:1883".into()],
         allow_anonymous: false,
+        admin: Some("[::1]:7".into()),
         certs: Some("/c".into()),
         log_level: Some("warn".into()),
         log_format: Some("human".into()),
@@ -445,6 +470,7 @@ fn flags_and_variables_go_on_top_of_the_file() {
     let config =
         parse("[store]\npath = \"x\"\ndone_interval = \"3s\"\n[log]\nlevel = \"trace\"", &overrides).unwrap();
     assert_eq!(config.data, PathBuf::from("/d"));
+    assert_eq!(config.admin.listen.to_string(), "[::1]:7");
     assert_eq!(config.store.durability, Durability::Process);
     assert_eq!(config.store.done_interval, Duration::from_secs(3));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Human));
@@ -501,7 +527,7 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
             "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
             "--listen (DORMOUSE_LISTEN): \"http://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
-            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, mqtt, limits, log, shutdown",
+            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, mqtt, limits, admin, log, shutdown",
         ]
     );
     let alone = Overrides { allow_anonymous: true, ..Overrides::default() };
@@ -515,4 +541,28 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
 fn a_file_that_cannot_be_read_is_named() {
     let errors = Config::load(Some(Path::new("/nonexistent/x.toml")), &Overrides::default()).unwrap_err();
     assert!(errors.to_string().starts_with("/nonexistent/x.toml: cannot be read: No such file"), "{errors}");
+}
+
+#[test]
+fn the_admin_listener_is_moved_and_switched_off() {
+    let admin = |text: &str, flag: Option<&str>| {
+        let overrides = Overrides { admin: flag.map(str::to_owned), ..Overrides::default() };
+        parse(text, &overrides).map(|config| (config.admin.enabled, config.admin.listen.to_string()))
+    };
+    let on = |address: &str| Ok((true, address.to_owned()));
+    let off = |address: &str| Ok((false, address.to_owned()));
+    assert_eq!(admin("", None), on("127.0.0.1:9883"));
+    assert_eq!(admin("[admin]\nlisten = \"[::1]:1\"", None), on("[::1]:1"));
+    assert_eq!(admin("[admin]\nlisten = \"\"", None), off("127.0.0.1:9883"));
+    assert_eq!(admin("[admin]\nenabled = false\nlisten = \"0.0.0.0:1\"", None), off("0.0.0.0:1"));
+    assert_eq!(admin("[admin]\nlisten = \"0.0.0.0:1\"\nallow_anonymous = true", None), on("0.0.0.0:1"));
+    assert_eq!(admin("", Some("off")), off("127.0.0.1:9883"));
+    assert_eq!(admin("[admin]\nenabled = false", Some("127.0.0.1:0")), on("127.0.0.1:0"));
+    let told = admin("", Some("0.0.0.0:9883")).unwrap_err();
+    assert!(
+        told.starts_with("--admin (DORMOUSE_ADMIN): 0.0.0.0:9883 can be reached from other machines"),
+        "{told}"
+    );
+    let told = admin("", Some("here")).unwrap_err();
+    assert_eq!(told, "--admin (DORMOUSE_ADMIN): \"here\" is not an address; use e.g. 127.0.0.1:9883, or off");
 }

@@ -43,7 +43,6 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Shared<G> {
     pub(super) gate: Arc<G>,
     pub(super) wheel: Wheel,
-    pub(super) counters: Arc<Counters>,
     limits: Limits,
     seats: Arc<Semaphore>,
     handshakes: Semaphore,
@@ -65,6 +64,7 @@ pub(super) struct Door {
     pub(super) tls: Option<Tls>,
     pub(super) proxy: Option<ProxyConfig>,
     pub(super) ws: Option<WsConfig>,
+    pub(super) counters: Arc<Counters>,
 }
 
 pub(super) struct Tls {
@@ -77,7 +77,6 @@ impl<G: Gate> Shared<G> {
         Self {
             gate,
             wheel,
-            counters: Arc::new(Counters::default()),
             seats: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             handshakes: Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
@@ -96,7 +95,7 @@ impl<G: Gate> Shared<G> {
     }
 
     fn note_refused(&self, door: &Door, address: Address) {
-        self.counters.count_refused();
+        door.counters.count_refused();
         if let Some(times) = self.ripe(|logs| &mut logs.refused) {
             let connections_max = self.limits.connections_max;
             warn!(listener = %door.name, %address, connections_max, times, "connections refused: as many as allowed are open");
@@ -104,7 +103,7 @@ impl<G: Gate> Shared<G> {
     }
 
     fn note_handshake_failed(&self, door: &Door, address: Address, reason: &str) {
-        self.counters.count_handshake_failed();
+        door.counters.count_handshake_failed();
         debug!(listener = %door.name, %address, reason, "TLS handshake failed");
         if let Some(times) = self.ripe(|logs| &mut logs.handshake) {
             info!(listener = %door.name, %address, reason, times, "TLS handshakes failed; this is the latest");
@@ -112,7 +111,7 @@ impl<G: Gate> Shared<G> {
     }
 
     fn note_proxy_refused(&self, door: &Door, address: Address, reason: &str) {
-        self.counters.count_proxy_refused();
+        door.counters.count_proxy_refused();
         debug!(listener = %door.name, %address, reason, "no proxy");
         if let Some(times) = self.ripe(|logs| &mut logs.proxy) {
             warn!(listener = %door.name, %address, reason, times, "connections refused that did not come by a proxy; this is the latest");
@@ -120,7 +119,7 @@ impl<G: Gate> Shared<G> {
     }
 
     fn note_upgrade_refused(&self, door: &Door, address: Address, reason: &str) {
-        self.counters.count_upgrade_refused();
+        door.counters.count_upgrade_refused();
         debug!(listener = %door.name, %address, reason, "no WebSocket");
         if let Some(times) = self.ripe(|logs| &mut logs.upgrade) {
             info!(listener = %door.name, %address, reason, times, "HTTP requests refused; this is the latest");
@@ -134,7 +133,7 @@ impl<G: Gate> Shared<G> {
                 debug!(listener = %door.name, %address, "closed by the peer before CONNECT");
             }
             Outcome::ConnectTimeout => {
-                self.counters.count_connect_timeout();
+                door.counters.count_connect_timeout();
                 debug!(listener = %door.name, %address, "no CONNECT in time");
                 if let Some(times) = self.ripe(|logs| &mut logs.connect_timeout) {
                     info!(listener = %door.name, %address, times, "connections closed that sent no CONNECT in time; this is the latest");
@@ -198,7 +197,7 @@ fn note_accept_error<G: Gate>(
     door: &Door,
     shared: &Shared<G>,
 ) -> Duration {
-    shared.counters.count_accept_error();
+    door.counters.count_accept_error();
     let (pause, tell) = back_off.failed(shared.gate.now());
     if tell {
         warn!(listener = %door.name, %error, "cannot accept connections; trying on");
@@ -217,14 +216,14 @@ fn admit<G: Gate>(
     let Ok(permit) = Arc::clone(&shared.seats).try_acquire_owned() else {
         return shared.note_refused(door, address);
     };
-    shared.counters.count_accepted();
+    door.counters.count_accepted();
     stream.set_nodelay();
     let now = shared.gate.now();
     let visit = Visit {
         address,
         connect_by: now.after(door.connect_timeout),
         door: Arc::clone(door),
-        _seat: Seat { counters: Arc::clone(&shared.counters), _permit: permit },
+        _seat: Seat { counters: Arc::clone(&door.counters), _permit: permit },
         shared: Arc::clone(shared),
     };
     // A future for each way of being served, so that none is as large as the largest of them.

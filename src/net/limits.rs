@@ -25,7 +25,7 @@ impl Default for Limits {
     }
 }
 
-/// Counted since start, over all listeners.
+/// Counted since start, of one listener.
 #[derive(Debug, Default)]
 pub struct Counters {
     accepted: AtomicU64,
@@ -57,6 +57,28 @@ pub struct CounterReading {
     pub connect_timeouts: u64,
     /// Connections that have ended, of the accepted.
     pub closed: u64,
+}
+
+impl CounterReading {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            accepted: self.accepted + other.accepted,
+            refused: self.refused + other.refused,
+            accept_errors: self.accept_errors + other.accept_errors,
+            handshakes_failed: self.handshakes_failed + other.handshakes_failed,
+            proxies_refused: self.proxies_refused + other.proxies_refused,
+            upgrades_refused: self.upgrades_refused + other.upgrades_refused,
+            connect_timeouts: self.connect_timeouts + other.connect_timeouts,
+            closed: self.closed + other.closed,
+        }
+    }
+
+    /// Accepted and not ended yet.
+    pub fn open(self) -> u64 {
+        self.accepted.saturating_sub(self.closed)
+    }
 }
 
 impl Counters {

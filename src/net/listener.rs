@@ -118,6 +118,17 @@ impl ListenerConfig {
         }
     }
 
+    /// What is spoken, in a word: `tcp`, `tls`, `unix`, `ws` or `wss`.
+    pub fn transport_name(&self) -> &'static str {
+        match (&self.bind, &self.transport) {
+            (Bind::Unix { .. }, _) => "unix",
+            (Bind::Tcp(_), Transport::Plain) => "tcp",
+            (Bind::Tcp(_), Transport::Tls(_)) => "tls",
+            (Bind::Tcp(_), Transport::Ws(_)) => "ws",
+            (Bind::Tcp(_), Transport::Wss(..)) => "wss",
+        }
+    }
+
     /// Binds and listens. Needs a tokio runtime around it.
     pub(super) fn bind(&self) -> Result<Acceptor, ListenError> {
         let bound = match &self.bind {

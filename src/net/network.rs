@@ -25,12 +25,29 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// The network side of a serving broker. Dropping it cuts everything off; `close` is the way to end it.
 pub struct Network {
     wheel: Wheel,
-    counters: Arc<Counters>,
+    counters: Vec<ListenerCounters>,
     listening: Vec<Listening>,
     stop_accepting: watch::Sender<bool>,
     /// An accept loop per listener; each owns its connections.
     loops: JoinSet<()>,
     ticker: JoinHandle<()>,
+}
+
+/// One listener's counters, to be read at any time, also after the network has closed.
+#[derive(Clone, Debug)]
+pub struct ListenerCounters {
+    /// `ListenerConfig::name`.
+    pub name: Arc<str>,
+    /// What is spoken: `tcp`, `tls`, `unix`, `ws` or `wss`.
+    pub transport: &'static str,
+    counters: Arc<Counters>,
+}
+
+impl ListenerCounters {
+    /// What has been counted so far.
+    pub fn read(&self) -> CounterReading {
+        self.counters.read()
+    }
 }
 
 impl Network {
@@ -59,7 +76,7 @@ impl Network {
         };
         let shared = Arc::new(Shared::new(gate, wheel.clone(), limits));
         let (stop_accepting, stopped) = watch::channel(false);
-        let counters = Arc::clone(&shared.counters);
+        let counters = Vec::new();
         let mut network =
             Self { wheel, counters, listening: Vec::new(), stop_accepting, loops: JoinSet::new(), ticker };
         for ((door, listener), config) in bound.into_iter().zip(listeners) {
@@ -67,6 +84,11 @@ impl Network {
             let is_tls = door.tls.is_some();
             info!(listener = %door.name, %address, tls = is_tls, "listening");
             network.listening.push(Listening { name: Arc::clone(&door.name), address, is_tls });
+            network.counters.push(ListenerCounters {
+                name: Arc::clone(&door.name),
+                transport: config.transport_name(),
+                counters: Arc::clone(&door.counters),
+            });
             network.loops.spawn(accept_loop(listener, Arc::new(door), Arc::clone(&shared), stopped.clone()));
         }
         Ok(network)
@@ -77,9 +99,14 @@ impl Network {
         &self.listening
     }
 
-    /// What has been counted so far.
+    /// What has been counted so far, over all listeners.
     pub fn counters(&self) -> CounterReading {
-        self.counters.read()
+        self.counters.iter().map(ListenerCounters::read).fold(CounterReading::default(), CounterReading::plus)
+    }
+
+    /// The counters of each listener, in the order of their configuration.
+    pub fn listener_counters(&self) -> &[ListenerCounters] {
+        &self.counters
     }
 
     /// Closes the listening sockets. Connections go on.
@@ -97,8 +124,7 @@ impl Network {
             () = grace => false,
         };
         if !drained {
-            let reading = self.counters.read();
-            let connections = reading.accepted.saturating_sub(reading.closed);
+            let connections = self.counters().open();
             warn!(connections, "connections cut off at the end of the grace period");
             self.wheel.stop(Stop::Now);
             if timeout(LAST_CALL, self.join_loops()).await.is_err() {
@@ -141,6 +167,13 @@ impl ListenerConfig {
         };
         let proxy = self.proxy.clone();
         let ws = self.transport.ws().cloned();
-        Ok(Door { name: Arc::clone(&self.name), connect_timeout: self.connect_timeout, tls, proxy, ws })
+        Ok(Door {
+            name: Arc::clone(&self.name),
+            connect_timeout: self.connect_timeout,
+            tls,
+            proxy,
+            ws,
+            counters: Arc::default(),
+        })
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use super::answer::{Answer, Verdict, acknowledgement};
 use crate::{
-    codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, Version},
+    codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, Version},
     time::Timestamp,
     topic::TopicName,
 };
@@ -53,12 +53,36 @@ pub enum Fate {
     TooLarge,
 }
 
+/// Packets that were encoded for the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Of all kinds.
+    pub packets: u32,
+    /// PUBLISH packets, by QoS.
+    pub messages: [u32; 3],
+}
+
+impl Tally {
+    fn packet(&mut self) {
+        self.packets = self.packets.saturating_add(1);
+    }
+
+    fn message(&mut self, qos: QoS) {
+        self.packet();
+        if let Some(messages) = self.messages.get_mut(usize::from(u8::from(qos))) {
+            *messages = messages.saturating_add(1);
+        }
+    }
+}
+
 /// A live connection. `G` is the gate an answer waits behind.
 pub struct Link<G> {
     /// What was agreed.
     pub terms: Terms,
     /// Bytes ready for the wire.
     pub out: Vec<u8>,
+    /// What is in `out`. Whoever takes that takes this.
+    pub tally: Tally,
     answers: VecDeque<(G, Answer)>,
     greeted: bool,
     subacks_waiting: usize,
@@ -78,6 +102,7 @@ impl<G: Clone> Link<G> {
         Self {
             terms,
             out: Vec::new(),
+            tally: Tally::default(),
             answers: VecDeque::from([(gate, Answer::Connack(connack))]),
             greeted: false,
             subacks_waiting: 0,
@@ -178,15 +203,18 @@ impl<G: Clone> Link<G> {
             Answer::Pubcomp(id, verdict) => self.acknowledge(Packet::Pubcomp, id, verdict),
             Answer::Connack(bytes) => {
                 self.greeted = true;
+                self.tally.packet();
                 self.out.extend_from_slice(&bytes);
             }
             Answer::Suback(bytes) => {
                 self.subacks_waiting -= 1;
+                self.tally.packet();
                 self.out.extend_from_slice(&bytes);
             }
             Answer::Publish(bytes) => {
                 self.messages_waiting -= 1;
                 self.publish_bytes -= bytes.len();
+                self.tally.message(QoS::AtMostOnce);
                 self.out.extend_from_slice(&bytes);
             }
             Answer::Retained(message, delivery) => {
@@ -196,7 +224,10 @@ impl<G: Clone> Link<G> {
                     self.publish(&mut message.to_packet(&delivery, now), &message.topic);
                 }
             }
-            Answer::Encoded(bytes) => self.out.extend_from_slice(&bytes),
+            Answer::Encoded(bytes) => {
+                self.tally.packet();
+                self.out.extend_from_slice(&bytes);
+            }
         }
     }
 
@@ -218,6 +249,7 @@ impl<G: Clone> Link<G> {
                 let properties = DisconnectProperties { reason_string, ..DisconnectProperties::default() };
                 Packet::Disconnect(Disconnect { reason, properties })
             };
+            self.tally.packet();
             self.terms.encode(why, goodbye, &mut self.out);
         }
     }
@@ -244,6 +276,7 @@ impl<G: Clone> Link<G> {
             encode(&mut bytes);
             self.answers.push_back((gate.clone(), Answer::Encoded(bytes)));
         } else {
+            self.tally.packet();
             encode(&mut self.out);
         }
     }
@@ -264,6 +297,7 @@ impl<G: Clone> Link<G> {
             }
         }
         publish.encode(self.terms.version, &mut self.out);
+        self.tally.message(publish.qos);
         true
     }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 pub use answer::{Answer, Verdict};
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasError, Fate, Link, Terms};
+pub use link::{AliasError, Fate, Link, Tally, Terms};
 use outbound::Next;
 pub use outbound::{Acknowledged, Entry, Leaving, Outbound, QueueLimits, Remains, SEQ_BLOCK};
 

@@ -177,6 +177,11 @@ impl<K: Keeper> Outbound<K> {
         self.queue.len() + self.inflight.len()
     }
 
+    /// Messages that wait for their turn, and their bytes of topic and payload.
+    pub fn waiting(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue_bytes)
+    }
+
     /// Messages sent whose confirmation is not durable.
     pub fn in_flight(&self) -> usize {
         self.inflight.len()

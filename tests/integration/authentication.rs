@@ -69,7 +69,7 @@ impl Embedded {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = format!(
-            "[store]\npath = \"{}\"\n[limits]\nconnect_timeout = \"500ms\"\n\
+            "[store]\npath = \"{}\"\n[admin]\nenabled = false\n[limits]\nconnect_timeout = \"500ms\"\n\
              [[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:0\"\n",
             folder.path().join("data").display()
         );

@@ -182,7 +182,7 @@ fn a_port_in_use_is_told_with_1() {
     let dir = TempDir::new().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap();
-    let (code, _, err) = run(dir.path(), &["--listen", &format!("tcp://{address}")]);
+    let (code, _, err) = run(dir.path(), &["--admin", "off", "--listen", &format!("tcp://{address}")]);
     assert_eq!(code, Some(1));
     assert!(
         err.lines().any(|line| line.starts_with("dormouse: ") && line.contains(&address.to_string())),
@@ -193,11 +193,10 @@ fn a_port_in_use_is_told_with_1() {
 #[test]
 fn serving_tells_where_and_ends_on_sigterm_with_0() {
     let dir = TempDir::new().unwrap();
-    let mut child = dormouse(dir.path(), &["--listen", "tcp://127.0.0.1:0", "--listen", "tls://127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let anywhere =
+        ["--listen", "tcp://127.0.0.1:0", "--listen", "tls://127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut child =
+        dormouse(dir.path(), &anywhere).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     let mut said = Vec::new();
     for line in out.lines() {
@@ -221,7 +220,7 @@ fn logged(args: &[&str]) -> Vec<String> {
     let dir = TempDir::new().unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("tcp://{}", taken.local_addr().unwrap());
-    let (code, _, err) = run(dir.path(), &[&["--listen", &url], args].concat());
+    let (code, _, err) = run(dir.path(), &[&["--admin", "off", "--listen", &url], args].concat());
     assert_eq!(code, Some(1));
     err.lines().filter(|line| !line.starts_with("dormouse: ")).map(str::to_owned).collect()
 }

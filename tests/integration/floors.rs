@@ -45,6 +45,9 @@ const HOMES: &[(&str, Home)] = &[
     ("sled", Home::Only(&["store"])),
     ("toml", Home::Only(&["config"])),
     ("clap", Home::Only(&["cli"])),
+    ("hyper", Home::Only(&["admin"])),
+    ("hyper_util", Home::Only(&["admin"])),
+    ("prometheus_client", Home::Only(&["admin"])),
     // `cli` makes certificates; the tests of `net` need some.
     ("rcgen", Home::Only(&["cli", "net"])),
     ("tokio", Home::AtLeast("net")),

@@ -84,6 +84,17 @@ impl Broker {
         &url[scheme.len() + 3..]
     }
 
+    /// Where metrics and health are served, this time.
+    pub(crate) fn admin(&self) -> SocketAddr {
+        let lines = &self.running.as_ref().expect("the broker runs").lines;
+        loop {
+            let line = lines.recv_timeout(LIMIT).expect("the greeting names the admin listener, once");
+            if let Some((_, rest)) = line.split_once("  admin       http://") {
+                return rest.split_whitespace().next().unwrap_or_default().parse().unwrap();
+            }
+        }
+    }
+
     /// Its folder.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
@@ -156,6 +167,9 @@ impl Broker {
             .stdout(Stdio::piped())
             .stderr(Stdio::from(self.open_log()));
         let config = fs::read_to_string(self.folder.path().join("dormouse.toml")).unwrap_or_default();
+        if !self.options.iter().any(|option| option == "--admin") {
+            command.args(["--admin", "127.0.0.1:0"]);
+        }
         let mut listeners = config.lines().filter(|line| *line == "[[listeners]]").count();
         if listeners == 0 {
             let first = ["tcp://127.0.0.1:0".to_owned(), "tls://127.0.0.1:0".to_owned()];

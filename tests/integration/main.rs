@@ -1,6 +1,7 @@
 //! Integration tests: one binary.
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by failing")]
 
+mod admin;
 mod authentication;
 mod cli;
 mod codec_oracle;

@@ -5,6 +5,7 @@
 
 mod acknowledged;
 mod bounds;
+mod health;
 mod order;
 mod protocol;
 mod shared;

@@ -1,5 +1,6 @@
 //! The journal as a whole.
 
+mod alive;
 mod bad_stores;
 mod basic;
 mod crash;

@@ -69,7 +69,9 @@ impl Launch {
         // Generations as small as can be, so that compaction runs all the time.
         fs::write(&config, "[store]\ngeneration_bytes = \"1MiB\"\n").unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
-        command.args(["--listen", "tcp://127.0.0.1:0", "--log-level", "warn", "--config"]).arg(config);
+        command
+            .args(["--listen", "tcp://127.0.0.1:0", "--admin", "off", "--log-level", "warn", "--config"])
+            .arg(config);
         if self.tls {
             command.args(["--listen", "tls://127.0.0.1:0"]);
         }

@@ -114,7 +114,7 @@ async fn the_brokers_receive_maximum_is_enforced() {
         reader.expect_publish(publish("t", n.to_string())).await;
     }
     reader.expect_nothing_for_one_ping().await;
-    assert_eq!(broker.logged(&["\"disconnected\"", "\"dev\"", "receive maximum"]), 1);
+    broker.expect_logged(1, &["\"disconnected\"", "\"dev\"", "receive maximum"]).await;
 }
 
 /// [MQTT-3.3.2-7], [MQTT-3.3.2-9], [MQTT-3.3.2-12]: a client's aliases are resolved, may be set anew, and end with the

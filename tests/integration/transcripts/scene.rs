@@ -56,6 +56,17 @@ impl Broker {
         self.log().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
     }
 
+    /// There are so many lines of the log with all of these in them, or there will be: what ends a connection is logged
+    /// when it has ended, which its client may see first.
+    pub(crate) async fn expect_logged(&self, times: usize, parts: &[&str]) {
+        let watch = Stopwatch::start();
+        while self.logged(parts) < times && watch.elapsed() < LIMIT {
+            // The log is a file: there is nothing to be woken by.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(self.logged(parts), times, "{parts:?} in {}", self.log());
+    }
+
     /// Waits for a line of the log with all of these in it, while `other` is being served.
     pub(crate) async fn until_logged(&self, other: &mut Peer, parts: &[&str]) {
         let watch = Stopwatch::start();

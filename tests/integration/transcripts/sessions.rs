@@ -204,7 +204,7 @@ async fn a_second_connection_takes_the_session_over() {
         other.leave().await;
     }
     let why = "another connection with this client identifier";
-    assert_eq!(broker.logged(&["\"disconnected\"", "\"dev\"", why]), 2 * BOTH.len());
+    broker.expect_logged(2 * BOTH.len(), &["\"disconnected\"", "\"dev\"", why]).await;
 }
 
 /// [MQTT-3.2.2-16]: and no two clients get the same.
@@ -256,7 +256,7 @@ async fn a_keep_alive_can_be_imposed_on_v5() {
         .await;
         dev.expect_ended().await;
     }
-    assert_eq!(broker.logged(&["\"disconnected\"", "keep alive timed out"]), 2);
+    broker.expect_logged(2, &["\"disconnected\"", "keep alive timed out"]).await;
     let mut modest = broker.peer(Version::V5).await;
     modest.send(connect("modest").keep_alive(1)).await;
     modest
@@ -305,7 +305,7 @@ async fn sessions_beyond_the_limit_are_refused() {
         three.expect_closed().await;
         broker.client(version, connect("one")).await.leave().await;
     }
-    assert_eq!(broker.logged(&["\"refused\"", "maximum number of sessions"]), BOTH.len());
+    broker.expect_logged(BOTH.len(), &["\"refused\"", "maximum number of sessions"]).await;
 }
 
 /// Connections that take one session over from each other all at once: each is greeted before it is shown out

@@ -21,7 +21,7 @@ fn last_words(dir: &Path, data: &Path) -> Vec<String> {
 
 /// The same of a broker that is prepared already.
 fn last_words_of(mut command: Command, dir: &Path, data: &Path) -> Vec<String> {
-    command.args(["--listen", "tcp://127.0.0.1:0", "--data"]).arg(data);
+    command.args(["--listen", "tcp://127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]).arg(data);
     command.current_dir(dir).stdin(Stdio::null());
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
         command.env_remove(name);

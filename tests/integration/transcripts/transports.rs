@@ -175,7 +175,7 @@ async fn a_proxy_says_whom_it_connects() {
         client_over(&broker, Over::Proxied(1, header), Version::V5, id).await.leave().await;
         let address = format!("\"address\":\"{address}");
         for message in ["\"connected\"", "\"disconnected\""] {
-            assert_eq!(broker.logged(&[message, id, &address]), 1, "{}", broker.log());
+            broker.expect_logged(1, &[message, id, &address]).await;
         }
     }
 }
@@ -217,5 +217,5 @@ async fn half_a_proxy_header_ends_at_the_connect_timeout() {
     for mut peer in peers {
         assert_eq!(peer.expect_ended().await, b"");
     }
-    assert!(broker.log().contains("the header does not come"), "it is logged");
+    broker.expect_logged(1, &["the header does not come", "\"times\":1"]).await;
 }
