@@ -18,4 +18,5 @@ mod peer;
 mod power_cut;
 mod program;
 mod rumqttc_clients;
+mod store_commands;
 mod transcripts;
