@@ -20,7 +20,10 @@ use super::{
     error::OpenError,
     gate::{Gate, wake_all},
     lock::DataLock,
-    medium::{Medium, MediumError, sled::SledMedium},
+    medium::{
+        Medium, MediumError,
+        sled::{SledMedium, left::LeftBehind},
+    },
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
@@ -101,6 +104,16 @@ impl Journal {
             .map_err(|error| recover::open_error(error, dir))?;
         aside.warn_of_size();
         Self::open_with(Box::new(medium), config, wall, Some(lock)).map_err(|error| error.at(dir))
+    }
+
+    /// The journal of a broker that does not run, as it lies there; what is written to it is forgotten.
+    pub(super) fn open_left(
+        left: LeftBehind,
+        config: Config,
+        wall: WallClock,
+        dir: &Path,
+    ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_with(Box::new(left), config, wall, None).map_err(|error| error.at(dir))
     }
 
     /// The same on any medium, for simulations: `set_clock` and `step` take the place of `start`.
@@ -404,7 +417,7 @@ impl Journal {
         self.shared().state().durable
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 }

@@ -34,6 +34,7 @@ mod commit;
 mod compact;
 mod config;
 mod error;
+mod export;
 mod format;
 mod frame;
 mod gate;
@@ -43,11 +44,13 @@ mod journal;
 mod ledger;
 mod lock;
 pub mod medium;
+mod offline;
 mod probe;
 mod read;
 mod record;
 mod recover;
 mod replay;
+mod rewrite;
 mod state;
 mod stats;
 mod stored;
@@ -61,11 +64,14 @@ pub use self::{
     compact::SnapshotSource,
     config::{Config, Durability},
     error::OpenError,
+    export::{Exported, ImportError, Imported, export, import},
     gate::{CommitNo, Gate},
     journal::Journal,
+    offline::{Offline, Progress},
     probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
+    rewrite::{RewriteError, Rewritten, compact},
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,
     stored::Stored,

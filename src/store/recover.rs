@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
-    time::{Timestamp, WallClock},
+    time::{Timeline, Timestamp, WallClock},
     topic::{Label, TopicFilter},
 };
 
@@ -68,6 +68,8 @@ pub struct RecoveredRetained {
 pub struct Recovered {
     /// Where the broker's time goes on.
     pub now: Timestamp,
+    /// Where it stood at the last commit, and the wall clock.
+    pub timeline: Timeline,
     /// Every session, by number.
     pub sessions: Vec<RecoveredSession>,
     /// Every retained message, by topic.
@@ -154,6 +156,7 @@ pub(super) fn recover(
     let sessions = builder.sessions(&mut replay);
     let recovered = Recovered {
         now: replay.timeline.resume(wall),
+        timeline: replay.timeline,
         sessions,
         retained,
         next_session: replay.marks.session + 1,

@@ -7,7 +7,10 @@
 mod acks;
 mod connack;
 mod connect;
+mod delivery;
+mod flow_control;
 mod interop;
+mod lost_packets;
 mod packets;
 mod ping_disconnect;
 mod publish;
@@ -15,6 +18,7 @@ mod raw;
 mod sessions;
 mod strings;
 mod subscribe;
+mod topics;
 mod trace;
 mod unsubscribe;
 mod wills;

@@ -19,4 +19,5 @@ mod peer;
 mod power_cut;
 mod program;
 mod rumqttc_clients;
+mod store_commands;
 mod transcripts;

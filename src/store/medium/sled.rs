@@ -17,6 +17,7 @@
 //! Deleting one renames it first.
 
 mod census;
+pub mod left;
 mod salvage;
 
 use std::{

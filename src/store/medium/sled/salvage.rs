@@ -104,7 +104,8 @@ impl SledMedium {
             Err(error) => {
                 tracing::error!(generation = no, %error, "a part of the journal is damaged");
                 // Not ours to judge, if a newer build wrote it.
-                find_frames(&db, &mut |_, _| {})?.map_or(Ok(None), |version| Err(MediumError::Newer(version)))
+                find_frames(&db, &mut |_, _, _| {})?
+                    .map_or(Ok(None), |version| Err(MediumError::Newer(version)))
             }
         }
     }
@@ -120,7 +121,7 @@ impl SledMedium {
         let no = finding.no;
         let db = path_of(&self.dir, no).join("db");
         let mut raw = Census::default();
-        find_frames(&db, &mut |frame, _| raw.see(&frame.header))?;
+        find_frames(&db, &mut |frame, _, _| raw.see(&frame.header))?;
         let nothing = Census::default();
         let shown = finding.shown.as_ref().unwrap_or(&nothing);
         let missing = raw.missing_in(shown, from);
@@ -132,7 +133,7 @@ impl SledMedium {
             newest && finding.shown.is_some() && missing.len() == 1 && missing.keys().all(|c| *c >= last);
 
         let mut frames = BTreeMap::new();
-        find_frames(&db, &mut |frame, bytes| {
+        find_frames(&db, &mut |frame, bytes, _| {
             if missing.get(&frame.header.commit) == Some(&frame.header.run) {
                 frames.insert(frame.header.frame, bytes.to_vec());
             }
@@ -172,9 +173,12 @@ impl SledMedium {
     }
 }
 
-/// Shows every whole frame in a file, some more than once. Parts of the file that cannot be read are passed over. Returns
+/// Shows every whole frame in a file and where it begins, some more than once. Parts of the file that cannot be read are passed over. Returns
 /// the version of a newer build's frames if most are: a few may be what somebody has put into a payload.
-fn find_frames(path: &Path, each: &mut dyn FnMut(&Frame<'_>, &[u8])) -> io::Result<Option<u8>> {
+pub(super) fn find_frames(
+    path: &Path,
+    each: &mut dyn FnMut(&Frame<'_>, &[u8], u64),
+) -> io::Result<Option<u8>> {
     let mut file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
@@ -186,7 +190,7 @@ fn find_frames(path: &Path, each: &mut dyn FnMut(&Frame<'_>, &[u8])) -> io::Resu
     while at < len {
         file.seek(SeekFrom::Start(at))?;
         let filled = fill(&mut file, &mut window);
-        seen.look(window.get(..filled).unwrap_or_default(), each);
+        seen.look(window.get(..filled).unwrap_or_default(), at, each);
         at += WINDOW_BYTES as u64;
     }
     Ok(seen.newer.filter(|_| seen.newer_frames > seen.frames))
@@ -203,7 +207,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn look(&mut self, window: &[u8], each: &mut dyn FnMut(&Frame<'_>, &[u8])) {
+    fn look(&mut self, window: &[u8], base: u64, each: &mut dyn FnMut(&Frame<'_>, &[u8], u64)) {
         let mut end = self.end;
         for at in memmem::find_iter(window, &frame::MAGIC) {
             let found = window.get(at..).unwrap_or_default();
@@ -213,7 +217,7 @@ impl Seen {
             }
             match frame::decode_prefix(found) {
                 Ok((frame, len)) => {
-                    each(&frame, found.get(..len).unwrap_or_default());
+                    each(&frame, found.get(..len).unwrap_or_default(), base + at as u64);
                     end = at + len;
                     self.frames += 1;
                 }
