@@ -16,6 +16,7 @@ mod ping_disconnect;
 mod publish;
 mod raw;
 mod sessions;
+mod shared;
 mod strings;
 mod subscribe;
 mod topics;
