@@ -24,6 +24,8 @@ struct Told {
     from: Who,
     /// When it was routed last.
     attempt: u32,
+    /// How often it was routed.
+    routed: u32,
     /// On the broker's time line: it may end at the first, and must at the second.
     deadline: (u64, u64),
     fate: Fate,
@@ -193,6 +195,7 @@ impl Model {
             message: message.clone(),
             from,
             attempt: 0,
+            routed: 0,
             deadline,
             fate,
             shared: Shared::default(),
@@ -399,6 +402,7 @@ impl Model {
         let attempt = self.attempts;
         let told = &mut self.told[body];
         told.attempt = attempt;
+        told.routed += 1;
         let at = told.message.expiry.map_or(u64::MAX, |s| self.line + u64::from(s) * 1_000);
         told.deadline = (told.deadline.0.min(at), told.deadline.1.max(at));
         let Message { topic, qos, retain, clears, .. } = told.message;
@@ -562,7 +566,9 @@ impl Model {
             return Err(format!("{body} came to {who} again, as if new"));
         }
         let in_order = qos > QoS::AtMostOnce || told.message.qos == QoS::AtMostOnce;
-        if e.heard == 1 && e.routes == 1 && !told.message.will && in_order {
+        // A QoS 1 message that its publisher sends again is routed again, to who has subscribed since, behind later ones.
+        let is_again = told.routed > 1 && told.message.qos == QoS::AtLeastOnce;
+        if e.heard == 1 && e.routes == 1 && !told.message.will && in_order && !is_again {
             let stream = (told.from, told.message.topic, told.message.qos, qos);
             if s.streams.insert(stream, body).is_some_and(|last| last > body) {
                 return Err(format!("{body} came to {who} after a later one of its stream"));
