@@ -225,7 +225,11 @@ impl Broker {
                     publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
                     inbound_qos2: inbound,
                     retained: replaced.as_ref().and_then(|r| r.version),
-                    may_elide: batch.may_elide && publish.qos != QoS::ExactlyOnce && !publish.retain,
+                    // A will's session is about to forget it: held back, a crash would leave it to nobody.
+                    may_elide: batch.may_elide
+                        && origin.is_answered
+                        && publish.qos != QoS::ExactlyOnce
+                        && !publish.retain,
                     keep_body: batch.is_awaited,
                 };
                 self.journal.complete(stored, batch.targets, completion);
