@@ -297,11 +297,12 @@ impl Clock for SystemClock {
     }
 }
 
+/// What the wall clock reads, if that can be believed.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one clock of the process: everything below is handed the time"
 )]
-fn wall_clock() -> WallClock {
+pub fn wall_clock() -> WallClock {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     WallClock::believed(u64::try_from(since_1970.as_millis()).unwrap_or(0))
 }

@@ -76,13 +76,19 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// The longest downtime that is believed. A clock that is further ahead is broken (one that lost its battery can
+    /// show 2099 as well as 1970), and what it would expire is still wanted.
+    pub const DOWNTIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+
     /// The time to start from when the wall clock now reads `wall`. Downtime counts only when both readings are
-    /// believed and the clock did not run backwards; else the time line goes on where it stopped.
+    /// believed, the clock did not run backwards, and not by more than [`Self::DOWNTIME_MAX`]; else the time line goes
+    /// on where it stopped.
     pub fn resume(self, wall: WallClock) -> Timestamp {
         if self.wall == WallClock::UNKNOWN || wall == WallClock::UNKNOWN {
             return self.at;
         }
-        self.at.after(Duration::from_millis(wall.0.saturating_sub(self.wall.0)))
+        let downtime = Duration::from_millis(wall.0.saturating_sub(self.wall.0));
+        if downtime > Self::DOWNTIME_MAX { self.at } else { self.at.after(downtime) }
     }
 }
 
@@ -106,6 +112,15 @@ mod tests {
         assert_eq!(line.resume(WallClock::believed(3_600_000)), Timestamp(5_000));
         let born_in_1970 = Timeline { at: Timestamp(5_000), wall: WallClock::believed(3_600_000) };
         assert_eq!(born_in_1970.resume(WallClock::believed(Y2026)), Timestamp(5_000));
+    }
+
+    #[test]
+    fn a_clock_far_ahead_counts_no_downtime() {
+        let line = Timeline { at: Timestamp(5_000), wall: WallClock::believed(Y2026) };
+        assert_eq!(line.resume(WallClock::believed(Y2026 + 73 * 365 * DAY)), Timestamp(5_000));
+        assert_eq!(line.resume(WallClock::believed(Y2026 + 3_650 * DAY)), Timestamp(5_000 + 3_650 * DAY));
+        let in_2099 = Timeline { at: Timestamp(5_000), wall: WallClock::believed(Y2026 + 73 * 365 * DAY) };
+        assert_eq!(in_2099.resume(WallClock::believed(Y2026)), Timestamp(5_000), "set right later");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::features::Features;
-use crate::session::QueueLimits;
+use super::{features::Features, queues::QueueBound};
+use crate::session::{Overflow, QueueLimits};
 
 /// Bounds and options of the broker. Every bound has a defined behaviour when it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,8 @@ pub struct Config {
     /// QoS > 0 messages sent to a client and not yet durably confirmed; the client's receive maximum may lower it.
     /// Default 100.
     pub inflight_max: u16,
-    /// One session's waiting messages; beyond it the oldest goes, counted and logged. Default 100,000 and 64 MiB.
+    /// One session's waiting messages, but for those that have a bound of their own in `queue_bounds`. Default 100,000 and
+    /// 64 MiB; beyond it the oldest goes, counted and logged.
     pub queue: QueueLimits,
     /// Whether QoS 0 messages are kept for sleeping sessions. Default no: their publisher asked for no guarantee, and
     /// flash wears.
@@ -50,6 +51,9 @@ pub struct Config {
     pub subscriptions_max: usize,
     /// What of MQTT is offered.
     pub features: Features,
+    /// Bounds for the waiting messages of some topics and clients: the first that matches counts, instead of `queue`. At
+    /// most 32. Default none.
+    pub queue_bounds: Vec<QueueBound>,
 }
 
 impl Default for Config {
@@ -58,7 +62,7 @@ impl Default for Config {
             sessions_max: 100_000,
             session_expiry_max: Duration::from_secs(30 * 86_400),
             inflight_max: 100,
-            queue: QueueLimits { messages_max: 100_000, bytes_max: 64 << 20 },
+            queue: QueueLimits { messages_max: 100_000, bytes_max: 64 << 20, overflow: Overflow::DropOldest },
             queue_qos0: false,
             retained_messages_max: 100_000,
             retained_bytes_max: 64 << 20,
@@ -71,6 +75,7 @@ impl Default for Config {
             out_bytes_max: 1 << 20,
             subscriptions_max: 1_000,
             features: Features::default(),
+            queue_bounds: Vec::new(),
         }
     }
 }

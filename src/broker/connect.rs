@@ -339,9 +339,16 @@ impl Broker {
         }
     }
 
-    /// `None`: the session has ended meanwhile.
+    /// `None`: the session has ended meanwhile, or is not to be had at this moment.
     fn resume(&self, slot: &Arc<Slot>, client: &Client<'_>, now: Timestamp) -> Option<Joined> {
         let mut state = slot.state();
+        if state.will_is_leaving {
+            // Somebody is publishing it at this moment. Its record must not give way to one without it before the
+            // journal has the message: a crash between the two would lose it.
+            drop(state);
+            std::thread::yield_now();
+            return None;
+        }
         if state.ended {
             return None;
         }
@@ -354,7 +361,6 @@ impl Broker {
         record.inflight_max = self.config.inflight_max.max(in_flight);
         // [MQTT-3.1.3-9]: a will that was waiting goes with the old connection.
         record.will.clone_from(&client.will);
-        state.will_is_leaving = false;
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
             let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };

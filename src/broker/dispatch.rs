@@ -11,11 +11,11 @@ use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
     routing::{Match, Subscription},
-    session::Fate,
+    session::{Fate, Overflow},
     store::{Completion, Gate, Stored, Target},
     sync::lock,
     time::Timestamp,
-    topic::{TopicError, TopicFilter, TopicName},
+    topic::{Label, TopicError, TopicFilter, TopicName},
 };
 
 /// Connections that got something during a batch of packets. Each is woken once, when this is dropped: at the end of
@@ -41,8 +41,10 @@ impl Drop for Touched {
 pub(super) struct Route {
     generation: u64,
     pub(super) topic: TopicName,
+    /// Which rules for queues its messages may be under.
+    pub(super) label: Label,
     direct: Vec<(Arc<Slot>, Match<SessionNo>)>,
-    groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
 }
 
 /// The routes of the topics a client publishes to. Devices publish to the same few for ever.
@@ -100,23 +102,29 @@ pub(super) enum Refused {
     /// No room for another retained message.
     #[error("the bound on retained messages is reached")]
     RetainedFull,
+    /// A subscriber's queue is full, and its policy is to refuse.
+    #[error("the queue of a subscriber is full")]
+    QueueFull,
     /// The journal has failed.
     #[error("the store has failed")]
     StoreFailed,
 }
 
 /// One subscriber's share of a message.
-struct Share<'a> {
-    slot: &'a Arc<Slot>,
+pub(super) struct Share<'a> {
+    pub(super) slot: &'a Arc<Slot>,
     delivery: Delivery,
     /// The shared subscription as whose member it was chosen.
-    group: Option<&'a TopicFilter>,
+    pub(super) group: Option<&'a TopicFilter>,
 }
 
 /// One message on its way.
 struct Outgoing<'a> {
     publish: &'a Publish<'a>,
     topic: &'a TopicName,
+    label: Label,
+    /// Its publisher has been admitted: no queue may refuse it now.
+    is_admitted: bool,
     /// Its copy, if something outlives the read.
     message: Option<&'a Arc<Message>>,
     stored: Option<&'a Arc<Stored>>,
@@ -142,7 +150,8 @@ impl Broker {
         let direct = matches.direct.into_iter().filter_map(|m| Some((slot(m.subscriber)?, m))).collect();
         let groups = matches.groups.into_iter();
         let groups = groups.map(|matched| Group::new(matched, &registry));
-        Route { generation, topic, direct, groups: groups.collect() }
+        let label = self.queues.labels().of(&topic);
+        Route { generation, topic, label, direct, groups: groups.collect() }
     }
 
     /// Routes one message. `publish` carries it; its topic is `route.topic`.
@@ -154,7 +163,10 @@ impl Broker {
         now: Timestamp,
         touched: &mut Touched,
     ) -> Result<Published, Refused> {
-        let shares = shares(route, publish, origin);
+        let mut shares = shares(route, publish, origin);
+        if origin.is_answered {
+            self.find_room(&mut shares, route, publish)?;
+        }
         let matched = !shares.is_empty();
         let persistent = |s: &Share<'_>| s.slot.keep.persistent && self.keeps(s);
         let must_keep = shares.iter().any(persistent);
@@ -192,6 +204,8 @@ impl Broker {
         let outgoing = Outgoing {
             publish,
             topic: &route.topic,
+            label: route.label,
+            is_admitted: origin.is_answered,
             message: message.as_ref(),
             stored: stored.as_ref(),
             now,
@@ -211,7 +225,11 @@ impl Broker {
                     publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
                     inbound_qos2: inbound,
                     retained: replaced.as_ref().and_then(|r| r.version),
-                    may_elide: batch.may_elide && publish.qos != QoS::ExactlyOnce && !publish.retain,
+                    // A will's session is about to forget it: held back, a crash would leave it to nobody.
+                    may_elide: batch.may_elide
+                        && origin.is_answered
+                        && publish.qos != QoS::ExactlyOnce
+                        && !publish.retain,
                     keep_body: batch.is_awaited,
                 };
                 self.journal.complete(stored, batch.targets, completion);
@@ -238,7 +256,7 @@ impl Broker {
     }
 
     /// Whether the share is queued rather than written out or let go at once.
-    fn keeps(&self, share: &Share<'_>) -> bool {
+    pub(super) fn keeps(&self, share: &Share<'_>) -> bool {
         share.delivery.qos != QoS::AtMostOnce || (self.config.queue_qos0 && !share.slot.is_online())
     }
 
@@ -250,7 +268,7 @@ impl Broker {
         batch: &mut Batch,
         touched: &mut Touched,
     ) -> Met {
-        let &Outgoing { publish, topic, message, stored, now } = outgoing;
+        let &Outgoing { publish, topic, message, stored, now, label, is_admitted } = outgoing;
         let slot = share.slot;
         let mut state = slot.state();
         let has_left = |group: &TopicFilter| !state.session.subscriptions.contains_key(group);
@@ -276,11 +294,18 @@ impl Broker {
             }
             return Met::Yes;
         }
+        let rule = self.queues.rule(label, &slot.client_id);
+        let must_fit = match self.queues.overflow(rule) {
+            Overflow::DropOldest => stands_in_line,
+            Overflow::DropNewest => true,
+            Overflow::Reject => !is_admitted,
+        };
+        let bytes = topic.as_str().len() + publish.payload.len();
+        if must_fit && !state.session.outbound.has_room(bytes, rule) {
+            self.drops.newest(&slot.client_id, topic);
+            return Met::Yes;
+        }
         let kept = if stands_in_line {
-            if !state.session.outbound.has_room(topic.as_str().len() + publish.payload.len()) {
-                self.drops.slow_reader(&slot.client_id);
-                return Met::Yes;
-            }
             // In memory only: what it stands behind will not keep it for long.
             let copy = || Arc::new(Message::from_packet(topic.clone(), publish, now));
             Kept::Memory { message: message.map_or_else(copy, Arc::clone), after: Gate::Open }
@@ -298,7 +323,7 @@ impl Broker {
             }
         };
         let is_target = matches!(kept, Kept::Journal { .. });
-        let seq = state.session.outbound.deliver(&slot.keep, kept, share.delivery.clone());
+        let seq = state.session.outbound.deliver(&slot.keep, kept, share.delivery.clone(), rule);
         if let Some(group) = share.group {
             state.session.outbound.mark_shared(seq, group.clone());
         }
@@ -393,7 +418,7 @@ fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Ve
 }
 
 /// What a member gets that was chosen for its group.
-fn group_share<'a>(
+pub(super) fn group_share<'a>(
     slot: &'a Arc<Slot>,
     subscription: Subscription,
     group: &'a TopicFilter,

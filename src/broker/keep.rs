@@ -36,11 +36,15 @@ impl Kept {
     /// Whether it was published with RETAIN, as far as memory can tell: of a body on disk the delivery knows it, if
     /// its subscription had asked for it.
     pub(super) fn was_retained(&self, delivery: &Delivery) -> bool {
-        let body = match self {
+        self.body().map_or(delivery.retain, |message| message.retain)
+    }
+
+    /// The message, if it is in memory.
+    pub(super) fn body(&self) -> Option<Arc<Message>> {
+        match self {
             Self::Memory { message, .. } => Some(Arc::clone(message)),
             Self::Journal { stored, .. } => stored.body(),
-        };
-        body.map_or(delivery.retain, |message| message.retain)
+        }
     }
 
     /// The stored message, for reading it back.
@@ -55,8 +59,10 @@ impl Kept {
 /// Messages that some session gave up undelivered, counted since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// The oldest of a full queue.
+    /// A queue was full: its oldest message, or the new one, by its policy.
     pub queue_full: u64,
+    /// A queue was full under the policy `reject`: publishes refused as a whole, and known to be by their publishers.
+    pub rejected: u64,
     /// Their message expiry interval passed.
     pub expired: u64,
     /// Larger than the client's maximum packet size.
@@ -102,6 +108,7 @@ impl Dropped {
 #[derive(Debug, Default)]
 pub(super) struct Drops {
     queue_full: Counter,
+    rejected: Counter,
     expired: Counter,
     too_large: Counter,
     damaged: Counter,
@@ -159,6 +166,22 @@ impl Drops {
         all.iter().map(|counter| counter.total()).sum()
     }
 
+    /// A new message that a full queue does not take, by its policy.
+    pub(super) fn newest(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.queue_full.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "message dropped: the queue is full, and keeps what it has");
+        }
+    }
+
+    /// A publish that was refused since this client's queue is full.
+    pub(super) fn rejected(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.rejected.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "publish refused: the queue of this subscriber is full");
+        }
+    }
+
     /// A message was delivered, and not retained as its publisher had asked.
     pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName) {
         if let Some(total) = self.not_retained.count() {
@@ -199,6 +222,7 @@ impl Drops {
         let [asleep] = self.asleep.totals();
         Dropped {
             queue_full: self.queue_full.total(),
+            rejected: self.rejected.total(),
             expired: self.expired.total(),
             too_large: self.too_large.total(),
             damaged: self.damaged.total(),

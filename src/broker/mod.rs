@@ -12,6 +12,7 @@
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
+mod admission;
 mod authenticate;
 mod config;
 mod connack;
@@ -23,6 +24,7 @@ mod features;
 mod keep;
 mod lifecycle;
 mod publish;
+mod queues;
 mod recover;
 mod registry;
 mod retained;
@@ -52,6 +54,8 @@ use counters::Counters;
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
+use queues::Queues;
+pub use queues::{ClientPattern, QueueBound};
 use registry::Registry;
 use retained::RetainedMessages;
 pub use stats::{SessionStats, Stats, Traffic, Unready};
@@ -119,6 +123,7 @@ pub struct Broker {
     /// The subscriptions' generation, readable without their lock.
     generation: AtomicU64,
     retained: Mutex<RetainedMessages>,
+    queues: Queues,
     drops: Arc<Drops>,
     /// Sleeping sessions with messages at hand that were not on disk yet. Nothing is locked under it.
     restless: Mutex<Vec<SessionNo>>,
@@ -138,22 +143,23 @@ impl Broker {
     pub fn open(
         config: Config,
         folder: &Path,
-        store: store::Config,
+        mut store: store::Config,
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        store.labels = queues::labels(&config.queue_bounds);
         let (journal, recovered) = Journal::open(folder, store, wall)?;
         Ok(Self::recover(config, journal, recovered))
     }
 
-    /// The same on any medium, for simulations: [`Broker::set_clock`] takes the place of [`Broker::start`], and nothing
-    /// is committed on its own.
-    #[cfg(test)]
-    fn open_on(
+    /// The same on any medium, for simulations: [`Broker::set_clock`] and [`Broker::step`] take the place of
+    /// [`Broker::start`], and nothing is committed on its own.
+    pub fn open_on(
         config: Config,
         medium: Box<dyn store::medium::Medium>,
-        store: store::Config,
+        mut store: store::Config,
         wall: WallClock,
     ) -> Result<(Arc<Self>, Timestamp), OpenError> {
+        store.labels = queues::labels(&config.queue_bounds);
         let (journal, recovered) = Journal::open_on(medium, store, wall)?;
         Ok(Self::recover(config, journal, recovered))
     }
@@ -161,7 +167,9 @@ impl Broker {
     fn recover(config: Config, journal: Journal, recovered: store::Recovered) -> (Arc<Self>, Timestamp) {
         let now = recovered.now;
         let first = NonZeroU64::new(recovered.next_session).unwrap_or(NonZeroU64::MIN);
+        let queues = Queues::new(config.queue, &config.queue_bounds);
         let broker = Arc::new(Self {
+            queues,
             config,
             journal,
             registry: Mutex::new(Registry::new(SessionNo(first))),
@@ -206,11 +214,15 @@ impl Broker {
         self.methods.get()
     }
 
-    /// Gives the broker a clock and starts no threads.
-    #[cfg(test)]
-    fn set_clock(&self, clock: Arc<dyn Clock>) {
+    /// Gives the broker a clock and starts no threads: a simulation has none.
+    pub fn set_clock(&self, clock: Arc<dyn Clock>) {
         let clock = self.clock.get_or_init(|| clock);
         self.journal.set_clock(Arc::clone(clock));
+    }
+
+    /// Does the next piece of the journal's work, in a simulation; false if there is none at this time.
+    pub fn step(&self) -> bool {
+        self.journal.step() == store::Step::Worked || self.journal.read_step()
     }
 
     /// The time now, by the clock given to [`Broker::start`]; before that, the time at which the broker was opened.
@@ -244,8 +256,11 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
-        let Dropped { queue_full, expired, too_large, damaged, slow_reader, .. } = self.dropped();
-        info!(queue_full, expired, too_large, damaged, slow_reader, "messages dropped since the start");
+        let Dropped { queue_full, rejected, expired, too_large, damaged, slow_reader, .. } = self.dropped();
+        info!(
+            queue_full,
+            rejected, expired, too_large, damaged, slow_reader, "messages dropped since the start"
+        );
     }
 
     fn is_shutting_down(&self) -> bool {

@@ -134,6 +134,9 @@ impl Connection {
                 let why = "the bound on retained messages is reached";
                 (ReasonCode::QuotaExceeded, why, &counters.retained_full)
             }
+            Refused::QueueFull => {
+                (ReasonCode::QuotaExceeded, "the queue of a subscriber is full", &counters.queue_full)
+            }
             Refused::StoreFailed => {
                 let why = "the store has failed";
                 (ReasonCode::ImplementationSpecificError, why, &counters.store_failed)

@@ -20,7 +20,7 @@ impl Broker {
     /// Puts a session back to where the journal had it. One that was connected counts as disconnected now, by the
     /// broker's own fall: its expiry and its will's delay begin.
     pub(super) fn recover_session(&self, recovered: RecoveredSession, now: Timestamp) {
-        let RecoveredSession { snapshot, queue, groups } = recovered;
+        let RecoveredSession { snapshot, queue, groups, labels } = recovered;
         let Snapshot { mut record, subscriptions, inbound_qos2, received } = snapshot;
         let was_connected = record.expires_at == Timestamp::NEVER;
         if was_connected {
@@ -38,6 +38,9 @@ impl Broker {
             Outbound::new(record.seq_reserved, record.seq_reserved, record.inflight_max, self.config.queue);
         outbound.recover(&keep, &received, &queue);
         outbound.recover_shared(groups);
+        let rule = |label| Some(self.queues.rule(label, &record.client_id)?.no);
+        let ruled = labels.into_iter().filter_map(|(seq, label)| Some((seq, rule(label)?)));
+        outbound.recover_rules(&keep, ruled);
         let mut session = Session::new(outbound);
         for id in inbound_qos2 {
             session.inbound.accept(id, Gate::Open);

@@ -12,7 +12,7 @@ use crate::{
     codec::QoS,
     message::{Delivery, Message},
     routing::Retained,
-    session::Answer,
+    session::{Answer, Overflow},
     store::{Completion, Gate, Journal, RecoveredRetained, Stored, Target},
     sync::lock,
     time::Timestamp,
@@ -211,14 +211,22 @@ impl Broker {
             }
             return None;
         }
+        let rule = self.queues.rule(self.queues.labels().of(&message.topic), &slot.client_id);
+        // It stays what the topic retains, but for this session it is a message like any other.
+        if self.queues.overflow(rule) != Overflow::DropOldest
+            && !state.session.outbound.has_room(message.size_bytes(), rule)
+        {
+            self.drops.newest(&slot.client_id, &message.topic);
+            return None;
+        }
         if !slot.keep.persistent {
             let kept = Kept::Memory { message, after: Gate::Open };
-            state.session.outbound.deliver(&slot.keep, kept, delivery);
+            state.session.outbound.deliver(&slot.keep, kept, delivery, rule);
             return None;
         }
         let stored = self.journal.message(message);
         let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };
-        let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone());
+        let seq = state.session.outbound.deliver(&slot.keep, kept, delivery.clone(), rule);
         self.reserve_numbers(slot, state);
         Some((stored, Target { session: slot.no, seq, delivery, group: None }))
     }

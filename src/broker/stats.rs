@@ -50,6 +50,8 @@ pub struct Stats {
     pub dropped: Dropped,
     /// Publishes refused because the bound on retained messages is reached.
     pub refused_retained_full: u64,
+    /// Publishes refused because the queue of a subscriber is full under the policy `reject`.
+    pub refused_queue_full: u64,
     /// Publishes refused because the store has failed.
     pub refused_store_failed: u64,
     /// Subscriptions now.
@@ -101,6 +103,7 @@ impl Broker {
             connects_refused: counters.refused_so_far(),
             dropped: self.drops.read(),
             refused_retained_full: counters.retained_full.total(),
+            refused_queue_full: counters.queue_full.total(),
             refused_store_failed: counters.store_failed.total(),
             subscriptions: self.subscriptions.read().unwrap_or_else(PoisonError::into_inner).len() as u64,
             retained_messages: retained_messages as u64,

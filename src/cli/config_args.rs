@@ -40,6 +40,11 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Only the file and the data folder.
+    pub(super) fn of(config: Option<PathBuf>, data: Option<PathBuf>) -> Self {
+        Self { config, data, ..Self::default() }
+    }
+
     /// Reads the file and puts flags and variables on top.
     pub(super) fn load(&self) -> Result<Config, ConfigErrors> {
         Config::load(self.file(), &self.overrides())

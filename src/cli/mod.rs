@@ -1,7 +1,8 @@
-//! The command line: `dormouse [serve] | check | certs`.
+//! The command line: `dormouse [serve] | check | certs | store`.
 //!
 //! It turns flags, variables and the file into a `Config`, calls what does the work, and turns what comes back into
-//! a sentence and an exit code: 0 for success, 1 when something went wrong, 2 for a command line that is not understood, 78
+//! a sentence and an exit code: 0 for success, 1 when something went wrong, 2 for a command line that is not understood, 3
+//! for a store that is damaged (`store`), 78
 //! (`EX_CONFIG` of sysexits) for a configuration that is not right.
 
 pub mod certs;
@@ -11,6 +12,7 @@ mod live;
 mod logging;
 mod open_files;
 pub mod serve;
+pub mod store;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,7 @@ use crate::config::ConfigErrors;
 use certs::CertsArgs;
 use check::CheckArgs;
 use config_args::ConfigArgs;
+use store::StoreArgs;
 
 /// The MQTT broker for devices that sleep.
 #[derive(Debug, Parser)]
@@ -39,6 +42,8 @@ enum Command {
     Check(CheckArgs),
     /// Makes a development CA, and a server's and a client's certificate signed by it
     Certs(CertsArgs),
+    /// Looks into the data of a broker that does not run: check, stats, export, import, compact
+    Store(StoreArgs),
 }
 
 /// Why a command ended without success. Its text is one sentence, or one line for each mistake.
@@ -47,6 +52,9 @@ pub enum Failure {
     /// The configuration is not right: exit code 78.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    /// A store was looked at, and is not whole: exit code 3.
+    #[error("the store is damaged")]
+    Damaged,
     /// Anything else: exit code 1.
     #[error("{0}")]
     Runtime(String),
@@ -57,7 +65,8 @@ Without a file, dormouse serves this machine only: plain MQTT on 127.0.0.1:1883 
 development certificates in ./certs, made at the first start, and its data in ./data.
 `dormouse check --show` prints the configuration in force.
 
-Exit codes: 0 success, 1 something went wrong, 2 command line not understood, 78 configuration not right.";
+Exit codes: 0 success, 1 something went wrong, 2 command line not understood, 3 a store is damaged \
+(`dormouse store`), 78 configuration not right.";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -67,6 +76,7 @@ pub fn main() -> ExitCode {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Certs(args)) => certs::run(&args),
+        Some(Command::Store(args)) => store::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +91,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(78),
+            Self::Damaged => ExitCode::from(3),
             Self::Runtime(_) => ExitCode::FAILURE,
         }
     }
@@ -97,7 +108,7 @@ fn complain(failure: &Failure) {
     use std::io::Write;
     let text = match failure {
         Failure::Config(errors) => format!("{errors}\n"),
-        Failure::Runtime(sentence) => format!("dormouse: {sentence}\n"),
+        Failure::Damaged | Failure::Runtime(_) => format!("dormouse: {failure}\n"),
     };
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -14,6 +14,7 @@ mod listener;
 mod log;
 mod mqtt;
 mod overrides;
+mod queue_limits;
 mod retained;
 mod sessions;
 mod show;
@@ -123,6 +124,7 @@ impl Config {
         config.listeners = Listener::read_all(&mut root, &config.certs);
         root.section("store", |section| store::read(section, &mut config.data, &mut config.store));
         root.section("sessions", |section| sessions::read(section, &mut config.broker));
+        queue_limits::read_all(&mut root, &mut config.broker);
         root.section("retained", |section| retained::read(section, &mut config.broker));
         root.section("mqtt", |section| mqtt::read(section, &mut config.broker.features));
         let mut connect_timeout = None;

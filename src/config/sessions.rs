@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     document::Section,
-    value::{show_duration, show_size},
+    value::{show_choice, show_duration, show_size},
 };
 use crate::broker::Config;
 
@@ -14,8 +14,8 @@ const MAX: RangeInclusive<usize> = 1..=10_000_000;
 /// Four bytes of seconds is what the protocol can say; the largest of them means "for ever". [MQTT 5.0, 3.1.2.11.2]
 const EXPIRY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(49_710 * 86_400);
 const INFLIGHT: RangeInclusive<u16> = 1..=u16::MAX;
-const QUEUE_MESSAGES: RangeInclusive<usize> = 1..=10_000_000;
-const QUEUE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 30;
+pub(super) const QUEUE_MESSAGES: RangeInclusive<usize> = 1..=10_000_000;
+pub(super) const QUEUE_BYTES: RangeInclusive<usize> = 1 << 10..=1 << 30;
 
 /// The section as it is written.
 #[derive(Serialize)]
@@ -25,6 +25,7 @@ pub(super) struct RawSessions {
     inflight_max: u16,
     queue_messages_max: usize,
     queue_bytes_max: String,
+    queue_policy: &'static str,
     queue_qos0: bool,
 }
 
@@ -36,6 +37,7 @@ impl RawSessions {
             inflight_max: broker.inflight_max,
             queue_messages_max: broker.queue.messages_max,
             queue_bytes_max: show_size(broker.queue.bytes_max).to_string(),
+            queue_policy: show_choice(broker.queue.overflow),
             queue_qos0: broker.queue_qos0,
         }
     }
@@ -47,5 +49,6 @@ pub(super) fn read(section: &mut Section<'_>, broker: &mut Config) {
     section.count("inflight_max", &mut broker.inflight_max, &INFLIGHT);
     section.count("queue_messages_max", &mut broker.queue.messages_max, &QUEUE_MESSAGES);
     section.size("queue_bytes_max", &mut broker.queue.bytes_max, &QUEUE_BYTES);
+    section.choice("queue_policy", &mut broker.queue.overflow);
     section.flag("queue_qos0", &mut broker.queue_qos0);
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{
     Config, admin::RawAdmin, limits::RawLimits, listener::RawListener, log::RawLog, mqtt::RawMqtt,
-    retained::RawRetained, sessions::RawSessions, shutdown::RawShutdown, store::RawStore,
+    queue_limits::RawQueueLimit, retained::RawRetained, sessions::RawSessions, shutdown::RawShutdown,
+    store::RawStore,
 };
 
 /// Why a configuration cannot be written: the file is UTF-8, and a path need not be.
@@ -24,6 +25,8 @@ struct RawConfig<'c> {
     listeners: Vec<RawListener<'c>>,
     store: RawStore<'c>,
     sessions: RawSessions,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    queue_limits: Vec<RawQueueLimit<'c>>,
     retained: RawRetained,
     mqtt: RawMqtt,
     limits: RawLimits,
@@ -42,6 +45,7 @@ impl Config {
             listeners: self.listeners.iter().map(RawListener::of).collect(),
             store: RawStore::of(&self.data, &self.store),
             sessions: RawSessions::of(&self.broker),
+            queue_limits: self.broker.queue_bounds.iter().map(RawQueueLimit::of).collect(),
             retained: RawRetained::of(&self.broker),
             mqtt: RawMqtt::of(&self.broker.features),
             limits: RawLimits::of(&self.broker, &self.network, connect_timeout),
@@ -114,6 +118,7 @@ mod tests {
             .filter(|key| key.contains('.') || key == "certs")
             .map(|key| match key.split('.').collect::<Vec<_>>().as_slice() {
                 [first, .., last] if first.starts_with("listeners") => format!("listeners.{last}"),
+                [first, last] if first.starts_with("queue_limits[") => format!("queue_limits.{last}"),
                 _ => key,
             })
             .collect();

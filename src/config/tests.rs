@@ -37,7 +37,14 @@ session_expiry_max = "1h"
 inflight_max = 0xffff
 queue_messages_max = 1_000
 queue_bytes_max = "1MiB"
+queue_policy = "drop-newest"
 queue_qos0 = true
+[[queue_limits]]
+filter = "cmd/#"
+client = "pump-*"
+messages_max = 7
+bytes_max = "2KiB"
+policy = "reject"
 [retained]
 messages_max = 0
 bytes_max = "1KiB"
@@ -140,6 +147,7 @@ fn every_key_stands_in_the_reference_file() {
         .into_iter()
         .map(|key| match key.split('.').collect::<Vec<_>>().as_slice() {
             [first, .., last] if first.starts_with("listeners") => format!("listeners.{last}"),
+            [first, last] if first.starts_with("queue_limits[") => format!("queue_limits.{last}"),
             _ => key,
         })
         .collect();
@@ -185,11 +193,15 @@ fn every_value_can_be_set() {
     assert_eq!(tls.client_certificates, ClientCertificates::Required(PathBuf::from("ca.crt")));
     assert_eq!(tls.version_min, TlsVersion::V13);
     assert_eq!(config.development_certs(), None);
+    let [bound] = config.broker.queue_bounds.as_slice() else { panic!("{:?}", config.broker.queue_bounds) };
+    assert_eq!(bound.limits.messages_max, 7);
     // Nothing was left at its default by a key that is read and then forgotten, or by a field that has no key.
     let unchanged = |a: &str, b: &str| {
         a.split(", ")
             .zip(b.split(", "))
             .filter(|(a, b)| a == b && a.contains(": "))
+            // Made of the broker's queue bounds when it is opened.
+            .filter(|(a, _)| !a.starts_with("labels: "))
             .map(|(a, _)| a.to_owned())
             .collect::<Vec<_>>()
     };
@@ -206,6 +218,21 @@ fn every_value_can_be_set() {
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
     let table: &[(&str, &[&str])] = &[
+        (
+            "[[queue_limits]]\nmessages_max = 0\npolicy = \"drop\"",
+            &[
+                "x.toml:1: queue_limits[0].filter: is missing; say which topics, or with `client` whose queues",
+                "x.toml:2: queue_limits[0].messages_max: 0 is not a whole number from 1 to 10000000",
+                "x.toml:3: queue_limits[0].policy: \"drop\" is not known; use \"drop-oldest\", \"drop-newest\" or \"reject\"",
+            ],
+        ),
+        (
+            "[[queue_limits]]\nfilter = \"$share/g/a\"\nclient = \"a*b\"",
+            &[
+                "x.toml:2: queue_limits[0].filter: \"$share/g/a\" is not a topic filter; use e.g. \"cmd/#\"",
+                "x.toml:3: queue_limits[0].client: \"a*b\" is not a client identifier, or the beginning of one and \"*\"",
+            ],
+        ),
         ("[store]\npth = \"x\"", &["x.toml:2: store.pth: unknown key `pth`; did you mean `path`?"]),
         ("[lisener]\nx = 1", &["x.toml:1: lisener: unknown key `lisener`; did you mean `listeners`?"]),
         (
@@ -527,7 +554,7 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
             "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
             "--listen (DORMOUSE_LISTEN): \"http://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
-            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, retained, mqtt, limits, admin, log, shutdown",
+            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, queue_limits, retained, mqtt, limits, admin, log, shutdown",
         ]
     );
     let alone = Overrides { allow_anonymous: true, ..Overrides::default() };

@@ -22,7 +22,9 @@ pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
 pub use link::{AliasError, Fate, Link, Tally, Terms};
 use outbound::Next;
-pub use outbound::{Acknowledged, Entry, Leaving, Outbound, QueueLimits, Remains, SEQ_BLOCK};
+pub use outbound::{
+    Acknowledged, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
+};
 pub use shelf::{Shelf, Shelved};
 
 use crate::{

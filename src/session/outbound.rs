@@ -14,6 +14,7 @@
 //! - PUBREL leaves only when the PUBREC it answers is durable.
 
 mod acknowledge;
+mod bounds;
 mod queue;
 mod shared;
 mod transmit;
@@ -21,6 +22,8 @@ mod transmit;
 use std::collections::VecDeque;
 
 pub use acknowledge::Acknowledged;
+use bounds::Books;
+pub use bounds::{Overflow, QueueRule};
 use queue::Queue;
 pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
@@ -67,10 +70,13 @@ enum State<K: Keeper> {
 /// Bounds of one session's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Messages waiting; the oldest makes room for a new one beyond it.
+    /// Messages waiting.
     pub messages_max: usize,
     /// Their bytes of topic and payload.
     pub bytes_max: usize,
+    /// What happens beyond it. A session's own part is dropping the oldest; whoever gives it messages asks for room
+    /// before, under the other policies.
+    pub overflow: Overflow,
 }
 
 /// The delivering half of a session.
@@ -96,6 +102,8 @@ pub struct Outbound<K: Keeper> {
     reservation: Option<(Seq, K::Gate)>,
     inflight_max: usize,
     limits: QueueLimits,
+    /// What of the queue is under bounds of its own.
+    books: Books,
     /// Where the latest message given up is durably gone. Before that a crash would bring it back and count it among
     /// the sent ones in the place of a later one.
     dropped: Option<K::Gate>,
@@ -133,6 +141,7 @@ impl<K: Keeper> Outbound<K> {
             reservation: None,
             inflight_max: usize::from(inflight_max.max(1)),
             limits,
+            books: Books::new(),
             dropped: None,
             shared: VecDeque::new(),
             handing_on: false,
@@ -260,12 +269,6 @@ impl<K: Keeper> Outbound<K> {
         self.at_most_once > 0
     }
 
-    /// Whether a message of this size can wait without pushing another one out.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.queue.len() < self.limits.messages_max
-            && self.queue_bytes.saturating_add(bytes) <= self.limits.bytes_max
-    }
-
     /// Whether what is delivered now is near enough to its turn for its body to stay in memory.
     pub fn sends_soon(&self) -> bool {
         self.queue.len() <= LOAD_MESSAGES_MAX
@@ -277,17 +280,20 @@ impl<K: Keeper> Outbound<K> {
         self.unconfirmed().chain(ahead).for_each(|kept| keeper.unload(kept));
     }
 
-    /// Takes a message for delivery and gives it its number. Beyond the queue's bounds its oldest waiting message goes.
-    pub fn deliver(&mut self, keeper: &K, kept: K::Kept, delivery: Delivery) -> Seq {
+    /// Takes a message for delivery, under a rule or the queue's common bound, and gives it its number. Beyond the bound
+    /// the oldest under the same one goes, if that is the policy; else there is room, or the message must not be lost.
+    pub fn deliver(&mut self, keeper: &K, kept: K::Kept, delivery: Delivery, rule: Option<QueueRule>) -> Seq {
         let seq = self.next;
         self.next = Seq(seq.0 + 1);
-        self.queue_bytes += keeper.size_bytes(&kept);
+        let bytes = keeper.size_bytes(&kept);
+        self.queue_bytes += bytes;
         self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(Entry { seq, kept, delivery });
-        while self.queue.len() > self.limits.messages_max
-            || (self.queue_bytes > self.limits.bytes_max && self.queue.len() > 1)
-        {
-            self.drop_front(keeper, DropReason::QueueFull);
+        if let Some(rule) = rule {
+            self.books.add(rule.no, seq, bytes);
+        }
+        if rule.map_or(self.limits, |rule| rule.limits).overflow == Overflow::DropOldest {
+            self.make_room(keeper, rule);
         }
         if self.queue.at_hand() >= AT_HAND_MAX && is_look_due(self.queue.at_hand(), LOAD_MESSAGES_MAX) {
             self.queue.park(keeper, LOAD_MESSAGES_MAX);
@@ -303,7 +309,9 @@ impl<K: Keeper> Outbound<K> {
 
     fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
         let entry = self.queue.pop_front(keeper)?;
-        self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+        let bytes = keeper.size_bytes(&entry.kept);
+        self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
+        self.books.remove(entry.seq, bytes);
         self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
         Some(entry)
     }

@@ -113,13 +113,28 @@ impl<P: Copy> Shelf<P> {
         taken
     }
 
+    /// The message with this number.
+    pub fn get(&self, seq: Seq) -> Option<P> {
+        self.items.get(self.at(seq)?).map(|item| item.parked)
+    }
+
     /// Takes out the message with this number.
-    pub fn remove(&mut self, seq: Seq) -> Option<P> {
-        let offset = u32::try_from(seq.0.checked_sub(self.base)?).ok()?;
-        let at = self.items.binary_search_by_key(&offset, |item| item.seq).ok()?;
-        let item = self.items.remove(at)?;
+    pub fn remove(&mut self, seq: Seq) -> Option<Shelved<P>> {
+        let item = self.items.remove(self.at(seq)?)?;
+        let shown = self.show(&item);
         self.shrink();
-        Some(item.parked)
+        shown
+    }
+
+    /// The numbers from this one on, ascending.
+    pub fn seqs_from(&self, seq: Seq) -> impl Iterator<Item = Seq> + '_ {
+        let from = self.items.partition_point(|item| self.seq(item) < seq);
+        self.items.iter().skip(from).map(|item| self.seq(item))
+    }
+
+    fn at(&self, seq: Seq) -> Option<usize> {
+        let offset = u32::try_from(seq.0.checked_sub(self.base)?).ok()?;
+        self.items.binary_search_by_key(&offset, |item| item.seq).ok()
     }
 
     fn show(&self, item: &Item<P>) -> Option<Shelved<P>> {
@@ -219,7 +234,13 @@ mod tests {
             for (n, id, what) in steps {
                 let seq = u64::from(base) + n;
                 match what {
-                    0 => prop_assert_eq!(shelf.remove(Seq(seq)), oracle.remove(&seq).map(|(n, _)| n)),
+                    0 => {
+                        prop_assert_eq!(shelf.get(Seq(seq)), oracle.get(&seq).map(|(n, _)| *n));
+                        let removed = shelf.remove(Seq(seq)).map(|s| (s.seq.0, s.parked, s.delivery));
+                        prop_assert_eq!(removed, oracle.remove(&seq).map(|(n, d)| (seq, n, d)));
+                        let later: Vec<_> = oracle.range(seq..).map(|(seq, _)| Seq(*seq)).collect();
+                        prop_assert_eq!(shelf.seqs_from(Seq(seq)).collect::<Vec<_>>(), later);
+                    }
                     1 => {
                         let first = shelf.pop_front().map(|s| (s.seq.0, (s.parked, s.delivery)));
                         prop_assert_eq!(first, oracle.pop_first());

@@ -1,5 +1,6 @@
 //! Sessions against a keeper in memory whose commits the test decides.
 
+mod bounds;
 mod resting;
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Acknowledged, Body, DropReason, Keeper, Link, Outbound, QueueLimits, Session, Shelf, Terms, Waiting,
+    Acknowledged, Body, DropReason, Keeper, Link, Outbound, Overflow, QueueLimits, Session, Shelf, Terms,
+    Waiting,
 };
 use crate::{
     codec::{Packet, PacketId, QoS, Version, decode},
@@ -104,7 +106,8 @@ impl Keeper for Memory {
 }
 
 const NOW: Timestamp = Timestamp(1_000);
-const LIMITS: QueueLimits = QueueLimits { messages_max: 1_000, bytes_max: 1 << 20 };
+const LIMITS: QueueLimits =
+    QueueLimits { messages_max: 1_000, bytes_max: 1 << 20, overflow: Overflow::DropOldest };
 
 fn terms(receive_maximum: u16) -> Terms {
     Terms {
@@ -154,7 +157,7 @@ impl Session<Memory> {
     }
 
     fn give(&mut self, keeper: &Memory, qos: QoS, payload: &str) -> Seq {
-        self.outbound.deliver(keeper, message(payload), delivery(qos))
+        self.outbound.deliver(keeper, message(payload), delivery(qos), None)
     }
 
     /// What leaves now, as a transcript: `PUBLISH id payload`, `PUBLISH! ...` with DUP, `PUBREL id`.
@@ -305,7 +308,7 @@ fn an_acknowledgement_of_the_wrong_kind_is_told_from_an_unknown_one() {
 #[test]
 fn a_full_queue_drops_its_oldest_and_says_so() {
     let keeper = Memory::default();
-    let limits = QueueLimits { messages_max: 2, bytes_max: 1 << 20 };
+    let limits = QueueLimits { messages_max: 2, bytes_max: 1 << 20, overflow: Overflow::DropOldest };
     let mut s: Session<Memory> = Session::new(Outbound::new(Seq(0), Seq(u64::MAX), 10, limits));
     for payload in ["a", "b", "c"] {
         s.give(&keeper, QoS::AtLeastOnce, payload);
@@ -320,7 +323,7 @@ fn an_unloaded_message_holds_back_what_is_behind_it() {
     let mut s = session(10).connected(&keeper, 10);
     let sleeping = message("a");
     sleeping.1.set(false);
-    s.outbound.deliver(&keeper, Rc::clone(&sleeping), delivery(QoS::AtLeastOnce));
+    s.outbound.deliver(&keeper, Rc::clone(&sleeping), delivery(QoS::AtLeastOnce), None);
     s.give(&keeper, QoS::AtLeastOnce, "b");
     let Waiting::Load(wanted) = s.transmit(&keeper, NOW).delivery else { panic!("asks for the body") };
     assert_eq!(wanted.len(), 1);
@@ -532,7 +535,7 @@ fn recovery_takes_pubrecs_that_came_out_of_order() {
 #[test]
 fn a_qos_2_message_behind_dropped_ones_waits_until_they_are_durably_gone() {
     let keeper = Memory::default();
-    let limits = QueueLimits { messages_max: 1, bytes_max: 1 << 20 };
+    let limits = QueueLimits { messages_max: 1, bytes_max: 1 << 20, overflow: Overflow::DropOldest };
     let mut s: Session<Memory> = Session::new(Outbound::new(Seq(0), Seq(u64::MAX), 10, limits));
     s.give(&keeper, QoS::ExactlyOnce, "a");
     s.give(&keeper, QoS::ExactlyOnce, "b");

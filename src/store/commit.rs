@@ -190,7 +190,11 @@ impl Committer {
         Ok(())
     }
 
-    fn next_generation(&mut self, shared: &Shared, before: Option<u32>) -> Result<u32, MediumError> {
+    pub(super) fn next_generation(
+        &mut self,
+        shared: &Shared,
+        before: Option<u32>,
+    ) -> Result<u32, MediumError> {
         let no = before.map_or(1, |no| no + 1);
         shared.medium.new_generation(no)?;
         self.marks_due = true;

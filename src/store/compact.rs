@@ -36,6 +36,8 @@ pub(super) struct Compaction {
     last_commit_bytes: u64,
     /// The active generation in which compaction was given up; tried again in the next.
     given_up_in: Option<u32>,
+    /// Generations below this one go, however much of them is wanted.
+    rewrite_before: u32,
 }
 
 #[derive(Debug, Default)]
@@ -98,12 +100,22 @@ impl Committer {
         }
     }
 
+    /// Begins a generation into which, and into those after it, everything is copied that stands before it. Returns it.
+    pub(super) fn begin_rewrite(&mut self, shared: &Shared) -> Result<u32, MediumError> {
+        let before = shared.state().ledger.active().map(|books| books.no);
+        let fresh = self.next_generation(shared, before)?;
+        self.compaction.rewrite_before = fresh;
+        Ok(fresh)
+    }
+
     /// Chooses the oldest generation, if compaction is wanted.
     fn begin(&self, shared: &Shared) -> Stage {
         let mut state = shared.state();
         let floor = 2 * state.generation_bytes();
         let ledger = &mut state.ledger;
-        let wanted = ledger.frame_bytes() > floor.max(2 * ledger.live_bytes());
+        let rewriting =
+            ledger.generations.front().is_some_and(|oldest| oldest.no < self.compaction.rewrite_before);
+        let wanted = rewriting || ledger.frame_bytes() > floor.max(2 * ledger.live_bytes());
         let active = ledger.active().map(|books| books.no);
         if !wanted || active == self.compaction.given_up_in {
             return Stage::Idle;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::topic::TopicLabels;
+
 /// What an acknowledgement is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -36,6 +38,8 @@ pub struct Config {
     pub held_bytes_max: usize,
     /// A generation is closed when it holds this many bytes; 16 MiB. Space is given back in such pieces.
     pub generation_bytes: u64,
+    /// Labels by which the messages that wait for sessions are told apart when they are brought back; none.
+    pub labels: TopicLabels,
 }
 
 impl Default for Config {
@@ -48,6 +52,7 @@ impl Default for Config {
             backlog_bytes_max: 16 << 20,
             held_bytes_max: 8 << 20,
             generation_bytes: 16 << 20,
+            labels: TopicLabels::default(),
         }
     }
 }

@@ -37,6 +37,12 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is nothing to look at.
+    #[error("the folder {} holds no store: name the data folder with --data or --config", .path.display())]
+    Missing {
+        /// The data folder.
+        path: PathBuf,
+    },
     /// A newer Dormouse has written the journal.
     #[error("the journal in {} has format {version}, which this version cannot read: run the newer Dormouse that wrote it", .path.display())]
     NewerFormat {

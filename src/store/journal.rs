@@ -13,13 +13,17 @@ use std::{
 };
 
 use super::{
+    aside::Aside,
     commit::{Committer, Step},
     compact::SnapshotSource,
     config::{Config, Durability},
     error::OpenError,
     gate::{Gate, wake_all},
     lock::DataLock,
-    medium::{Medium, MediumError, sled::SledMedium},
+    medium::{
+        Medium, MediumError,
+        sled::{SledMedium, left::LeftBehind},
+    },
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
@@ -96,9 +100,21 @@ impl Journal {
     /// clock now; `Recovered::now` is where the broker's clock goes on. Nothing is committed before `start`.
     pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
         let lock = DataLock::take(dir)?;
-        let medium = SledMedium::open(&dir.join("journal"), &dir.join("damaged"))
+        let aside = Aside::new(dir.join("damaged"), wall);
+        let medium = SledMedium::open(&dir.join("journal"), &aside)
             .map_err(|error| recover::open_error(error, dir))?;
+        aside.warn_of_size();
         Self::open_with(Box::new(medium), config, wall, Some(lock)).map_err(|error| error.at(dir))
+    }
+
+    /// The journal of a broker that does not run, as it lies there; what is written to it is forgotten.
+    pub(super) fn open_left(
+        left: LeftBehind,
+        config: Config,
+        wall: WallClock,
+        dir: &Path,
+    ) -> Result<(Self, Recovered), OpenError> {
+        Self::open_with(Box::new(left), config, wall, None).map_err(|error| error.at(dir))
     }
 
     /// The same on any medium, for simulations: `set_clock` and `step` take the place of `start`.

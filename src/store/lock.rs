@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
+    io,
     path::Path,
 };
 
@@ -29,6 +30,24 @@ impl DataLock {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path() }),
             Err(TryLockError::Error(source)) => Err(OpenError::NotWritable { path: path(), source }),
+        }
+    }
+
+    /// Keeps others from starting a broker on the data, changing nothing; `None` if none was ever started there.
+    pub(super) fn look(data: &Path) -> Result<Option<Self>, OpenError> {
+        let path = || data.to_owned();
+        if !data.join("journal").is_dir() {
+            return Err(OpenError::Missing { path: path() });
+        }
+        let file = match File::open(data.join("LOCK")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(OpenError::Unreadable { path: path(), source }),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path() }),
+            Err(TryLockError::Error(source)) => Err(OpenError::Unreadable { path: path(), source }),
         }
     }
 }

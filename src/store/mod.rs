@@ -28,11 +28,13 @@
 //! A session's lock (the broker's), then the journal's (`state`), then a message's. The commit thread holds `committer`
 //! before all of them, and asks for snapshots holding no other. Nothing is woken under a lock.
 
+mod aside;
 mod batch;
 mod commit;
 mod compact;
 mod config;
 mod error;
+mod export;
 mod format;
 mod frame;
 mod gate;
@@ -42,11 +44,13 @@ mod journal;
 mod ledger;
 mod lock;
 pub mod medium;
+mod offline;
 mod probe;
 mod read;
 mod record;
 mod recover;
 mod replay;
+mod rewrite;
 mod slab;
 mod state;
 mod stats;
@@ -56,15 +60,19 @@ mod tests;
 mod wire;
 
 pub use self::{
+    aside::Aside,
     commit::Step,
     compact::SnapshotSource,
     config::{Config, Durability},
     error::OpenError,
+    export::{Exported, ImportError, Imported, export, import},
     gate::{CommitNo, Gate},
     journal::Journal,
+    offline::{Offline, Progress},
     probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{Recovered, RecoveredRetained, RecoveredSession},
+    rewrite::{RewriteError, Rewritten, compact},
     slab::Parked,
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     message::{Message, Seq, SessionNo},
     session::Shelf,
-    time::{Timestamp, WallClock},
-    topic::TopicFilter,
+    time::{Timeline, Timestamp, WallClock},
+    topic::{Label, TopicFilter},
 };
 
 /// A session as it was when the power went.
@@ -32,6 +32,8 @@ pub struct RecoveredSession {
     pub queue: Shelf<Parked>,
     /// Which of them came by a shared subscription, and by which; by `seq`.
     pub groups: Vec<(Seq, TopicFilter)>,
+    /// Their labels, where those are not empty; by `seq`.
+    pub labels: Vec<(Seq, Label)>,
 }
 
 /// A topic's retained message.
@@ -50,6 +52,8 @@ pub struct RecoveredRetained {
 pub struct Recovered {
     /// Where the broker's time goes on.
     pub now: Timestamp,
+    /// Where it stood at the last commit, and the wall clock.
+    pub timeline: Timeline,
     /// Every session, by number.
     pub sessions: Vec<RecoveredSession>,
     /// Every retained message, by topic.
@@ -100,6 +104,7 @@ pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
             OpenError::NotWritable { path, source }
         }
         MediumError::Io(source) => OpenError::Unreadable { path, source },
+        MediumError::Newer(version) => OpenError::NewerFormat { path, version },
         MediumError::Broken(text) => OpenError::Unreadable { path, source: io::Error::other(text) },
     }
 }
@@ -112,6 +117,7 @@ pub(super) fn recover(
 ) -> Result<(State, Committer, Recovered), Failure> {
     let mut replay = Replay::default();
     replay.damaged = medium.damaged();
+    replay.labels = config.labels.clone();
     let mut ledger = Ledger::default();
     for generation in medium.generations() {
         let mut books = GenerationBooks::new(generation);
@@ -135,6 +141,7 @@ pub(super) fn recover(
     let sessions = builder.sessions(&mut replay);
     let recovered = Recovered {
         now: replay.timeline.resume(wall),
+        timeline: replay.timeline,
         sessions,
         retained,
         next_session: replay.marks.session + 1,
@@ -229,8 +236,17 @@ impl Builder<'_> {
             snapshot.subscriptions = subscriptions.into_values().collect();
             let queue = replay.queues.remove(&no).unwrap_or_default();
             let groups = replay.groups.remove(&no).unwrap_or_default().into_iter().collect();
-            recovered.push(RecoveredSession { snapshot, queue, groups });
+            let labels = self.labels(replay, &queue);
+            recovered.push(RecoveredSession { snapshot, queue, groups, labels });
         }
         recovered
+    }
+
+    fn labels(&self, replay: &Replay, queue: &Shelf<Parked>) -> Vec<(Seq, Label)> {
+        if replay.labelled.is_empty() {
+            return Vec::new();
+        }
+        let label = |parked: Parked| replay.labelled.get(&self.ledger.slab.id(parked.slot())?).copied();
+        queue.iter().filter_map(|shelved| Some((shelved.seq, label(shelved.parked)?))).collect()
     }
 }

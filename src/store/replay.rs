@@ -14,7 +14,7 @@ use crate::{
     message::{Seq, SessionNo},
     session::Shelf,
     time::{Timeline, Timestamp, WallClock},
-    topic::{TopicFilter, TopicName},
+    topic::{Label, TopicFilter, TopicLabels, TopicName},
 };
 
 /// What the journal says, frame by frame, oldest first.
@@ -28,6 +28,10 @@ pub(super) struct Replay {
     pub(super) queues: HashMap<SessionNo, Shelf<Parked>>,
     /// Which of them came by a shared subscription, and by which.
     pub(super) groups: HashMap<SessionNo, BTreeMap<Seq, TopicFilter>>,
+    /// What labels are made of.
+    pub(super) labels: TopicLabels,
+    /// The labels that are not empty, by message id.
+    pub(super) labelled: HashMap<u64, Label>,
     /// The claims that have passed to another session than their message names, by message id.
     pub(super) handed_on: HashMap<u64, Vec<(u32, Target)>>,
     pub(super) sessions: HashMap<SessionNo, FoundSession>,
@@ -197,6 +201,10 @@ impl Replay {
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
         let slot = self.slab.insert_found(id, size_bytes, message.expires_at, place, left);
         self.messages.insert(id, slot);
+        let label = self.labels.of(&message.topic);
+        if !label.is_empty() {
+            self.labelled.insert(id, label);
+        }
         for (index, target) in claims.targets {
             self.queue(id, slot, index, target);
         }
@@ -231,7 +239,7 @@ impl Replay {
         let HandedOn { session, seq, to } = handed_on;
         let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) else { return };
         self.forget_group(session, seq);
-        let (slot, index) = (old.slot(), old.target());
+        let (slot, index) = (old.parked.slot(), old.parked.target());
         let Some(message) = self.slab.id(slot) else { return };
         let claims = self.handed_on.entry(message).or_default();
         claims.retain(|(other, _)| *other != index);
@@ -326,8 +334,8 @@ impl Replay {
     /// Takes a message out of a session's queue.
     pub(super) fn drop_target(&mut self, session: SessionNo, seq: Seq) {
         self.forget_group(session, seq);
-        if let Some(parked) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) {
-            self.slab.clear(parked.slot(), parked.target());
+        if let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) {
+            self.slab.clear(old.parked.slot(), old.parked.target());
         }
     }
 

@@ -6,9 +6,11 @@
 //! Invariant: both have at most [`LEVELS_MAX`] levels, so a trie built of them is at most that deep.
 
 mod filter;
+mod labels;
 mod name;
 
 pub use filter::TopicFilter;
+pub use labels::{Label, TopicLabels};
 pub use name::TopicName;
 
 /// The longest topic name or filter, in bytes of UTF-8 [MQTT-4.7.3-3].

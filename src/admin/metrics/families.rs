@@ -99,8 +99,11 @@ fn traffic(stats: &Stats) -> Vec<Family> {
     };
     let (received, sent) = (&stats.received, &stats.sent);
     let dropped = stats.dropped.by_reason().map(|(reason, n)| (words([reason]), Count::Whole(n)));
-    let publishes =
-        [("retained_full", stats.refused_retained_full), ("store_failed", stats.refused_store_failed)];
+    let publishes = [
+        ("retained_full", stats.refused_retained_full),
+        ("queue_full", stats.refused_queue_full),
+        ("store_failed", stats.refused_store_failed),
+    ];
     let publishes = publishes.map(|(reason, n)| (words([reason]), Count::Whole(n)));
     vec![
         counter("dormouse_connects_accepted", None, "CONNECT packets accepted.", stats.connects_accepted),

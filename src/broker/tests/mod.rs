@@ -5,10 +5,13 @@
 
 mod acknowledged;
 mod bounds;
+mod exactly_once;
 mod health;
 mod order;
 mod protocol;
+mod queues;
 mod shared;
+mod simulation;
 mod sleepers;
 mod wills;
 
@@ -28,7 +31,7 @@ use crate::{
         PublishProperties, QoS, ReasonCode, ReasonProperties, Subscribe, SubscribeFilter, SubscribeOptions,
         Unsubscribe, Version, decode,
     },
-    store::{self, Step, medium::sim::SimDisk},
+    store::{self, medium::sim::SimDisk},
     time::{Clock, Timestamp, WallClock},
 };
 
@@ -63,7 +66,7 @@ impl World {
 
     /// The disk does all it has to do now.
     fn settle(&self) {
-        while self.broker.journal.step() == Step::Worked || self.broker.journal.read_step() {}
+        while self.broker.step() {}
     }
 
     /// Pulls the plug, and starts anew from what the disk kept. Connections of before are to be dropped first.

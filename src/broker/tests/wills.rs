@@ -198,3 +198,24 @@ fn a_good_bye_holds_at_the_end_of_the_session() {
     world.joined(&transient("dev"), false).leave(ReasonCode::Success, None);
     assert_eq!(queued(&world), 0);
 }
+
+/// The record of the new connection has no such will: in the journal before the will's message, it would lose both in a
+/// crash.
+#[test]
+fn a_client_that_comes_back_waits_until_its_will_is_published() {
+    let world = World::new();
+    world.joined(&with_will(connect("dev"), 10), false).lose();
+    let slot = lock(&world.broker.registry).by_client_id("dev").unwrap();
+    let will = slot.state().lend_will();
+    assert!(will.is_some());
+    std::thread::scope(|scope| {
+        let back = scope.spawn(|| world.join(&with_will(connect("dev"), 20)));
+        for _ in 0..10_000 {
+            std::thread::yield_now();
+            assert!(slot.state().connection.is_none(), "its will is on its way still");
+        }
+        slot.state().will_left();
+        back.join().unwrap();
+    });
+    assert_eq!(slot.state().record.will.as_ref().unwrap().delay.as_secs(), 20, "the new one");
+}

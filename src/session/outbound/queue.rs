@@ -55,10 +55,7 @@ impl<K: Keeper> Queue<K> {
         for (kept, shelved) in keeper.unpark(&parked).into_iter().zip(taken) {
             self.head.push_back(Entry { seq: shelved.seq, kept, delivery: shelved.delivery });
         }
-        if self.shelf.is_empty() {
-            self.head.append(&mut self.tail);
-            self.tail = VecDeque::new();
-        }
+        self.close_gap();
     }
 
     /// The next one; call `refill` before.
@@ -112,9 +109,7 @@ impl<K: Keeper> Queue<K> {
         let mut tail: VecDeque<_> = left.map(entry).collect();
         tail.append(&mut self.tail);
         self.tail = tail;
-        if self.shelf.is_empty() {
-            self.head.append(&mut self.tail);
-        }
+        self.close_gap();
         if self.head.is_empty() {
             self.head = VecDeque::new();
         }
@@ -123,6 +118,33 @@ impl<K: Keeper> Queue<K> {
     /// The number of the next one, at hand or on the shelf.
     pub(super) fn first(&self) -> Option<Seq> {
         self.head.front().map(|entry| entry.seq).or_else(|| self.shelf.first())
+    }
+
+    /// The number of the first one that is wanted, of those from `from` on.
+    pub(super) fn find_from(&self, from: Seq, is_wanted: impl Fn(Seq) -> bool) -> Option<Seq> {
+        let part = |entries| seqs_from(entries, from);
+        part(&self.head).chain(self.shelf.seqs_from(from)).chain(part(&self.tail)).find(|seq| is_wanted(*seq))
+    }
+
+    /// Bytes of topic and payload of the one with this number.
+    pub(super) fn size_bytes(&self, keeper: &K, seq: Seq) -> Option<usize> {
+        if let Some(parked) = self.shelf.get(seq) {
+            return Some(keeper.parked_bytes(&[parked]));
+        }
+        let in_part =
+            |entries: &VecDeque<Entry<K>>| Some(keeper.size_bytes(&entries.get(at(entries, seq)?)?.kept));
+        in_part(&self.head).or_else(|| in_part(&self.tail))
+    }
+
+    /// Takes out the one with this number; the others stay where they are.
+    pub(super) fn remove(&mut self, keeper: &K, seq: Seq) -> Option<Entry<K>> {
+        if let Some(Shelved { seq, parked, delivery }) = self.shelf.remove(seq) {
+            self.close_gap();
+            let kept = keeper.unpark(&[parked]).pop()?;
+            return Some(Entry { seq, kept, delivery });
+        }
+        let part = if at(&self.head, seq).is_some() { &mut self.head } else { &mut self.tail };
+        part.remove(at(part, seq)?)
     }
 
     /// Takes out those with these numbers, in order.
@@ -138,11 +160,26 @@ impl<K: Keeper> Queue<K> {
         let kept = keeper.unpark(&parked).into_iter().zip(shelved);
         taken.extend(kept.map(|(kept, Shelved { seq, delivery, .. })| Entry { seq, kept, delivery }));
         taken.extend(split(&mut self.tail));
-        if self.shelf.is_empty() {
-            self.head.append(&mut self.tail);
-        }
+        self.close_gap();
         taken
     }
+
+    /// With nothing on the shelf there is nothing behind it.
+    fn close_gap(&mut self) {
+        if self.shelf.is_empty() {
+            self.head.append(&mut self.tail);
+            self.tail = VecDeque::new();
+        }
+    }
+}
+
+fn seqs_from<K: Keeper>(entries: &VecDeque<Entry<K>>, from: Seq) -> impl Iterator<Item = Seq> {
+    let at = entries.partition_point(|entry| entry.seq < from);
+    entries.iter().skip(at).map(|entry| entry.seq)
+}
+
+fn at<K: Keeper>(entries: &VecDeque<Entry<K>>, seq: Seq) -> Option<usize> {
+    entries.binary_search_by_key(&seq, |entry| entry.seq).ok()
 }
 
 /// What stands on a shelf, and what does not fit there.

@@ -52,7 +52,9 @@ impl<K: Keeper> Outbound<K> {
         let shared = &self.shared;
         let taken = self.queue.take(keeper, |seq| group_of(shared, seq) == Some(group));
         let leave = |entry: Entry<K>| {
-            self.queue_bytes = self.queue_bytes.saturating_sub(keeper.size_bytes(&entry.kept));
+            let bytes = keeper.size_bytes(&entry.kept);
+            self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
+            self.books.remove(entry.seq, bytes);
             self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
             Leaving { entry, group: group.clone() }
         };
@@ -78,6 +80,7 @@ impl<K: Keeper> Outbound<K> {
     pub fn dissolve(&mut self, keeper: &K) -> Remains<K> {
         self.stop_resting(keeper);
         self.queue_bytes = 0;
+        self.books.clear();
         self.at_most_once = 0;
         self.releases.clear();
         let mut remains = Remains { leaving: Vec::new(), unconfirmed: Vec::new() };

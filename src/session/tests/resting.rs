@@ -12,7 +12,7 @@ use crate::{
 
 impl Memory {
     /// All of these are on disk now, and nowhere else.
-    fn write_out(kept: &[Kept]) {
+    pub(super) fn write_out(kept: &[Kept]) {
         for kept in kept {
             kept.2.set(true);
         }
@@ -23,7 +23,7 @@ impl Memory {
 fn give_all(s: &mut Session<Memory>, keeper: &Memory, names: std::ops::Range<u32>) -> Vec<Kept> {
     let give = |n: u32| {
         let kept = message(&n.to_string());
-        s.outbound.deliver(keeper, Rc::clone(&kept), delivery(QoS::AtLeastOnce));
+        s.outbound.deliver(keeper, Rc::clone(&kept), delivery(QoS::AtLeastOnce), None);
         kept
     };
     names.map(give).collect()
@@ -69,7 +69,7 @@ fn messages_in_flight_are_parked_with_the_session_and_sent_again() {
     let mut s = session(4).connected(&keeper, 10);
     let given: Vec<_> = ["a", "b", "c", "d", "e"].map(message).into();
     for kept in &given {
-        s.outbound.deliver(&keeper, Rc::clone(kept), delivery(QoS::ExactlyOnce));
+        s.outbound.deliver(&keeper, Rc::clone(kept), delivery(QoS::ExactlyOnce), None);
     }
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 a", "PUBLISH 2 b", "PUBLISH 3 c", "PUBLISH 4 d"]);
     s.pubrec(&keeper, 2);
@@ -118,7 +118,7 @@ fn what_is_shared_leaves_a_sleeping_session() {
         for n in 0..6 {
             let kept = message(&n.to_string());
             Memory::write_out(std::slice::from_ref(&kept));
-            let seq = s.outbound.deliver(&keeper, kept, delivery(QoS::AtLeastOnce));
+            let seq = s.outbound.deliver(&keeper, kept, delivery(QoS::AtLeastOnce), None);
             match n % 3 {
                 0 => s.outbound.mark_shared(seq, group.clone()),
                 1 => s.outbound.mark_shared(seq, other.clone()),

@@ -20,6 +20,9 @@ pub enum MediumError {
     /// The store below has found itself in a state that cannot be.
     #[error("the store below broke: {0}")]
     Broken(String),
+    /// What it keeps was written by a newer build, in this version of the format.
+    #[error("format version {0}")]
+    Newer(u8),
 }
 
 /// A frame and its number.

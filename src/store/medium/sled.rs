@@ -17,6 +17,7 @@
 //! Deleting one renames it first.
 
 mod census;
+pub mod left;
 mod salvage;
 
 use std::{
@@ -35,7 +36,7 @@ use std::{
 };
 
 use super::{Medium, MediumError, NumberedFrame};
-use crate::{folder, sync::lock};
+use crate::{folder, store::aside::Aside, sync::lock};
 
 /// sled's page cache in bytes for the generation being written.
 const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
@@ -110,18 +111,23 @@ struct Generation {
 
 impl SledMedium {
     /// Opens the journal in `dir`, making the folder if need be. Generations that sled cannot read are moved to
-    /// `damaged_dir`, and what of them can be saved takes their place.
-    pub fn open(dir: &Path, damaged_dir: &Path) -> Result<Self, MediumError> {
-        Self::open_on(dir, damaged_dir, Arc::new(RealDisk))
+    /// `aside`, and what of them can be saved takes their place.
+    pub fn open(dir: &Path, aside: &Aside) -> Result<Self, MediumError> {
+        Self::open_on(dir, aside, Arc::new(RealDisk))
     }
 
     /// The same on a given disk.
-    pub fn open_on(dir: &Path, damaged_dir: &Path, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
+    pub fn open_on(dir: &Path, aside: &Aside, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
+        let mut damaged = 0;
+        if dir.symlink_metadata().is_ok() && !dir.is_dir() {
+            damaged += set_aside(dir, aside)?;
+        }
         folder::make(dir)?;
+        damaged += strangers(dir, aside)?;
         let all = tidy(dir)?;
         let (active, old) = (Mutex::default(), Mutex::default());
         let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, active, old };
-        medium.damaged = medium.check(&all, damaged_dir)?;
+        medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
         if let Some(no) = newest {
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
@@ -368,6 +374,34 @@ fn make(
     }
     folder::sync(&path)?;
     Ok(())
+}
+
+/// Sets aside what has the name of a part of the journal and is not a folder, and tells of what has no such name. Returns
+/// how many were set aside.
+fn strangers(dir: &Path, aside: &Aside) -> Result<u64, MediumError> {
+    let mut found = 0;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let is_ours = match name.split_once('.') {
+            None => parse(name).is_some(),
+            Some((no, suffix)) => parse(no).is_some() && [MAKING, REBUILT, DELETED].contains(&suffix),
+        };
+        if !is_ours {
+            tracing::warn!(path = %path.display(), "this does not belong to the journal: it is left alone");
+        } else if !path.is_dir() {
+            found += set_aside(&path, aside)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Sets aside what should be a folder.
+fn set_aside(path: &Path, aside: &Aside) -> Result<u64, MediumError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let kept_at = aside.take(path, &format!("file-{name}"))?;
+    tracing::error!(path = %path.display(), kept_at = %kept_at.display(), "a file stood where a part of the journal belongs: it was set aside");
+    Ok(1)
 }
 
 /// Removes what a cut left half done, and lists the generations, ascending.

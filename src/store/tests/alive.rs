@@ -15,7 +15,7 @@ use std::{
 use super::{Time, WALL, snapshot};
 use crate::{
     store::{
-        Config, Journal, Record, Urgency,
+        Aside, Config, Journal, Record, Urgency,
         medium::sled::{DataSync, SledMedium},
     },
     sync::lock,
@@ -49,7 +49,7 @@ fn a_disk_that_hangs_is_a_standstill_and_one_that_is_slow_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let medium = SledMedium::open_on(
         &dir.path().join("journal"),
-        &dir.path().join("damaged"),
+        &Aside::new(dir.path().join("damaged"), WallClock(WALL)),
         Arc::clone(&disk) as Arc<dyn DataSync>,
     )
     .unwrap();

@@ -13,8 +13,8 @@ use crate::{
     codec::PacketId,
     message::{Seq, SessionNo},
     store::{
-        Completion, Config, Durability, Gate, Journal, OpenError, Parked, Record, Recovered, SnapshotSource,
-        Urgency,
+        Aside, Completion, Config, Durability, Gate, Journal, OpenError, Parked, Record, Recovered,
+        SnapshotSource, Urgency,
         frame::FRAME_BYTES_MAX,
         medium::{Medium as _, sim::SimDisk, sled::SledMedium},
     },
@@ -29,7 +29,8 @@ fn config() -> Config {
 #[test]
 fn a_frame_reaches_the_disk_about_once() {
     let dir = tempfile::tempdir().unwrap();
-    let medium = SledMedium::open(&dir.path().join("journal"), &dir.path().join("damaged")).unwrap();
+    let aside = Aside::new(dir.path().join("damaged"), WallClock(WALL));
+    let medium = SledMedium::open(&dir.path().join("journal"), &aside).unwrap();
     medium.new_generation(1).unwrap();
     let (mut no, frame) = (7, vec![0xA5; FRAME_BYTES_MAX]);
     for _ in 0..60 {
@@ -45,7 +46,7 @@ fn a_frame_reaches_the_disk_about_once() {
         "{bytes} bytes of frames made the file {grown} bytes long"
     );
     drop(medium);
-    let medium = SledMedium::open(&dir.path().join("journal"), &dir.path().join("damaged")).unwrap();
+    let medium = SledMedium::open(&dir.path().join("journal"), &aside).unwrap();
     let mut seen = Vec::new();
     medium.scan(1, &mut |no, bytes| seen.push((no, bytes.len()))).unwrap();
     assert_eq!(seen, (7..no).map(|no| (no, FRAME_BYTES_MAX)).collect::<Vec<_>>());

@@ -12,20 +12,20 @@ use crate::{
     time::WallClock,
 };
 
-const MESSAGES: u64 = 300;
+pub(super) const MESSAGES: u64 = 300;
 
 fn config() -> Config {
     Config { generation_bytes: 32 << 10, ..Config::default() }
 }
 
-fn open(dir: &Path) -> (Journal, Recovered) {
+pub(super) fn open(dir: &Path) -> (Journal, Recovered) {
     let (journal, recovered) = Journal::open(dir, config(), WallClock(WALL)).unwrap();
     journal.set_clock(Time::default().clock());
     (journal, recovered)
 }
 
 /// A journal of several generations: a session first, then messages for it.
-fn fill(journal: &Journal) {
+pub(super) fn fill(journal: &Journal) {
     journal.append(Record::Snapshot(Box::new(snapshot(1))), Urgency::Now);
     for seq in 0..MESSAGES {
         let stored = journal.message(Arc::new(message("a/b", &[u8::try_from(seq % 256).unwrap(); 400])));
@@ -62,7 +62,8 @@ fn a_damaged_generation_is_set_aside_and_the_rest_is_served() {
 
         let (journal, recovered) = open(dir.path());
         assert!(recovered.damaged > 0);
-        kept_for_people += u32::from(dir.path().join("damaged/000002-0/db").exists());
+        kept_for_people +=
+            u32::from(dir.path().join("damaged/20270115T080000Z-generation-000002/db").exists());
         let queue = queued(&journal, &recovered.sessions[0]);
         let kept = queue.len() as u64;
         // One generation of messages is harmed, of which some can be saved.

@@ -1,10 +1,12 @@
 //! The journal as a whole.
 
 mod alive;
+mod bad_stores;
 mod basic;
 mod crash;
 mod damage;
 mod gather;
+mod offline;
 mod power;
 mod records;
 mod truth;

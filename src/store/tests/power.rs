@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     store::{
-        Config, Journal,
+        Aside, Config, Journal,
         medium::{
             Medium, MediumError, NumberedFrame,
             sled::{DataSync, SledMedium},
@@ -181,8 +181,8 @@ impl Machine {
         let (dir, images) = (self.journal_dir(), self.images_dir());
         fs::create_dir_all(&images).unwrap();
         let disk = Arc::new(ImageDisk { images, forgets: AtomicBool::new(false) });
-        let damaged = self.root.path().join("damaged");
-        let inner = Arc::new(SledMedium::open_on(&dir, &damaged, disk.clone()).map_err(|e| e.to_string())?);
+        let aside = Aside::new(self.root.path().join("damaged"), WallClock::UNKNOWN);
+        let inner = Arc::new(SledMedium::open_on(&dir, &aside, disk.clone()).map_err(|e| e.to_string())?);
         for generation in inner.generations() {
             // What the last cut left is durable; what opening it wrote is not, but the cut will toss for that again.
             disk.keep(&dir.join(format!("{generation:06}"))).unwrap();

@@ -288,7 +288,7 @@ fn read_fixture(version: u8) -> (usize, Replay) {
     (frames, replay)
 }
 
-fn fixture(version: u8) -> PathBuf {
+pub(super) fn fixture(version: u8) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/journal-v{version}.frames"))
 }
 

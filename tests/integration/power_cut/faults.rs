@@ -23,6 +23,7 @@ use crate::crash::{
 };
 
 const EIO: u64 = 5;
+const EROFS: u64 = 30;
 const PUBLISHER: &str = "publisher";
 const SLEEPER: &str = "sleeper";
 /// Acknowledged before the fault.
@@ -163,6 +164,26 @@ fn a_single_write_that_fails_ends_all_promises_and_breaks_none() {
 #[test]
 fn a_disk_that_is_full_ends_all_promises_and_breaks_none() {
     survives(|disk| disk.set(Field::QuotaBytes, disk.get(Field::UsedBytes) + 30_000));
+}
+
+/// A filesystem that was mounted read-only after an error: the broker says so and ends, and changes nothing.
+#[test]
+fn a_read_only_filesystem_is_told() {
+    let disk = Disk::holding(&Image::new());
+    disk.start_plain(false).unwrap().kill();
+    disk.set(Field::FailChangesErrno, EROFS);
+    disk.set(Field::FailChangesTo, u64::MAX);
+    disk.set(Field::FailChangesFrom, 1);
+    let words = disk.start(false).err().expect("it cannot serve");
+    let data = disk.root().join("data");
+    let expected = format!(
+        "dormouse: the data folder {} cannot be written to (Read-only file system (os error 30)): \
+         check its owner, its mount and the space left",
+        data.display()
+    );
+    assert!(words.contains(&expected), "{words}");
+    assert!(!words.contains("set aside") && !data.join("damaged").exists(), "{words}");
+    disk.start_plain(false).expect("it starts when the disk can be written to").kill();
 }
 
 /// A gateway without a battery boots in 1970, and learns the time later.

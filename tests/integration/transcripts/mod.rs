@@ -7,11 +7,13 @@
 mod answers;
 mod bad_days;
 mod bad_input;
+mod bad_stores;
 mod closing;
 mod durability;
 mod expiry;
 mod features;
 mod flow;
+mod queues;
 mod routing;
 pub(crate) mod scene;
 mod sessions;

@@ -6,9 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use memchr::memmem;
@@ -18,8 +18,10 @@ use super::{
     suffixed,
 };
 use crate::{
-    folder,
-    store::frame::{self, FRAME_BYTES_MAX, Frame},
+    store::{
+        aside::Aside,
+        frame::{self, FRAME_BYTES_MAX, Frame, FrameError},
+    },
     sync::lock,
 };
 
@@ -48,7 +50,7 @@ pub(super) enum Outcome {
 impl SledMedium {
     /// Looks at every generation: those that sled cannot read, those at a gap in the commits, and the newest, whose end
     /// no later commit vouches for, are compared with what lies in their files.
-    pub(super) fn check(&self, all: &[u32], damaged_dir: &Path) -> Result<u64, MediumError> {
+    pub(super) fn check(&self, all: &[u32], aside: &Aside) -> Result<u64, MediumError> {
         let mut findings = Vec::with_capacity(all.len());
         for &no in all {
             findings.push(Finding { no, shown: self.look(no)? });
@@ -65,11 +67,8 @@ impl SledMedium {
             let is_joined = (at == 0 || joins(at - 1)) && joins(at);
             let from = ends.get(at).copied().flatten().map_or(before + 1, |(first, _)| first);
             let newest = at + 1 == findings.len();
-            let outcome = if gaps || !is_joined {
-                self.compare(finding, from, newest, damaged_dir)?
-            } else {
-                Outcome::Sound
-            };
+            let outcome =
+                if gaps || !is_joined { self.compare(finding, from, newest, aside)? } else { Outcome::Sound };
             damaged += u64::from(matches!(outcome, Outcome::Saved | Outcome::Lost));
             if outcome != Outcome::Lost {
                 lock(&self.old).all.push(finding.no);
@@ -81,20 +80,32 @@ impl SledMedium {
 
     /// The frames sled shows; `None` if it fails. An error is the machine's fault, not the generation's.
     fn look(&self, no: u32) -> Result<Option<Census>, MediumError> {
+        let db = path_of(&self.dir, no).join("db");
+        // A generation gets its name when its file is whole. sled would take this one for a new database.
+        if !fs::metadata(&db).is_ok_and(|db| db.len() > 0) {
+            tracing::error!(
+                generation = no,
+                "a part of the journal is damaged: its data file is empty or missing"
+            );
+            return Ok(None);
+        }
         let mut census = Census::default();
+        let mut newer = None;
         let result = self.open_generation(no, super::OLD_CACHE_BYTES).and_then(|generation| {
-            generation.scan(&mut |_, bytes| {
-                if let Ok(frame) = frame::decode(bytes) {
-                    census.see(&frame.header);
-                }
+            generation.scan(&mut |_, bytes| match frame::decode(bytes) {
+                Ok(frame) => census.see(&frame.header),
+                Err(FrameError::Newer(version)) => newer = Some(version),
+                Err(_) => {}
             })
         });
         match result {
-            Ok(()) => Ok(Some(census)),
+            Ok(()) => newer.map_or(Ok(Some(census)), |version| Err(MediumError::Newer(version))),
             Err(MediumError::Io(error)) if super::is_environment(&error) => Err(error.into()),
             Err(error) => {
                 tracing::error!(generation = no, %error, "a part of the journal is damaged");
-                Ok(None)
+                // Not ours to judge, if a newer build wrote it.
+                find_frames(&db, &mut |_, _, _| {})?
+                    .map_or(Ok(None), |version| Err(MediumError::Newer(version)))
             }
         }
     }
@@ -105,12 +116,12 @@ impl SledMedium {
         finding: &Finding,
         from: u64,
         newest: bool,
-        damaged_dir: &Path,
+        aside: &Aside,
     ) -> Result<Outcome, MediumError> {
         let no = finding.no;
         let db = path_of(&self.dir, no).join("db");
         let mut raw = Census::default();
-        find_frames(&db, &mut |frame, _| raw.see(&frame.header))?;
+        find_frames(&db, &mut |frame, _, _| raw.see(&frame.header))?;
         let nothing = Census::default();
         let shown = finding.shown.as_ref().unwrap_or(&nothing);
         let missing = raw.missing_in(shown, from);
@@ -122,7 +133,7 @@ impl SledMedium {
             newest && finding.shown.is_some() && missing.len() == 1 && missing.keys().all(|c| *c >= last);
 
         let mut frames = BTreeMap::new();
-        find_frames(&db, &mut |frame, bytes| {
+        find_frames(&db, &mut |frame, bytes, _| {
             if missing.get(&frame.header.commit) == Some(&frame.header.run) {
                 frames.insert(frame.header.frame, bytes.to_vec());
             }
@@ -141,8 +152,7 @@ impl SledMedium {
             tracing::info!(generation = no, "the last commit was whole but not entered: it was put back");
             rename_durably(&old, &suffixed(&self.dir, no, DELETED))?;
         } else {
-            let away = free_name(damaged_dir, no)?;
-            rename_durably(&old, &away)?;
+            let away = aside.take(&old, &format!("generation-{no:06}"))?;
             tracing::error!(
                 generation = no,
                 frames_saved = saved,
@@ -163,35 +173,62 @@ impl SledMedium {
     }
 }
 
-/// Shows every whole frame in a file, some more than once. Parts of the file that cannot be read are passed over.
-fn find_frames(path: &Path, each: &mut dyn FnMut(&Frame<'_>, &[u8])) -> io::Result<()> {
+/// Shows every whole frame in a file and where it begins, some more than once. Parts of the file that cannot be read are passed over. Returns
+/// the version of a newer build's frames if most are: a few may be what somebody has put into a payload.
+pub(super) fn find_frames(
+    path: &Path,
+    each: &mut dyn FnMut(&Frame<'_>, &[u8], u64),
+) -> io::Result<Option<u8>> {
     let mut file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };
     let len = file.metadata()?.len();
+    let mut seen = Seen::default();
     let mut at = 0;
     let mut window = vec![0; WINDOW_BYTES + FRAME_BYTES_MAX];
     while at < len {
         file.seek(SeekFrom::Start(at))?;
         let filled = fill(&mut file, &mut window);
-        find_in(window.get(..filled).unwrap_or_default(), each);
+        seen.look(window.get(..filled).unwrap_or_default(), at, each);
         at += WINDOW_BYTES as u64;
     }
-    Ok(())
+    Ok(seen.newer.filter(|_| seen.newer_frames > seen.frames))
 }
 
-fn find_in(window: &[u8], each: &mut dyn FnMut(&Frame<'_>, &[u8])) {
-    let mut end = 0;
-    for at in memmem::find_iter(window, &frame::MAGIC) {
-        let found = window.get(at..).unwrap_or_default();
-        // What looks like a frame inside of one is part of a payload.
-        if at >= end
-            && let Ok((frame, len)) = frame::decode_prefix(found)
-        {
-            each(&frame, found.get(..len).unwrap_or_default());
-            end = at + len;
+/// What was found in a file so far.
+#[derive(Debug, Default)]
+struct Seen {
+    frames: u64,
+    newer_frames: u64,
+    newer: Option<u8>,
+    /// Where in the next window the last frame of this one ends.
+    end: usize,
+}
+
+impl Seen {
+    fn look(&mut self, window: &[u8], base: u64, each: &mut dyn FnMut(&Frame<'_>, &[u8], u64)) {
+        let mut end = self.end;
+        for at in memmem::find_iter(window, &frame::MAGIC) {
+            let found = window.get(at..).unwrap_or_default();
+            // What looks like a frame inside of one is part of a payload; what begins beyond the window is the next one's.
+            if at < end || at >= WINDOW_BYTES {
+                continue;
+            }
+            match frame::decode_prefix(found) {
+                Ok((frame, len)) => {
+                    each(&frame, found.get(..len).unwrap_or_default(), base + at as u64);
+                    end = at + len;
+                    self.frames += 1;
+                }
+                Err(FrameError::Newer(version)) => {
+                    self.newer = Some(version);
+                    self.newer_frames += 1;
+                }
+                Err(_) => {}
+            }
         }
+        self.end = end.saturating_sub(WINDOW_BYTES);
     }
 }
 
@@ -209,11 +246,4 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> usize {
         }
     }
     filled
-}
-
-/// A name for a damaged generation that no earlier one has.
-fn free_name(damaged_dir: &Path, no: u32) -> io::Result<PathBuf> {
-    folder::make(damaged_dir)?;
-    let names = (0_u32..).map(|n| damaged_dir.join(format!("{no:06}-{n}")));
-    names.into_iter().find(|path| !path.exists()).ok_or_else(|| io::Error::other("no name left"))
 }

@@ -1,0 +1,89 @@
+//! A broker on a simulated disk, in its own time.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dormouse::{
+    broker::{Broker, Config},
+    store::{self, OpenError, medium::sim::SimDisk},
+    time::{Clock, Timestamp, WallClock},
+};
+
+/// Pieces of work a disk may find at one time: far more than there are messages.
+const WORK_MAX: usize = 10_000;
+
+pub struct World {
+    pub disk: SimDisk,
+    pub config: Config,
+    pub broker: Arc<Broker>,
+    /// Whether the disk fails, or is about to.
+    pub is_failing: bool,
+    ms: Arc<AtomicU64>,
+}
+
+impl World {
+    pub fn new(config: Config) -> Self {
+        let (disk, ms) = (SimDisk::new(), Arc::default());
+        let broker = open(&disk, &ms, &config).unwrap();
+        Self { disk, config, broker, is_failing: false, ms }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        Timestamp(self.ms.load(Ordering::Relaxed))
+    }
+
+    pub fn pass(&self, ms: u64) {
+        self.ms.fetch_add(ms, Ordering::Relaxed);
+        let next = self.broker.handle_timeout(self.now());
+        assert!(next > self.now(), "due at once, again and again");
+    }
+
+    /// One piece of the disk's work.
+    pub fn step(&self) {
+        self.broker.step();
+    }
+
+    /// All of it.
+    pub fn settle(&self) {
+        assert!((0..WORK_MAX).any(|_| !self.broker.step()), "the disk finds no end");
+    }
+
+    /// Lets the disk fail after so many more operations, until the next cut.
+    pub fn fail_after(&mut self, operations: u64) {
+        self.disk.fail_after(operations);
+        self.is_failing = true;
+    }
+
+    /// Takes the power, or only the process, away, and starts anew from what the disk kept.
+    pub fn cut(&mut self, seed: u64, kill: bool) {
+        if kill {
+            self.disk.kill();
+        } else {
+            self.disk.cut(seed);
+        }
+        self.is_failing = false;
+        self.broker = open(&self.disk, &self.ms, &self.config).unwrap();
+    }
+
+    /// Starts anew on another disk.
+    pub fn move_to(&mut self, disk: SimDisk) -> Result<(), OpenError> {
+        self.disk = disk;
+        self.is_failing = false;
+        self.broker = open(&self.disk, &self.ms, &self.config)?;
+        Ok(())
+    }
+}
+
+fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config) -> Result<Arc<Broker>, OpenError> {
+    // Small generations, so that the oldest goes now and then.
+    let store = store::Config { generation_bytes: 4_000, ..store::Config::default() };
+    let medium = Box::new(disk.medium());
+    let (broker, from) = Broker::open_on(config.clone(), medium, store, WallClock::UNKNOWN)?;
+    ms.store(from.0, Ordering::Relaxed);
+    let ms = Arc::clone(ms);
+    let clock: Arc<dyn Clock> = Arc::new(move || (Timestamp(ms.load(Ordering::Relaxed)), WallClock::UNKNOWN));
+    broker.set_clock(clock);
+    Ok(broker)
+}
