@@ -19,6 +19,8 @@
 mod census;
 pub mod left;
 mod salvage;
+mod seal;
+mod sealing;
 
 use std::{
     fmt::Debug,
@@ -35,6 +37,7 @@ use std::{
     time::Duration,
 };
 
+use self::{seal::Seals, sealing::Sealing};
 use super::{Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
@@ -85,7 +88,11 @@ pub struct SledMedium {
     /// The one written to. Its lock is held for moments only.
     active: Mutex<Option<Arc<Generation>>>,
     /// Held while one is opened. Taken before `active` when both are.
-    old: Mutex<Old>,
+    old: Arc<Mutex<Old>>,
+    /// Held while one is read in. Taken before the others.
+    seals: Mutex<Seals>,
+    /// The generation that is being sealed.
+    sealing: Sealing,
 }
 
 #[derive(Debug, Default)]
@@ -125,11 +132,20 @@ impl SledMedium {
         folder::make(dir)?;
         damaged += strangers(dir, aside)?;
         let all = tidy(dir)?;
-        let (active, old) = (Mutex::default(), Mutex::default());
-        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, active, old };
+        let mut medium = Self {
+            dir: dir.to_owned(),
+            disk,
+            damaged: 0,
+            active: Mutex::default(),
+            old: Arc::default(),
+            seals: Mutex::default(),
+            sealing: Mutex::default(),
+        };
         medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
         if let Some(no) = newest {
+            // It is written to: opening it syncs its folder.
+            seal::remove(&path_of(dir, no))?;
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             *lock(&medium.active) = Some(Arc::new(generation));
         }
@@ -192,12 +208,15 @@ impl Medium for SledMedium {
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
+        if let Some(seal) = self.seal(generation) {
+            if seal.scan(each) {
+                return Ok(());
+            }
+            self.unseal(generation)?;
+            return Err(MediumError::Unsealed);
+        }
         let Some(found) = self.generation(generation)? else { return Ok(()) };
-        found.scan(each)?;
-        drop(found);
-        // sled keeps a page in each of 256 parts of its cache, however small that is: it goes when the database is closed.
-        lock(&self.old).open.retain(|old| old.no != generation || Arc::strong_count(old) > 1);
-        Ok(())
+        self.scan_with_sled(found, each)
     }
 
     fn new_generation(&self, generation: u32) -> Result<(), MediumError> {
@@ -207,8 +226,12 @@ impl Medium for SledMedium {
         let mut old = lock(&self.old);
         old.all.push(generation);
         let before = lock(&self.active).replace(Arc::new(opened));
-        // Closed, it takes no memory; it is opened again when somebody reads from it.
-        old.open.extend(before.filter(|before| Arc::strong_count(before) > 1));
+        // One in use cannot be opened a second time.
+        old.open.extend(before.iter().cloned());
+        drop(old);
+        if let Some(closed) = before {
+            self.begin_seal(closed);
+        }
         Ok(())
     }
 
@@ -244,6 +267,9 @@ impl Medium for SledMedium {
     }
 
     fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
+        if let Some(found) = self.seal(generation).and_then(|seal| seal.read(frame)) {
+            return Ok(Some(found));
+        }
         match self.generation(generation)? {
             Some(generation) => generation.read(frame),
             None => Ok(None),
@@ -255,6 +281,8 @@ impl Medium for SledMedium {
         old.all.retain(|no| *no != generation);
         old.open.retain(|old| old.no != generation);
         drop(old);
+        lock(&self.seals).forget(generation);
+        self.end_seal(|no| no == generation);
         let deleted = suffixed(&self.dir, generation, DELETED);
         rename_durably(&path_of(&self.dir, generation), &deleted)?;
         if let Err(error) = fs::remove_dir_all(&deleted) {
