@@ -456,7 +456,7 @@ pub(super) fn wake_urgency(expiry: Duration) -> Urgency {
 /// A session that has slept for more than a quarter of its expiry tells the journal of its wake before its client is
 /// told that it is present. One that wakes more often costs no commit, and [`unrecorded_wakes`] covers it.
 fn has_slept_long(record: &SessionRecord, now: Timestamp) -> bool {
-    record.expires_at.since(now) < record.expiry - record.expiry / 4
+    record.expires_at.since(now) < record.expiry / 4 * 3
 }
 
 /// What a sleeping session is given after a crash beyond the end that the journal has, since its client may have been
