@@ -20,7 +20,7 @@ use crate::{
     codec::{Connect, Packet, ReasonCode, Version, decode},
     message::{Message, Seq, SessionNo},
     session::{Link, Outbound, SEQ_BLOCK, Session, Tally, Terms, Verdict},
-    store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
+    store::{Gate, LAZY_INTERVAL, Record, SessionRecord, Snapshot, Urgency, WillRecord},
     sync::lock,
     time::Timestamp,
     topic::TopicName,
@@ -325,6 +325,7 @@ impl Broker {
             connection: None,
             record,
             settled: gate.clone(),
+            spared_until: Timestamp::default(),
             arming: false,
             will_is_leaving: false,
             ended: false,
@@ -371,14 +372,16 @@ impl Broker {
         record.will.clone_from(&client.will);
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
-            let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };
+            let may_wait = only_woke && !has_slept_long(&state.record, now);
+            let urgency = if may_wait { wake_urgency(record.expiry) } else { Urgency::Now };
             state.record = record;
+            state.spared_until = Timestamp::default();
             if urgency == Urgency::Lazy && state.record.will.is_some() {
                 state.arming = true;
                 arms_at = now.after(ARM_AFTER);
             } else {
                 let gate = self.journal.append(state.record_now(), urgency);
-                if !only_woke {
+                if !may_wait {
                     state.settled = gate;
                 }
             }
@@ -452,11 +455,28 @@ enum Created {
     Refused(Verdict),
 }
 
-/// How soon the journal has to know that a sleeping session has woken or gone to sleep. One that is kept for days
-/// loses nothing by an hour: recovery adds it.
+/// How soon the journal has to know that a session has woken or gone to sleep. Until then it has the session as asleep
+/// since earlier, and would end it too early after a crash: [`unrecorded_wakes`] is what recovery adds for that.
 pub(super) fn wake_urgency(expiry: Duration) -> Urgency {
     if expiry > Duration::from_secs(86_400) { Urgency::Lazy } else { Urgency::Rides }
 }
+
+/// A session that has slept for more than a quarter of its expiry tells the journal of its wake before its client is
+/// told that it is present. One that wakes more often costs no commit, and [`unrecorded_wakes`] covers it.
+fn has_slept_long(record: &SessionRecord, now: Timestamp) -> bool {
+    record.expires_at.since(now) < record.expiry / 4 * 3
+}
+
+/// What a sleeping session is given after a crash beyond the end that the journal has, since its client may have been
+/// there meanwhile, and have been told so. Such a wake came within a quarter of the expiry, and its record was late by
+/// what [`wake_urgency`] and [`COMMIT_TIME_MAX`] allow.
+pub(super) fn unrecorded_wakes(expiry: Duration) -> Duration {
+    let late = if wake_urgency(expiry) == Urgency::Lazy { LAZY_INTERVAL } else { Duration::ZERO };
+    (expiry / 4).saturating_add(late).saturating_add(COMMIT_TIME_MAX)
+}
+
+/// How long a disk may take for a commit that is due, for a wake to be remembered; 60 s: one that is slower has failed.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(60);
 
 fn first_record(record: &SessionRecord) -> Record {
     let (subscriptions, inbound_qos2, received) = (Vec::new(), Vec::new(), Vec::new());
