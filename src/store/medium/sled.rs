@@ -11,6 +11,8 @@
 //!   changed ten times: frames inserted one behind the other reach the disk four times. So the keys of the frames to come
 //!   are inserted before, empty and in order, which leaves leaves of nine keys behind; a frame then overwrites its
 //!   key, and no leaf splits or changes often enough to be written again.
+//! - A database that is opened for the first time after it was written to begins a new segment, even if nothing is written
+//!   any more: a start takes half a MiB for each generation made since the last one (`SledMedium::owed_bytes`).
 //! - It panics on damage. Every call goes through `guarded`, which turns a panic into an error.
 //!
 //! A generation is made under another name and renamed when it is durable, so a power cut leaves a whole one or none.
@@ -38,7 +40,7 @@ use std::{
 };
 
 use self::{seal::Seals, sealing::Sealing};
-use super::{Medium, MediumError, NumberedFrame};
+use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
 /// sled's page cache in bytes for the generation being written.
@@ -49,6 +51,8 @@ const OLD_CACHE_BYTES: u64 = 1 << 20;
 const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+/// sled's segments: files grow by them.
+const SEGMENT_BYTES: u64 = 512 << 10;
 /// How many keys are inserted ahead of their frames at a time: some 30 KiB.
 const KEYS_AHEAD: u64 = 256;
 
@@ -85,10 +89,14 @@ pub struct SledMedium {
     dir: PathBuf,
     disk: Arc<dyn DataSync>,
     damaged: u64,
+    /// Generations up to this one were there when the medium was opened.
+    found_until: u32,
     /// The one written to. Its lock is held for moments only.
     active: Mutex<Option<Arc<Generation>>>,
-    /// Held while one is opened. Taken before `active` when both are.
+    /// Its lock is held for moments only. Taken before `active` when both are.
     old: Arc<Mutex<Old>>,
+    /// Held while an old one is opened, sealed, or taken off the list. Taken before `old`.
+    opening: Arc<Mutex<()>>,
     /// Held while one is read in. Taken before the others.
     seals: Mutex<Seals>,
     /// The generation that is being sealed.
@@ -101,6 +109,15 @@ struct Old {
     all: Vec<u32>,
     /// Those open for reading, the least recently used first.
     open: Vec<Arc<Generation>>,
+}
+
+impl Old {
+    fn find_open(&mut self, no: u32) -> Option<Arc<Generation>> {
+        let at = self.open.iter().position(|old| old.no == no)?;
+        let generation = self.open.remove(at);
+        self.open.push(Arc::clone(&generation));
+        Some(generation)
+    }
 }
 
 #[derive(Debug)]
@@ -136,13 +153,16 @@ impl SledMedium {
             dir: dir.to_owned(),
             disk,
             damaged: 0,
+            found_until: 0,
             active: Mutex::default(),
             old: Arc::default(),
+            opening: Arc::default(),
             seals: Mutex::default(),
             sealing: Mutex::default(),
         };
         medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
+        medium.found_until = newest.unwrap_or(0);
         if let Some(no) = newest {
             // It is written to: opening it syncs its folder.
             seal::remove(&path_of(dir, no))?;
@@ -156,6 +176,12 @@ impl SledMedium {
         Generation::open(path_of(&self.dir, no), no, cache_bytes, Arc::clone(&self.disk))
     }
 
+    /// What opening them takes of the disk the next time, at most: a sealed one is not opened while its seal is good.
+    fn owed_bytes(&self) -> u64 {
+        let made = lock(&self.old).all.iter().filter(|no| **no > self.found_until).count();
+        made as u64 * SEGMENT_BYTES
+    }
+
     fn active(&self) -> Result<Arc<Generation>, MediumError> {
         let active = lock(&self.active).clone();
         active.ok_or_else(|| MediumError::Broken("no generation to write to".to_owned()))
@@ -166,11 +192,13 @@ impl SledMedium {
         if let Some(active) = lock(&self.active).as_ref().filter(|active| active.no == no) {
             return Ok(Some(Arc::clone(active)));
         }
+        if let Some(open) = lock(&self.old).find_open(no) {
+            return Ok(Some(open));
+        }
+        let _opening = lock(&self.opening);
         let mut old = lock(&self.old);
-        if let Some(at) = old.open.iter().position(|old| old.no == no) {
-            let generation = old.open.remove(at);
-            old.open.push(Arc::clone(&generation));
-            return Ok(Some(generation));
+        if let Some(open) = old.find_open(no) {
+            return Ok(Some(open));
         }
         if !old.all.contains(&no) {
             return Ok(None);
@@ -181,8 +209,9 @@ impl SledMedium {
         {
             old.open.remove(at);
         }
+        drop(old);
         let generation = Arc::new(self.open_generation(no, OLD_CACHE_BYTES)?);
-        old.open.push(Arc::clone(&generation));
+        lock(&self.old).open.push(Arc::clone(&generation));
         Ok(Some(generation))
     }
 }
@@ -205,6 +234,17 @@ impl Medium for SledMedium {
             .filter_map(|entry| entry.metadata().ok())
             .map(|file| file.blocks() * 512)
             .sum()
+    }
+
+    fn space(&self) -> Option<DiskSpace> {
+        let found = rustix::fs::statvfs(&self.dir).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(DiskSpace {
+            free_bytes: bytes(found.f_bavail),
+            total_bytes: bytes(found.f_blocks),
+            owed_bytes: self.owed_bytes(),
+            free_files: if found.f_files == 0 { u64::MAX } else { found.f_favail },
+        })
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
@@ -277,10 +317,11 @@ impl Medium for SledMedium {
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {
+        let opening = lock(&self.opening);
         let mut old = lock(&self.old);
         old.all.retain(|no| *no != generation);
         old.open.retain(|old| old.no != generation);
-        drop(old);
+        drop((old, opening));
         lock(&self.seals).forget(generation);
         self.end_seal(|no| no == generation);
         let deleted = suffixed(&self.dir, generation, DELETED);

@@ -62,18 +62,18 @@ impl SledMedium {
             shown.see(no, bytes);
             each(no, bytes);
         })?;
-        close_and_seal(&self.old, generation, shown);
+        close_and_seal(&self.opening, &self.old, generation, shown);
         Ok(())
     }
 
     /// Seals a generation that was just closed, on a thread of its own.
     pub(super) fn begin_seal(&self, closed: Arc<Generation>) {
-        let old = Arc::clone(&self.old);
+        let (opening, old) = (Arc::clone(&self.opening), Arc::clone(&self.old));
         let no = closed.no;
         let work = move || {
             let mut shown = Shown::default();
             match closed.scan(&mut |no, bytes| shown.see(no, bytes)) {
-                Ok(()) => close_and_seal(&old, closed, shown),
+                Ok(()) => close_and_seal(&opening, &old, closed, shown),
                 Err(error) => {
                     tracing::warn!(generation = no, %error, "a part of the journal was not sealed");
                 }
@@ -105,18 +105,19 @@ impl Drop for SledMedium {
 
 /// Closes a generation and seals it. sled moves pages about even when it is only read from: so a seal is made of a file
 /// that sled has let go of, and nobody may open it meanwhile.
-fn close_and_seal(old: &Mutex<Old>, generation: Arc<Generation>, shown: Shown) {
+fn close_and_seal(opening: &Mutex<()>, old: &Mutex<Old>, generation: Arc<Generation>, shown: Shown) {
     for _ in 0..TRIES {
+        let opening = lock(opening);
         let mut old = lock(old);
         let listed = usize::from(old.open.iter().any(|open| Arc::ptr_eq(open, &generation)));
         if Arc::strong_count(&generation) > 1 + listed {
-            drop(old);
+            drop((old, opening));
             thread::park_timeout(WAIT);
             continue;
         }
         let (no, path, disk) = (generation.no, generation.path.clone(), Arc::clone(&generation.disk));
         old.open.retain(|open| open.no != no);
-        drop(generation);
+        drop((old, generation));
         let synced = File::open(path.join("db")).and_then(|db| disk.sync_data(&db, &path));
         match synced.map_err(MediumError::from).and_then(|()| shown.seal(no, &path)) {
             Ok(true) => {}
