@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::dispatch::Refused;
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     session::{Body, DropReason, Entry, Keeper},
-    store::{Gate, Journal, Record, Stored, Urgency},
+    store::{Gate, Journal, Parked, Record, Stored, Urgency},
     telemetry::{Counter, Sharded},
     time::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -63,6 +64,8 @@ pub struct Dropped {
     pub queue_full: u64,
     /// A queue was full under the policy `reject`: publishes refused as a whole, and known to be by their publishers.
     pub rejected: u64,
+    /// QoS 0 and wills that could not be stored on a full disk.
+    pub disk_full: u64,
     /// Their message expiry interval passed.
     pub expired: u64,
     /// Larger than the client's maximum packet size.
@@ -87,9 +90,10 @@ pub struct Dropped {
 
 impl Dropped {
     /// Each with the name of its reason.
-    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 12] {
         [
             ("queue_full", self.queue_full),
+            ("disk_full", self.disk_full),
             ("expired", self.expired),
             ("too_large", self.too_large),
             ("damaged", self.damaged),
@@ -109,6 +113,7 @@ impl Dropped {
 pub(super) struct Drops {
     queue_full: Counter,
     rejected: Counter,
+    disk_full: Counter,
     expired: Counter,
     too_large: Counter,
     damaged: Counter,
@@ -153,6 +158,7 @@ impl Drops {
     pub(super) fn total(&self) -> u64 {
         let all = [
             &self.queue_full,
+            &self.disk_full,
             &self.expired,
             &self.too_large,
             &self.damaged,
@@ -174,6 +180,14 @@ impl Drops {
         }
     }
 
+    /// A message that would have to be stored for this client, and whose publisher cannot be told that it is not.
+    pub(super) fn disk_full(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.disk_full.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "message dropped: the disk is full");
+        }
+    }
+
     /// A publish that was refused since this client's queue is full.
     pub(super) fn rejected(&self, client_id: &str, topic: &TopicName) {
         if let Some(total) = self.rejected.count() {
@@ -183,10 +197,10 @@ impl Drops {
     }
 
     /// A message was delivered, and not retained as its publisher had asked.
-    pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName) {
+    pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName, why: Refused) {
         if let Some(total) = self.not_retained.count() {
             let topic = topic.as_str();
-            warn!(client_id, topic, total, "message not retained: the bound on retained messages is reached");
+            warn!(client_id, topic, total, "message not retained: {why}");
         }
     }
 
@@ -223,6 +237,7 @@ impl Drops {
         Dropped {
             queue_full: self.queue_full.total(),
             rejected: self.rejected.total(),
+            disk_full: self.disk_full.total(),
             expired: self.expired.total(),
             too_large: self.too_large.total(),
             damaged: self.damaged.total(),
@@ -269,6 +284,7 @@ impl Keep {
 
 impl Keeper for Keep {
     type Kept = Kept;
+    type Parked = Parked;
     type Gate = Gate;
 
     fn body(&self, kept: &Kept) -> Body {
@@ -300,6 +316,30 @@ impl Keeper for Keep {
         if let Kept::Journal { stored, .. } = kept {
             stored.unload();
         }
+    }
+
+    fn is_parkable(&self, kept: &Kept) -> bool {
+        matches!(kept, Kept::Journal { stored, target } if stored.may_sleep(*target))
+    }
+
+    fn park(&self, kept: Vec<Kept>) -> Vec<Parked> {
+        let claim = |kept| match kept {
+            Kept::Journal { stored, target } => Some((stored, target)),
+            Kept::Memory { .. } => None,
+        };
+        self.journal.park(kept.into_iter().filter_map(claim).collect())
+    }
+
+    fn unpark(&self, parked: &[Parked]) -> Vec<Kept> {
+        if parked.is_empty() {
+            return Vec::new();
+        }
+        let claims = self.journal.unpark(parked).into_iter();
+        claims.map(|(stored, target)| Kept::Journal { stored, target }).collect()
+    }
+
+    fn parked_bytes(&self, parked: &[Parked]) -> usize {
+        self.journal.parked_bytes(parked)
     }
 
     fn open_gate(&self) -> Gate {

@@ -58,7 +58,7 @@ use queues::Queues;
 pub use queues::{ClientPattern, QueueBound};
 use registry::Registry;
 use retained::RetainedMessages;
-pub use stats::{SessionStats, Stats, Traffic, Unready};
+pub use stats::{SessionStats, Stats, Strained, Traffic, Unready};
 use tracing::info;
 
 use crate::{
@@ -125,6 +125,8 @@ pub struct Broker {
     retained: Mutex<RetainedMessages>,
     queues: Queues,
     drops: Arc<Drops>,
+    /// Sleeping sessions with messages at hand that were not on disk yet. Nothing is locked under it.
+    restless: Mutex<Vec<SessionNo>>,
     counters: Arc<Counters>,
     /// When `handle_timeout` was called last.
     looked_after_at: AtomicU64,
@@ -178,6 +180,7 @@ impl Broker {
                 recovered.next_retained_version,
             )),
             drops: Arc::default(),
+            restless: Mutex::default(),
             counters: Arc::default(),
             looked_after_at: AtomicU64::new(now.0),
             next_epoch: AtomicU64::new(1),
@@ -253,10 +256,11 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
-        let Dropped { queue_full, rejected, expired, too_large, damaged, slow_reader, .. } = self.dropped();
+        let Dropped { queue_full, rejected, disk_full, expired, too_large, damaged, slow_reader, .. } =
+            self.dropped();
         info!(
             queue_full,
-            rejected, expired, too_large, damaged, slow_reader, "messages dropped since the start"
+            rejected, disk_full, expired, too_large, damaged, slow_reader, "messages dropped since the start"
         );
     }
 

@@ -1,12 +1,10 @@
 //! Compaction: empties the oldest generation of what is still wanted, and deletes it.
 //!
 //! Runs when the frames on disk take more than twice what is live, a little after each commit, so it never holds up
-//! more than it must. Why deleting is safe stands in the module's doc.
+//! more than it must. Where the disk is nearly full it runs sooner and faster, if there is room for its copies. Why
+//! deleting is safe stands in the module's doc.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Weak},
-};
+use std::{collections::VecDeque, sync::Weak};
 
 use super::{
     batch::Item,
@@ -14,12 +12,13 @@ use super::{
     format::split_message,
     gate::CommitNo,
     journal::Shared,
-    ledger::GenerationBooks,
     medium::MediumError,
     read::EntryReader,
-    state::Health,
+    slab::SlotNo,
+    space::Pressure,
+    state::{Health, State},
     stats::count,
-    stored::{Place, Stored},
+    stored::Place,
 };
 use crate::message::SessionNo;
 use crate::sync::lock;
@@ -70,7 +69,7 @@ enum Stage {
 struct Feeding {
     victim: u32,
     pass: u32,
-    messages: VecDeque<(Place, Arc<Stored>)>,
+    messages: VecDeque<(Place, SlotNo)>,
     sessions: VecDeque<SessionNo>,
 }
 
@@ -89,6 +88,10 @@ impl Committer {
         loop {
             match std::mem::take(&mut self.compaction.stage) {
                 Stage::Idle => {
+                    if Self::has_to_turn_over(shared) {
+                        let before = shared.state().ledger.active().map(|books| books.no);
+                        self.next_generation(shared, before)?;
+                    }
                     self.compaction.stage = self.begin(shared);
                     if matches!(self.compaction.stage, Stage::Idle) {
                         return Ok(deleted);
@@ -97,12 +100,14 @@ impl Committer {
                 Stage::Feeding(feeding) => {
                     self.compaction.stage = self.feed(shared, feeding);
                     if matches!(self.compaction.stage, Stage::Feeding(_)) {
+                        hurry(shared);
                         return Ok(deleted);
                     }
                 }
                 Stage::Waiting { victim, pass, commit } => {
                     if deleted || !shared.state().is_durable(commit) {
                         self.compaction.stage = Stage::Waiting { victim, pass, commit };
+                        hurry(shared);
                         return Ok(deleted);
                     }
                     self.compaction.stage = self.finish(shared, victim, pass)?;
@@ -123,18 +128,25 @@ impl Committer {
     /// Chooses the oldest generation, if compaction is wanted.
     fn begin(&self, shared: &Shared) -> Stage {
         let mut state = shared.state();
-        let floor = 2 * state.generation_bytes();
+        let is_worth_it = is_worth_it(&state);
         let ledger = &mut state.ledger;
         let rewriting =
             ledger.generations.front().is_some_and(|oldest| oldest.no < self.compaction.rewrite_before);
-        let wanted = rewriting || ledger.frame_bytes() > floor.max(2 * ledger.live_bytes());
         let active = ledger.active().map(|books| books.no);
-        if !wanted || active == self.compaction.given_up_in {
+        if !(rewriting || is_worth_it) || active == self.compaction.given_up_in {
             return Stage::Idle;
         }
-        let victim = ledger.generations.front().map(|books| books.no).filter(|no| Some(*no) != active);
+        let victim = ledger.generations.front().filter(|books| Some(books.no) != active);
+        let victim = victim.map(|books| (books.no, books.live_bytes));
+        let victim = victim.filter(|(_, live_bytes)| state.space.takes_copies(*live_bytes));
         drop(state);
-        victim.map_or(Stage::Idle, |victim| pass(shared, victim, 1))
+        victim.map(|(no, _)| no).map_or(Stage::Idle, |victim| pass(shared, victim, 1))
+    }
+
+    /// Whether room is wanted that only the generation being written to could give.
+    fn has_to_turn_over(shared: &Shared) -> bool {
+        let state = shared.state();
+        state.ledger.generations.len() == 1 && state.space.pressure() >= Pressure::Full && is_worth_it(&state)
     }
 
     /// Copies what the open batch has room for.
@@ -147,9 +159,9 @@ impl Committer {
         let room = &mut self.compaction.room;
         let mut reader = EntryReader::new(&*shared.medium);
         while *room > 0
-            && let Some((place, stored)) = feeding.messages.pop_front()
+            && let Some((place, no)) = feeding.messages.pop_front()
         {
-            match copy(shared, &mut reader, place, &stored) {
+            match copy(shared, &mut reader, place, no) {
                 Ok(bytes) => *room = room.saturating_sub(bytes),
                 Err(error) => {
                     tracing::warn!(generation = feeding.victim, %error, "a part of the journal cannot be read now");
@@ -188,7 +200,28 @@ impl Committer {
         }
         shared.medium.delete_generation(victim)?;
         shared.state().ledger.generations.pop_front();
+        self.looks.freed();
         Ok(Stage::Idle)
+    }
+}
+
+/// Whether there is enough to be gained: the less room there is, the less has to be.
+fn is_worth_it(state: &State) -> bool {
+    let (bytes, live) = (state.ledger.frame_bytes(), state.ledger.live_bytes());
+    let generation_bytes = state.generation_bytes();
+    let dead = bytes.saturating_sub(live);
+    match state.space.pressure() {
+        Pressure::None => bytes > (2 * generation_bytes).max(2 * live),
+        Pressure::Near => dead > generation_bytes.max(live / 4),
+        Pressure::Full => dead > (generation_bytes / 2).max(live / 16),
+        Pressure::Dire => dead > generation_bytes / 2,
+    }
+}
+
+/// Somebody waits for room: what is copied is not to wait for company.
+fn hurry(shared: &Shared) {
+    if shared.state().space.pressure() > Pressure::None {
+        shared.change(State::hurry);
     }
 }
 
@@ -203,40 +236,37 @@ impl Compaction {
 /// Lists what is wanted of a generation.
 fn pass(shared: &Shared, victim: u32, pass: u32) -> Stage {
     let state = shared.state();
-    let live = state.ledger.generations.iter().find(|books| books.no == victim).map(GenerationBooks::live);
+    let messages = state.ledger.live(victim).into();
     let sessions = state.ledger.sessions_in(victim);
-    let messages = live.unwrap_or_default().into();
     Stage::Feeding(Feeding { victim, pass, messages, sessions: sessions.into() })
 }
 
 fn is_empty(shared: &Shared, victim: u32) -> bool {
     let state = shared.state();
-    state.ledger.sessions_in(victim).is_empty()
-        && state.ledger.generations.iter().all(|books| books.no != victim || books.live().is_empty())
+    state.ledger.sessions_in(victim).is_empty() && state.ledger.live(victim).is_empty()
 }
 
 /// Copies a message with the claims it has left. Returns the bytes it takes.
-fn copy(
-    shared: &Shared,
-    reader: &mut EntryReader<'_>,
-    place: Place,
-    stored: &Arc<Stored>,
-) -> Result<u64, MediumError> {
-    if stored.lock().is_dead() {
+fn copy(shared: &Shared, reader: &mut EntryReader<'_>, place: Place, no: SlotNo) -> Result<u64, MediumError> {
+    let Some((id, _)) = shared.state().ledger.slab.live(no).filter(|(_, at)| *at == place) else {
         return Ok(0);
-    }
+    };
     let entry = reader.entry(place)?;
-    let split = entry.as_deref().and_then(split_message).filter(|(head, _, _)| head.id == stored.id());
+    let split = entry.as_deref().and_then(split_message).filter(|(head, _, _)| head.id == id);
     let Some((_, part, mut claims)) = split else {
-        tracing::error!(message = stored.id(), "a stored message cannot be read back: it is lost");
-        count(&shared.counters.messages_lost, 1);
-        stored.lock().lost = true;
+        let mut state = shared.state();
+        if let Some(stored) = state.ledger.slab.wake(no).filter(|stored| stored.id() == id) {
+            tracing::error!(message = id, "a stored message cannot be read back: it is lost");
+            count(&shared.counters.messages_lost, 1);
+            stored.lock().lost = true;
+        }
         return Ok(0);
     };
     let part = part.to_vec();
     let bytes = part.len() as u64;
     let now = shared.now();
     let mut state = shared.state();
+    let Some(stored) = state.ledger.slab.wake(no).filter(|stored| stored.id() == id) else { return Ok(0) };
     let message = stored.lock();
     if message.is_dead() || message.place() != Some(place) || state.health != Health::Running {
         return Ok(0);
@@ -244,11 +274,11 @@ fn copy(
     claims.targets.retain(|(index, _)| message.left.contains(*index));
     claims.retained = claims.retained.filter(|_| message.retained);
     drop(message);
-    for (index, to) in state.handed_on.get(&stored.id()).into_iter().flatten() {
+    for (index, to) in state.handed_on.get(&id).into_iter().flatten() {
         if let Some((_, target)) = claims.targets.iter_mut().find(|(other, _)| other == index) {
             *target = to.clone();
         }
     }
-    state.open.push(Item::Copy { stored: Arc::clone(stored), part, claims }, now);
+    state.open.push(Item::Copy { stored, part, claims }, now);
     Ok(bytes)
 }

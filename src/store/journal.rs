@@ -27,8 +27,9 @@ use super::{
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
+    slab::Parked,
     state::{Health, State, TakenOff, Urgency},
-    stats::{Counters, Stats, read},
+    stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
 };
 use crate::{
@@ -56,6 +57,8 @@ struct Glance {
     durable: AtomicU64,
     backlogged: AtomicBool,
     poisoned: AtomicBool,
+    /// See `State::room_bytes`.
+    room_bytes: AtomicU64,
 }
 
 impl Glance {
@@ -69,6 +72,7 @@ impl Glance {
     fn follow(&self, state: &State) {
         self.durable.store(state.durable.0, Ordering::Release);
         self.backlogged.store(state.is_backlogged(), Ordering::Release);
+        self.room_bytes.store(state.room_bytes(), Ordering::Release);
         self.poisoned.store(state.health == Health::Poisoned, Ordering::Release);
     }
 }
@@ -186,11 +190,25 @@ impl Journal {
         *lock(&self.shared().source) = Some(source);
     }
 
-    /// Registers a message before the first session is given it. `complete` must follow.
+    /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
     pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        let mut state = self.shared().state();
-        state.marks.message += 1;
-        Arc::new(Stored::new(state.marks.message, message))
+        self.shared().state().register(message)
+    }
+
+    /// The same for one that may be refused: `None` if there is no room on the disk for it.
+    pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
+        self.shared().state().register_if_room(message)
+    }
+
+    /// A message of this size was refused for want of room: so is what is smaller, until there is some more.
+    pub fn refused(&self, bytes: usize) {
+        self.shared().change(|state| state.space.refused(bytes));
+    }
+
+    /// A registered message that nobody was given.
+    pub fn withdraw(&self, stored: &Stored) {
+        let message = stored.body();
+        self.shared().change(|state| state.space.came(message.as_ref()));
     }
 
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
@@ -332,6 +350,42 @@ impl Journal {
         self.shared().reads.push(wanted, waker);
     }
 
+    /// Takes targets' claims on messages that may sleep, for small ones.
+    pub fn park(&self, claims: Vec<(Arc<Stored>, u32)>) -> Vec<Parked> {
+        let mut state = self.shared().state();
+        let slab = &mut state.ledger.slab;
+        let park = |(stored, target): (Arc<Stored>, u32)| {
+            // It may sleep, so it is on disk; and it is needed by this target, so it is in the slab.
+            let slot = stored.lock().slot;
+            let parked = slot.and_then(|slot| Parked::new(slot, stored.id(), target));
+            drop(stored);
+            let parked = parked.expect("a message that may sleep has its slot");
+            slab.let_go(parked.slot());
+            parked
+        };
+        claims.into_iter().map(park).collect()
+    }
+
+    /// Turns small claims back.
+    pub fn unpark(&self, parked: &[Parked]) -> Vec<(Arc<Stored>, u32)> {
+        let mut state = self.shared().state();
+        let unpark = |parked: &Parked| {
+            let stored = state.ledger.slab.claimed(*parked).unwrap_or_else(|| {
+                tracing::error!(?parked, "a message is not where it was: it is lost");
+                count(&self.shared().counters.messages_lost, 1);
+                Arc::new(Stored::missing())
+            });
+            (stored, parked.target())
+        };
+        parked.iter().map(unpark).collect()
+    }
+
+    /// Bytes of topic and payload of all these.
+    pub fn parked_bytes(&self, parked: &[Parked]) -> usize {
+        let state = self.shared().state();
+        parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot())).sum()
+    }
+
     /// Writes a message at once if it is held back: its target is gone offline.
     pub fn write_now(&self, stored: &Arc<Stored>) {
         let now = self.shared().now();
@@ -351,6 +405,12 @@ impl Journal {
             state.backlog_waiters.add(waker.clone());
         }
         !backlogged
+    }
+
+    /// Whether there is room on the disk for so many bytes more. Where there is none, what has to be stored is to be refused;
+    /// what makes room goes on. It may have changed when something is registered.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        (bytes as u64) < self.shared().glance.room_bytes.load(Ordering::Acquire)
     }
 
     /// Whether a write has failed: no gate opens any more.
@@ -373,6 +433,7 @@ impl Journal {
         // It asks the file system: not under the lock.
         let disk_bytes = self.shared().medium.disk_bytes();
         let state = self.shared().state();
+        let (disk_free_bytes, disk_room_bytes) = state.space.free_and_room();
         Stats {
             bytes_payload: read(&counters.bytes_payload),
             bytes_kept: read(&counters.bytes_kept) + state.elided_bytes,
@@ -390,6 +451,9 @@ impl Journal {
             frame_bytes: state.ledger.frame_bytes(),
             generations: state.ledger.generations.len() as u64,
             disk_bytes,
+            disk_free_bytes,
+            disk_room_bytes,
+            is_full: !self.has_room(0),
             damaged: read(&counters.damaged),
             is_poisoned: state.health == Health::Poisoned,
             commit_messages: counters.commit_messages.read(),

@@ -51,6 +51,8 @@ mod record;
 mod recover;
 mod replay;
 mod rewrite;
+mod slab;
+mod space;
 mod state;
 mod stats;
 mod stored;
@@ -70,8 +72,9 @@ pub use self::{
     offline::{Offline, Progress},
     probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
-    recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
+    recover::{Recovered, RecoveredRetained, RecoveredSession},
     rewrite::{RewriteError, Rewritten, compact},
+    slab::Parked,
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,
     stored::Stored,

@@ -23,7 +23,9 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Config, Journal, Recovered, SessionRecord, Snapshot, SubscriptionRecord, Target};
+use super::{
+    Config, Journal, Recovered, RecoveredSession, SessionRecord, Snapshot, Stored, SubscriptionRecord, Target,
+};
 use crate::{
     codec::{QoS, RetainHandling, SubscribeOptions},
     message::{Delivery, Message, Seq, SessionNo},
@@ -81,6 +83,21 @@ pub(in crate::store) fn subscription(filter: &str) -> SubscriptionRecord {
 pub(in crate::store) fn target(no: u64, seq: u64) -> Target {
     let delivery = Delivery { qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() };
     Target { session: session(no), seq: Seq(seq), delivery, group: None }
+}
+
+/// A message in a session's queue.
+#[derive(Debug)]
+pub(in crate::store) struct Queued {
+    pub(in crate::store) seq: Seq,
+    pub(in crate::store) message: Arc<Stored>,
+    pub(in crate::store) target: u32,
+}
+
+/// What waits for a session that was found.
+pub(in crate::store) fn queued(journal: &Journal, found: &RecoveredSession) -> Vec<Queued> {
+    let parked: Vec<_> = found.queue.iter().map(|shelved| shelved.parked).collect();
+    let claims = journal.unpark(&parked).into_iter().zip(found.queue.iter());
+    claims.map(|((message, target), shelved)| Queued { seq: shelved.seq, message, target }).collect()
 }
 
 /// Virtual time.
