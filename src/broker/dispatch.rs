@@ -51,6 +51,8 @@ pub(super) struct Route {
 #[derive(Default)]
 pub(super) struct RouteCache {
     routes: HashMap<Box<str>, Arc<Route>>,
+    /// Of the message before: the next one mostly goes the same way, and to compare is cheaper than to hash.
+    last: Option<Arc<Route>>,
 }
 
 /// A client that has owed an acknowledgement for so long will not spare the disk this message: holding it back would
@@ -63,6 +65,18 @@ impl RouteCache {
     /// The route of `topic`, resolved anew when subscriptions have changed since.
     pub(super) fn resolve(&mut self, broker: &Broker, topic: &str) -> Result<Arc<Route>, TopicError> {
         let generation = broker.generation();
+        if let Some(last) = &self.last
+            && last.generation == generation
+            && last.topic.as_str() == topic
+        {
+            return Ok(Arc::clone(last));
+        }
+        let route = self.look_up(broker, topic, generation)?;
+        self.last = Some(Arc::clone(&route));
+        Ok(route)
+    }
+
+    fn look_up(&mut self, broker: &Broker, topic: &str, generation: u64) -> Result<Arc<Route>, TopicError> {
         let name = match self.routes.get(topic) {
             Some(route) if route.generation == generation => return Ok(Arc::clone(route)),
             Some(stale) => stale.topic.clone(),
