@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::{
     Broker, Peer,
+    admission::DISK_FULL,
     authenticate::{Authenticated, Handshake},
     connack::refusal_of_malformed,
     connection::Connection,
@@ -251,10 +252,12 @@ impl Broker {
 
     /// Attaches the client to its former session or a new one, if there can be a new one.
     fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Result<Joined, Verdict> {
+        // One that takes the place of another takes no more room.
+        let mut replaces = false;
         loop {
             let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
-                match self.create(client) {
+                match self.create(client, replaces) {
                     Created::Joined(joined) => return Ok(joined),
                     Created::Refused(verdict) => return Err(verdict),
                     // Another connection of the same client was faster.
@@ -267,7 +270,9 @@ impl Broker {
             self.kick(&slot, TAKEN_OVER, now);
             if client.packet.clean_start || !slot.keep.persistent {
                 // [MQTT-3.1.2-4]
-                if !self.end_session(&slot, now) {
+                if self.end_session(&slot, now) {
+                    replaces |= slot.keep.persistent;
+                } else {
                     // Somebody else is ending it at this moment.
                     std::thread::yield_now();
                 }
@@ -279,7 +284,7 @@ impl Broker {
         }
     }
 
-    fn create(&self, client: &Client<'_>) -> Created {
+    fn create(&self, client: &Client<'_>, replaces: bool) -> Created {
         let persistent = !client.expiry.is_zero();
         let mut registry = lock(&self.registry);
         if registry.by_client_id(&client.id).is_some() {
@@ -288,6 +293,9 @@ impl Broker {
         if registry.len() >= self.config.sessions_max {
             let why = "the maximum number of sessions is reached";
             return Created::Refused(Verdict::refused(ReasonCode::QuotaExceeded, why));
+        }
+        if persistent && !replaces && !self.journal.has_room(0) {
+            return Created::Refused(DISK_FULL);
         }
         // It would leave a session behind that nobody was told of.
         if persistent && self.journal.poisoned() {

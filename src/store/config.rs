@@ -38,6 +38,11 @@ pub struct Config {
     pub held_bytes_max: usize,
     /// A generation is closed when it holds this many bytes; 16 MiB. Space is given back in such pieces.
     pub generation_bytes: u64,
+    /// Bytes the journal's files may take; none. A part of them is the reserve, as on a disk of that size.
+    pub disk_bytes_max: Option<u64>,
+    /// Bytes kept free on the file system, so that confirmations and compaction can go on when it is full otherwise; none:
+    /// four generations, but no more than a quarter of the file system. A generation has a quarter of it at most.
+    pub disk_reserve_bytes: Option<u64>,
     /// Labels by which the messages that wait for sessions are told apart when they are brought back; none.
     pub labels: TopicLabels,
 }
@@ -52,6 +57,8 @@ impl Default for Config {
             backlog_bytes_max: 16 << 20,
             held_bytes_max: 8 << 20,
             generation_bytes: 16 << 20,
+            disk_bytes_max: None,
+            disk_reserve_bytes: None,
             labels: TopicLabels::default(),
         }
     }

@@ -52,6 +52,7 @@ mod recover;
 mod replay;
 mod rewrite;
 mod slab;
+mod space;
 mod state;
 mod stats;
 mod stored;

@@ -54,7 +54,8 @@ impl Broker {
         Self::start_in(folder, &["--config", path(&file)])
     }
 
-    fn start_in(folder: TempDir, options: &[&str]) -> Self {
+    /// The same in this folder.
+    pub(crate) fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let mut broker = Self { folder, options, running: None, urls: Vec::new() };
         broker.spawn();
