@@ -28,6 +28,7 @@ struct Lines {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what a test says and what it sees, side by side")]
 struct State {
     received: Vec<String>,
     to_send: VecDeque<u8>,

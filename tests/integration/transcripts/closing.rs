@@ -174,7 +174,7 @@ async fn what_came_before_a_good_bye_is_answered() {
                 subscribe(1, "a", QoS::AtLeastOnce).into(),
                 publish("t", "one").qos1(2).into(),
                 publish("t", "two").qos2(3).into(),
-                unsubscribe(4, "a").into(),
+                unsubscribe(4, "a"),
                 disconnect(),
             ])
             .await;
