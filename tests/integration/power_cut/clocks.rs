@@ -129,7 +129,7 @@ async fn an_hour_of_downtime_counts_when_the_clock_says_so() {
 
     scene.again(HOUR_MS);
     scene.client(Version::V5, connect("ten minutes").persistent()).await.leave().await;
-    let mut dev = scene.returning(Version::V5, connect("two hours").session_expiry(2 * HOUR_S)).await;
+    let mut dev = scene.returning(Version::V5, connect("two hours").persistent()).await;
     for n in 1..=COUNT_AS_SENT {
         let message = dev.receive_publish().await;
         assert_eq!(message.payload, n.to_string().as_bytes());
@@ -146,8 +146,10 @@ async fn an_hour_of_downtime_counts_when_the_clock_says_so() {
     let mut watcher = scene.returning(Version::V311, connect("a month").persistent()).await;
     watcher.take(publish("wills/due", "gone").qos1(0)).await;
     watcher.expect_nothing_for_one_ping().await;
-    // The other half hour.
     watcher.leave().await;
+    // What it confirmed is on disk with this.
+    scene.published([publish("kept/short", "").qos1(1).retained()]).await;
+    // The other half hour.
     scene.again(HOUR_MS + HOUR_MS / 2);
     let mut watcher = scene.returning(Version::V311, connect("a month").persistent()).await;
     watcher.take(publish("wills/not-due", "gone").qos1(0)).await;
@@ -174,7 +176,7 @@ async fn after_a_boot_in_1970_nothing_expires_early_and_nothing_twice() {
         let left = scene.seconds_left().await;
         assert!(within(left, 3 * HOUR_S / 2), "{left:?} after half an hour, counted once");
     }
-    let mut dev = scene.returning(Version::V5, connect("dev").session_expiry(HOUR_S)).await;
+    let mut dev = scene.returning(Version::V5, connect("dev").persistent()).await;
     let message = dev.receive_publish().await;
     assert_eq!(message.payload, b"after the jump");
 }

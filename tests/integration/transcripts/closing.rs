@@ -224,7 +224,8 @@ async fn an_error_right_behind_the_connect_is_told_behind_the_connack() {
     let broker = Broker::start();
     for version in BOTH {
         let mut peer = broker.peer(version).await;
-        peer.send_all([connect("dev").persistent().into(), publish("a/#", "x").into()]).await;
+        let name = format!("{version:?}");
+        peer.send_all([connect(&name).persistent().into(), publish("a/#", "x").into()]).await;
         peer.expect(connack(ReasonCode::Success)).await;
         peer.expect_shown_out(version, ReasonCode::TopicNameInvalid).await;
     }
