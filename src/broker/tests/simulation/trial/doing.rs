@@ -7,7 +7,7 @@ use super::{
     },
     DEVICES, FILTERS, JUDGE, Mood, QOS, TOPICS, Trial,
 };
-use crate::codec::Version;
+use crate::codec::{QoS, Version};
 
 impl Trial {
     pub(super) fn publish(&mut self, who: Who) {
@@ -71,6 +71,10 @@ impl Trial {
 
     /// A member of the group leaves it, others get what it had not, and perhaps the power goes at once.
     pub(super) fn member_goes(&mut self, who: Who) {
+        let mut other = self.chance.below(JUDGE);
+        if self.chance.one_in(2) {
+            other = self.fill_a_sleeping_member(who);
+        }
         if self.chance.one_in(2) {
             self.greet(who, Hello { clean: true, expiry: 100, receive_maximum: 1, will: None });
         } else if self.devices[who].is_greeted() {
@@ -78,11 +82,47 @@ impl Trial {
             self.devices[who].say(Said::Unsubscribe { id, filter: SHARED });
         }
         self.arrive(who, true);
-        let other = self.chance.below(JUDGE);
         self.exchange(other);
         if self.chance.one_in(2) {
             self.crash();
         }
+    }
+
+    /// Messages that come while two members sleep wait for both in turn; returns the other one, which has come back.
+    fn fill_a_sleeping_member(&mut self, who: Who) -> Who {
+        let (other, publisher) = ((who + 1) % JUDGE, (who + 2) % JUDGE);
+        for member in [who, other] {
+            self.come(member);
+            if self.devices[member].is_greeted() && self.model.is_persistent(member) {
+                let id = self.request();
+                self.devices[member].say(Said::Subscribe { id, filter: SHARED, qos: QoS::ExactlyOnce });
+                self.arrive(member, true);
+                self.settle();
+                self.exchange(member);
+            }
+            self.lose(member);
+        }
+        self.come(publisher);
+        for _ in 0..3 {
+            self.publish(publisher);
+        }
+        self.arrive(publisher, true);
+        self.settle();
+        self.exchange(publisher);
+        self.come(other);
+        other
+    }
+
+    /// Is there, greeted, unless the disk has failed.
+    fn come(&mut self, who: Who) {
+        if !self.devices[who].is_greeted() {
+            self.greet(who, Hello { clean: false, expiry: 3_600, receive_maximum: 5, will: None });
+        }
+        for _ in 0..2 {
+            self.exchange(who);
+            self.settle();
+        }
+        self.exchange(who);
     }
 
     /// A new connection, perhaps while there is one.

@@ -27,11 +27,16 @@ impl Trial {
             }
             self.pass(150);
         }
-        for _ in 0..400 {
+        // A confirmation that has to be written, and a body that has to be read, take a round each in which nobody hears
+        // anything.
+        let mut quiet_rounds = 0;
+        for _ in 0..4_000 {
             self.exchange_all();
             self.settle();
             let idle = |d: &Device| d.owed.is_empty() && d.open.is_empty();
-            if self.devices.iter().all(idle) && self.nothing_moves() {
+            let is_quiet = self.devices.iter().all(idle) && self.nothing_moves();
+            quiet_rounds = if is_quiet { quiet_rounds + 1 } else { 0 };
+            if quiet_rounds > 3 {
                 break;
             }
         }
