@@ -15,7 +15,7 @@
 mod cases;
 mod scene;
 
-use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command};
+use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::PathBuf, process::Command};
 
 use clap::Parser;
 
@@ -69,8 +69,11 @@ fn main() {
         }
     }
     if args.write {
-        let lines: String = counts.iter().map(|(name, now)| format!("{name}\t{now:.0}\n")).collect();
-        fs::write(&file, format!("{compiler}\n{lines}")).expect("the numbers can be written");
+        let mut text = format!("{compiler}\n");
+        for (name, now) in &counts {
+            let _ = writeln!(text, "{name}\t{now:.0}");
+        }
+        fs::write(&file, text).expect("the numbers can be written");
     } else if !is_judged {
         println!("\nnot judged: the numbers in the tree are not of {compiler}");
     } else if !worse.is_empty() {
