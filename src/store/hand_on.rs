@@ -17,6 +17,19 @@ use crate::{
     time::Timestamp,
 };
 
+/// A target's claim on a message.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The message.
+    pub stored: Arc<Stored>,
+    /// Index among the message's targets.
+    pub target: u32,
+    /// Whose it is now.
+    pub session: SessionNo,
+    /// Its number there.
+    pub seq: Seq,
+}
+
 impl State {
     /// Gives the claim `index` of a message, which is `from`'s, to another session. `None` when it has ended meanwhile.
     pub(super) fn hand_on(

@@ -19,6 +19,7 @@ use super::{
     config::{Config, Durability},
     error::OpenError,
     gate::{Gate, wake_all},
+    hand_on::Claim,
     lock::DataLock,
     medium::{
         Medium, MediumError,
@@ -28,6 +29,7 @@ use super::{
     record::{Completion, Record, Target},
     recover::{self, Recovered},
     slab::Parked,
+    space::Pressure,
     state::{Health, State, TakenOff, Urgency},
     stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
@@ -217,6 +219,30 @@ impl Journal {
     pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {
         let now = self.shared().now();
         self.shared().change(|state| state.complete(stored, targets, &completion, now));
+    }
+
+    /// The same for a message that takes the place of another: that one's claim ends in the same commit.
+    pub fn complete_instead(
+        &self,
+        stored: &Arc<Stored>,
+        targets: Vec<Target>,
+        completion: &Completion,
+        claim: Option<&Claim>,
+    ) {
+        let now = self.shared().now();
+        self.shared().change(|state| {
+            state.complete(stored, targets, completion, now);
+            if let Some(Claim { stored, target, session, seq }) = claim
+                && state.take_off(stored, *target, TakenOff::Confirmed, now)
+            {
+                state.append(Record::Done(*session, *seq), Urgency::Rides, now);
+            }
+        });
+    }
+
+    /// A claim ends, with nothing in its place.
+    pub fn give_up(&self, claim: &Claim) -> Gate {
+        self.confirm(&claim.stored, claim.target, claim.session, claim.seq)
     }
 
     /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
@@ -411,6 +437,11 @@ impl Journal {
     /// what makes room goes on. It may have changed when something is registered.
     pub fn has_room(&self, bytes: usize) -> bool {
         (bytes as u64) < self.shared().glance.room_bytes.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk has so little room that not even what makes some by its end may be written now.
+    pub fn is_pressed(&self) -> bool {
+        self.shared().state().space.pressure() == Pressure::Dire
     }
 
     /// Whether a write has failed: no gate opens any more.
