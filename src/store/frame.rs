@@ -3,6 +3,8 @@
 //! All frames of a commit but the last are full, so a place in the commit's stream is found by arithmetic. Layout in
 //! `docs/store-format.md`; numbers are little-endian.
 
+use std::ops::Range;
+
 use thiserror::Error;
 
 /// The format version this build writes, and the newest it reads.
@@ -42,6 +44,13 @@ pub(super) struct FrameHeader {
 pub(super) struct Frame<'a> {
     pub(super) header: FrameHeader,
     pub(super) body: &'a [u8],
+}
+
+impl Frame<'_> {
+    /// Where in the frame's bytes its body is.
+    pub(super) fn body_range(&self) -> Range<usize> {
+        HEADER_BYTES..HEADER_BYTES + self.body.len()
+    }
 }
 
 /// Why some bytes are not a frame.

@@ -1,7 +1,10 @@
 //! Reading bodies back from disk, on a thread of its own: a sleeper's backlog must not hold up commits.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
+    iter,
+    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
@@ -23,6 +26,8 @@ use crate::sync::lock;
 const REQUESTS_MAX: usize = 4_096;
 /// How long nothing is read after the system has refused.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
+/// How many frames are remembered: 2 MiB. Sessions that wake one after the other often want messages of the same frames.
+const FRAMES_MAX: usize = 512;
 /// A message moves while it is read only if compaction has just copied it, once.
 const TRIES: usize = 3;
 
@@ -31,6 +36,8 @@ const TRIES: usize = 3;
 pub(super) struct ReadQueue {
     state: Mutex<Requests>,
     work: Condvar,
+    /// For the read thread alone.
+    frames: Mutex<FrameCache>,
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +111,11 @@ impl Shared {
         again.into_iter().for_each(Waker::wake);
         let mut worst = Outcome::Served;
         wanted.sort_by_cached_key(|stored| stored.lock().place());
-        let mut reader = EntryReader::new(&*self.medium);
+        let mut frames = std::mem::take(&mut *lock(&self.reads.frames));
+        if frames.places.is_empty() {
+            frames = FrameCache::of(FRAMES_MAX);
+        }
+        let mut reader = EntryReader { medium: &*self.medium, frames };
         for stored in wanted {
             match read_body(&mut reader, &stored) {
                 Outcome::Served => {}
@@ -118,6 +129,7 @@ impl Shared {
                 Outcome::Failed => worst = Outcome::Failed,
             }
         }
+        *lock(&self.reads.frames) = reader.frames;
         waker.wake();
         Some(worst)
     }
@@ -172,15 +184,16 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
     Outcome::Served
 }
 
-/// Reads entries by place. Keeps the last frame: messages of one frame are read one after the other.
+/// Reads entries by place.
 pub(super) struct EntryReader<'a> {
     medium: &'a dyn Medium,
-    last: Option<(u32, u64, Vec<u8>)>,
+    frames: FrameCache,
 }
 
 impl<'a> EntryReader<'a> {
+    /// One that keeps the last frame: messages of one frame are read one after the other.
     pub(super) fn new(medium: &'a dyn Medium) -> Self {
-        Self { medium, last: None }
+        Self { medium, frames: FrameCache::of(1) }
     }
 
     /// The message at a place; `None` if what stands there is not it.
@@ -193,40 +206,91 @@ impl<'a> EntryReader<'a> {
     }
 
     /// The bytes of the entry at a place; `None` if a frame is missing or damaged.
-    pub(super) fn entry(&mut self, place: Place) -> Result<Option<Vec<u8>>, MediumError> {
-        let len = place.len as usize;
+    pub(super) fn entry(&mut self, place: Place) -> Result<Option<Cow<'_, [u8]>>, MediumError> {
+        let (len, offset) = (place.len as usize, usize::from(place.offset));
+        let Place { generation, frame: first, .. } = place;
+        if !self.frames.fetch(self.medium, generation, first)? {
+            return Ok(None);
+        }
+        let Some((commit, body)) = self.frames.get(generation, first) else { return Ok(None) };
+        let Some(begun) = body.get(offset..) else { return Ok(None) };
+        if begun.len() >= len {
+            // What is borrowed is borrowed to the end: so it is looked up once more.
+            return Ok(self
+                .frames
+                .get(generation, first)
+                .and_then(|(_, body)| body.get(offset..offset + len).map(Cow::Borrowed)));
+        }
         let mut bytes = Vec::with_capacity(len);
-        let mut offset = usize::from(place.offset);
-        let mut belongs_to = None;
-        for no in place.frame.. {
-            if !self.fetch(place.generation, no)? {
+        bytes.extend_from_slice(begun);
+        for no in first + 1.. {
+            if !self.frames.fetch(self.medium, generation, no)? {
                 return Ok(None);
             }
-            let Some((_, _, raw)) = &self.last else { return Ok(None) };
-            let Ok(frame) = frame::decode(raw) else { return Ok(None) };
-            let commit = (frame.header.run, frame.header.commit);
-            if frame.header.frame != no || *belongs_to.get_or_insert(commit) != commit {
+            let Some((of, body)) = self.frames.get(generation, no) else { return Ok(None) };
+            if of != commit {
                 return Ok(None);
             }
-            let Some(rest) = frame.body.get(offset..) else { return Ok(None) };
-            let take = rest.len().min(len - bytes.len());
-            bytes.extend_from_slice(rest.get(..take).unwrap_or_default());
+            bytes.extend(body.iter().take(len - bytes.len()));
             if bytes.len() == len {
-                return Ok(Some(bytes));
+                return Ok(Some(Cow::Owned(bytes)));
             }
-            offset = 0;
         }
         Ok(None)
     }
+}
 
-    /// Makes a frame the last one read; false if it is not there.
-    fn fetch(&mut self, generation: u32, no: u64) -> Result<bool, MediumError> {
-        if self.last.as_ref().is_some_and(|(g, n, _)| (*g, *n) == (generation, no)) {
+/// Frames read lately, each in the one place that its number gives it.
+#[derive(Debug, Default)]
+struct FrameCache {
+    places: Vec<Option<CachedFrame>>,
+}
+
+/// A frame that was found whole.
+#[derive(Debug)]
+struct CachedFrame {
+    generation: u32,
+    frame: u64,
+    commit: CommitOfRun,
+    bytes: Vec<u8>,
+    body: Range<usize>,
+}
+
+/// A commit's number, and the run it is of.
+type CommitOfRun = (u32, u64);
+
+impl FrameCache {
+    fn of(places: usize) -> Self {
+        Self { places: iter::repeat_with(|| None).take(places).collect() }
+    }
+
+    /// Which commit a frame is of, and its body, if it was read lately.
+    fn get(&self, generation: u32, frame: u64) -> Option<(CommitOfRun, &[u8])> {
+        let found = self.places.get(self.place(frame)?)?.as_ref()?;
+        ((found.generation, found.frame) == (generation, frame))
+            .then_some((found.commit, found.bytes.get(found.body.clone())?))
+    }
+
+    /// Reads a frame unless it is there; false if it is missing or damaged.
+    fn fetch(&mut self, medium: &dyn Medium, generation: u32, no: u64) -> Result<bool, MediumError> {
+        if self.get(generation, no).is_some() {
             return Ok(true);
         }
-        let found = self.medium.read(generation, no)?;
-        let there = found.is_some();
-        self.last = found.map(|bytes| (generation, no, bytes));
-        Ok(there)
+        let Some(bytes) = medium.read(generation, no)? else { return Ok(false) };
+        let Ok(frame) = frame::decode(&bytes) else { return Ok(false) };
+        if frame.header.frame != no {
+            return Ok(false);
+        }
+        let commit = (frame.header.run, frame.header.commit);
+        let body = frame.body_range();
+        let found = CachedFrame { generation, frame: no, commit, bytes, body };
+        if let Some(place) = self.place(no).and_then(|at| self.places.get_mut(at)) {
+            *place = Some(found);
+        }
+        Ok(true)
+    }
+
+    fn place(&self, frame: u64) -> Option<usize> {
+        usize::try_from(frame.checked_rem(self.places.len() as u64)?).ok()
     }
 }
