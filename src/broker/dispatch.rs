@@ -4,6 +4,8 @@
 //! its targets; confirmations that arrive before that are remembered on the message itself, so none can precede it in
 //! the journal. No session's lock is held while another's is taken.
 
+mod dead;
+
 use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
 use super::{
@@ -18,7 +20,7 @@ use crate::{
     message::{Delivery, Message, SessionNo},
     routing::{Match, Subscription},
     session::{Fate, Overflow},
-    store::{Claim, Completion, Gate, Stored, Target},
+    store::{Completion, Gate, Stored, Target},
     sync::lock,
     time::Timestamp,
     topic::{Label, TopicError, TopicFilter, TopicName},
@@ -157,13 +159,6 @@ impl Outgoing<'_> {
     }
 }
 
-/// A dead letter on its way.
-pub(super) struct Letter<'a> {
-    pub(super) message: Arc<Message>,
-    /// What it stands for, if the journal knows that.
-    pub(super) claim: Option<&'a Claim>,
-}
-
 /// Whether a subscriber was still one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Met {
@@ -291,7 +286,8 @@ impl Broker {
             None => Gate::Open,
         };
         // Behind the letters of those that do not get it.
-        let gate = if self.journal.is_open(&gate) { letters } else { gate };
+        let is_own = stored.as_ref().is_some_and(|s| !self.journal.is_open(&Gate::Message(Arc::clone(s))));
+        let gate = if is_own || matches!(letters, Gate::Open) { gate } else { letters };
         if let Some((id, own)) = origin.inbound_qos2.zip(own.as_mut()) {
             own.session.inbound.accept(id, gate.clone());
         }
@@ -300,58 +296,6 @@ impl Broker {
             self.let_go_of_replaced(replaced);
         }
         Ok(Published { gate, matched })
-    }
-
-    /// Publishes a dead letter. The claim it stands for, if there is one, ends with it.
-    pub(super) fn dispatch_letter(
-        &self,
-        route: &Route,
-        letter: Letter<'_>,
-        now: Timestamp,
-        touched: &mut Touched,
-    ) -> Gate {
-        let Letter { message, claim } = letter;
-        let delivery = Delivery { qos: message.qos, retain: false, subscription_ids: Vec::new() };
-        let publish = message.to_packet(&delivery, now);
-        let shares = shares(route, &publish, None);
-        let must_keep = shares.iter().any(|share| share.slot.keep.persistent && self.keeps(share));
-        let may_pass_on = publish.qos != QoS::AtMostOnce && !route.groups.is_empty();
-        let stored = if must_keep && claim.is_none() {
-            self.journal.message_if_room(&message)
-        } else {
-            // On a full disk too: what it stands for makes room for it.
-            (must_keep || may_pass_on).then(|| self.journal.message(Arc::clone(&message)))
-        };
-        let outgoing = Outgoing {
-            publish: &publish,
-            topic: &route.topic,
-            label: route.label,
-            is_admitted: false,
-            may_store: stored.is_some() || !must_keep,
-            message: Some(&message),
-            stored: stored.as_ref(),
-            now,
-        };
-        let mut batch = Batch::new();
-        self.deliver_all(&shares, &outgoing, &mut batch, touched);
-        let Some(stored) = stored else {
-            return claim.map_or(Gate::Open, |claim| self.journal.give_up(claim));
-        };
-        let completion = Completion { keep_body: batch.is_awaited, ..Completion::default() };
-        self.journal.complete_instead(&stored, batch.targets, &completion, claim);
-        Gate::Message(stored)
-    }
-
-    /// Publishes the letters of those whose queues keep what they have.
-    fn send_newest(&self, batch: &mut Batch, outgoing: &Outgoing<'_>, touched: &mut Touched) -> Gate {
-        let mut gate = Gate::Open;
-        for loss in std::mem::take(&mut batch.newest) {
-            let message = outgoing.copy();
-            gate = self.send_letter(&message, &loss, None, outgoing.now, touched);
-            // Held back, it could be acknowledged before the letter is safe.
-            batch.may_elide = false;
-        }
-        gate
     }
 
     /// Gives each subscriber its share; that of a member that is gone to another one.
@@ -368,13 +312,6 @@ impl Broker {
             {
                 self.deliver_to_another(group, share.slot, outgoing, batch, touched);
             }
-        }
-    }
-
-    /// Makes a letter of what one subscriber does not get, where a session's lock is held.
-    fn note_dead(&self, reason: DeadReason, slot: &Slot, outgoing: &Outgoing<'_>) {
-        if self.letters.wants(reason) {
-            self.letters.keep(outgoing.copy(), Loss { reason, client_id: Arc::clone(&slot.client_id) });
         }
     }
 

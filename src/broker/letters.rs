@@ -27,7 +27,7 @@ use std::{
 use super::{
     Broker,
     dead_letters::{DeadLetters, DeadReason, Loss, is_reserved},
-    dispatch::{Letter, Touched},
+    dispatch::Touched,
     keep::Kept,
     slot::Slot,
 };
@@ -44,6 +44,8 @@ use crate::{
 
 /// So many letters that wait slow publishers down.
 const WAITING_MAX: usize = 10_000;
+/// Letters published at one time: a client's thread is not to be held up by what is not its own.
+const SENT_MAX: usize = 1_000;
 /// When to look again for what is being read back.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Messages read back for letters at a time, and their bytes of topic and payload; a larger one is read alone.
@@ -326,7 +328,8 @@ impl Broker {
         }
         // Somebody is at it.
         let Ok(_sending) = self.letters.sending.try_lock() else { return };
-        while let Some(due) = self.letters.next(&self.journal) {
+        for _ in 0..SENT_MAX {
+            let Some(due) = self.letters.next(&self.journal) else { return };
             let message = due.message.filter(|message| !is_reserved(message.topic.as_str()));
             match message {
                 Some(message) => {
@@ -354,12 +357,21 @@ impl Broker {
         if !route.is_empty() {
             self.letters.count(loss);
         }
-        self.dispatch_letter(&route, Letter { message: Arc::new(letter), claim }, now, touched)
+        self.dispatch_letter(&route, &Arc::new(letter), claim, now, touched)
     }
 
     /// True when connections may read; if not, the task is woken when they may.
     pub(super) fn poll_backlog(&self, epoch: u64, waker: &Waker) -> bool {
         self.journal.poll_backlog(waker) && self.letters.poll_backlog(epoch, waker)
+    }
+
+    /// The same at the end, for what is in memory only.
+    pub(super) fn send_last_letters(&self, now: Timestamp) {
+        let mut waiting = usize::MAX;
+        while self.letters.waiting() < waiting {
+            waiting = self.letters.waiting();
+            self.send_letters(now, &mut Touched::default());
+        }
     }
 
     /// Whether letters wait, and when to look again.

@@ -260,8 +260,7 @@ impl Broker {
 
     /// Commits what is open and closes the journal. Call it when all connections have ended.
     pub fn close(&self) {
-        // What is in memory only.
-        self.send_letters(self.now(), &mut dispatch::Touched::default());
+        self.send_last_letters(self.now());
         self.journal.close();
         let s = self.journal.stats();
         info!(

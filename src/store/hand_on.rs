@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::{
     gate::Gate,
-    record::{HandedOn, Record, Target},
-    state::{State, Urgency},
+    journal::Journal,
+    record::{Completion, HandedOn, Record, Target},
+    state::{State, TakenOff, Urgency},
     stored::{Phase, Stored},
 };
 use crate::{
@@ -28,6 +29,32 @@ pub struct Claim {
     pub session: SessionNo,
     /// Its number there.
     pub seq: Seq,
+}
+
+impl Journal {
+    /// The same for a message that takes the place of another: that one's claim ends in the same commit.
+    pub fn complete_instead(
+        &self,
+        stored: &Arc<Stored>,
+        targets: Vec<Target>,
+        completion: &Completion,
+        claim: Option<&Claim>,
+    ) {
+        let now = self.shared().now();
+        self.shared().change(|state| {
+            state.complete(stored, targets, completion, now);
+            if let Some(Claim { stored, target, session, seq }) = claim
+                && state.take_off(stored, *target, TakenOff::Confirmed, now)
+            {
+                state.append(Record::Done(*session, *seq), Urgency::Rides, now);
+            }
+        });
+    }
+
+    /// A claim ends, with nothing in its place.
+    pub fn give_up(&self, claim: &Claim) -> Gate {
+        self.confirm(&claim.stored, claim.target, claim.session, claim.seq)
+    }
 }
 
 impl State {

@@ -19,7 +19,6 @@ use super::{
     config::{Config, Durability},
     error::OpenError,
     gate::{Gate, wake_all},
-    hand_on::Claim,
     lock::DataLock,
     medium::{
         Medium, MediumError,
@@ -29,7 +28,6 @@ use super::{
     record::{Completion, Record, Target},
     recover::{self, Recovered},
     slab::Parked,
-    space::Pressure,
     state::{Health, State, TakenOff, Urgency},
     stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
@@ -201,52 +199,12 @@ impl Journal {
         self.shared().state().register(message)
     }
 
-    /// The same for one that may be refused: `None` if there is no room on the disk for it.
-    pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        self.shared().state().register_if_room(message)
-    }
-
-    /// A message of this size was refused for want of room: so is what is smaller, until there is some more.
-    pub fn refused(&self, bytes: usize) {
-        self.shared().change(|state| state.space.refused(bytes));
-    }
-
-    /// A registered message that nobody was given.
-    pub fn withdraw(&self, stored: &Stored) {
-        let message = stored.body();
-        self.shared().change(|state| state.space.came(message.as_ref()));
-    }
-
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
     /// now, or do so while it is held back.
     #[expect(clippy::needless_pass_by_value, reason = "a completion is made for this call")]
     pub fn complete(&self, stored: &Arc<Stored>, targets: Vec<Target>, completion: Completion) {
         let now = self.shared().now();
         self.shared().change(|state| state.complete(stored, targets, &completion, now));
-    }
-
-    /// The same for a message that takes the place of another: that one's claim ends in the same commit.
-    pub fn complete_instead(
-        &self,
-        stored: &Arc<Stored>,
-        targets: Vec<Target>,
-        completion: &Completion,
-        claim: Option<&Claim>,
-    ) {
-        let now = self.shared().now();
-        self.shared().change(|state| {
-            state.complete(stored, targets, completion, now);
-            if let Some(Claim { stored, target, session, seq }) = claim
-                && state.take_off(stored, *target, TakenOff::Confirmed, now)
-            {
-                state.append(Record::Done(*session, *seq), Urgency::Rides, now);
-            }
-        });
-    }
-
-    /// A claim ends, with nothing in its place.
-    pub fn give_up(&self, claim: &Claim) -> Gate {
-        self.confirm(&claim.stored, claim.target, claim.session, claim.seq)
     }
 
     /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
@@ -437,17 +395,6 @@ impl Journal {
         !backlogged
     }
 
-    /// Whether there is room on the disk for so many bytes more. Where there is none, what has to be stored is to be refused;
-    /// what makes room goes on. It may have changed when something is registered.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        (bytes as u64) < self.shared().glance.room_bytes.load(Ordering::Acquire)
-    }
-
-    /// Whether the disk has so little room that not even what makes some by its end may be written now.
-    pub fn is_pressed(&self) -> bool {
-        self.shared().state().space.pressure() == Pressure::Dire
-    }
-
     /// Whether a write has failed: no gate opens any more.
     pub fn poisoned(&self) -> bool {
         self.shared().glance.poisoned.load(Ordering::Acquire)
@@ -554,6 +501,11 @@ impl Shared {
 
     pub(super) fn timeline(&self) -> Timeline {
         self.clock.get().map_or(self.started, |clock| Timeline { at: clock.now(), wall: clock.wall() })
+    }
+
+    /// See `State::room_bytes`; without the lock.
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.glance.room_bytes.load(Ordering::Acquire)
     }
 
     /// Changes the state, tells the commit thread if there is work for it now, and wakes who is to be woken.
