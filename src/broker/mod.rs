@@ -23,6 +23,7 @@ mod dead_letters;
 mod dispatch;
 mod features;
 mod keep;
+mod last_answers;
 mod letters;
 mod lifecycle;
 mod publish;
