@@ -105,7 +105,7 @@ async fn what_ended_sessions_leave() {
     let (dup, packet_id) = (found.dup, found.packet_id);
     archive.acknowledge(QoS::AtLeastOnce, packet_id).await;
     let expected = letter(version, "session_cleaned", "cleaned", "a", "1");
-    assert_eq!(found, Publishing { dup, packet_id, ..expected });
+    assert_eq!(found, Publishing { packet_id, dup, ..expected });
     archive.expect_nothing_for_one_ping().await;
 }
 
