@@ -68,6 +68,7 @@ pub use self::{
     error::OpenError,
     export::{Exported, ImportError, Imported, export, import},
     gate::{CommitNo, Gate},
+    hand_on::Claim,
     journal::Journal,
     offline::{Offline, Progress},
     probe::SyncLatency,

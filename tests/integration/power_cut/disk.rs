@@ -7,7 +7,7 @@ use std::{
     hash::{Hash, Hasher},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     thread,
 };
 
@@ -75,16 +75,29 @@ impl Disk {
 
     /// Starts a broker on it, recorded.
     pub(super) fn start(&self, tls: bool) -> Result<Process, String> {
+        self.launch(tls, self.environment())
+    }
+
+    /// Runs a command of the binary on its data to the end, recorded.
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_dormouse"))
+            .args(arguments)
+            .arg("--data")
+            .arg(self.root().join("data"))
+            .envs(self.environment())
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
         let of = |name: &str| self.folder.path().join(name).into_os_string();
-        self.launch(
-            tls,
-            vec![
-                ("LD_PRELOAD", library().into_os_string()),
-                ("DORMOUSE_DISK_ROOT", of("root")),
-                ("DORMOUSE_DISK_TRACE", of("trace")),
-                ("DORMOUSE_DISK_CONTROL", of("control")),
-            ],
-        )
+        vec![
+            ("LD_PRELOAD", library().into_os_string()),
+            ("DORMOUSE_DISK_ROOT", of("root")),
+            ("DORMOUSE_DISK_TRACE", of("trace")),
+            ("DORMOUSE_DISK_CONTROL", of("control")),
+        ]
     }
 
     /// Starts one without the library.
