@@ -145,7 +145,7 @@ impl Committer {
             self.compaction.room = COPY_BYTES_MIN.max(self.compaction.last_commit_bytes);
         }
         let room = &mut self.compaction.room;
-        let mut reader = EntryReader::new(&*shared.medium);
+        let mut reader = EntryReader::new(&*shared.medium, &shared.packing);
         while *room > 0
             && let Some((place, stored)) = feeding.messages.pop_front()
         {

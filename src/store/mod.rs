@@ -41,19 +41,25 @@ mod gate;
 mod hand_on;
 mod hold;
 mod journal;
+mod key;
+mod key_check;
 mod ledger;
 mod lock;
 pub mod medium;
 mod offline;
+mod packing;
 mod probe;
 mod read;
 mod record;
 mod recover;
+mod rekey;
 mod replay;
 mod rewrite;
+mod seal;
 mod state;
 mod stats;
 mod stored;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -67,10 +73,12 @@ pub use self::{
     export::{Exported, ImportError, Imported, export, import},
     gate::{CommitNo, Gate},
     journal::Journal,
+    key::{KeyError, KeySource, NotAKey, StoreKey},
     offline::{Offline, Progress},
     probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
+    rekey::{RekeyError, Rekeyed, rekey},
     rewrite::{RewriteError, Rewritten, compact},
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,

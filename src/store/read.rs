@@ -9,9 +9,10 @@ use std::{
 
 use super::{
     format::{Entry, read_entry},
-    frame,
+    frame::FrameHeader,
     journal::Shared,
     medium::{Medium, MediumError},
+    packing::Packing,
     stats::count,
     stored::{Place, Stored},
 };
@@ -104,7 +105,7 @@ impl Shared {
         again.into_iter().for_each(Waker::wake);
         let mut worst = Outcome::Served;
         wanted.sort_by_cached_key(|stored| stored.lock().place());
-        let mut reader = EntryReader::new(&*self.medium);
+        let mut reader = EntryReader::new(&*self.medium, &self.packing);
         for stored in wanted {
             match read_body(&mut reader, &stored) {
                 Outcome::Served => {}
@@ -172,15 +173,22 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
     Outcome::Served
 }
 
-/// Reads entries by place. Keeps the last frame: messages of one frame are read one after the other.
+/// Reads entries by place. Keeps the last frame, unpacked: messages of one frame are read one after the other.
 pub(super) struct EntryReader<'a> {
     medium: &'a dyn Medium,
-    last: Option<(u32, u64, Vec<u8>)>,
+    packing: &'a Packing,
+    last: Option<LastFrame>,
+}
+
+struct LastFrame {
+    generation: u32,
+    header: FrameHeader,
+    body: Vec<u8>,
 }
 
 impl<'a> EntryReader<'a> {
-    pub(super) fn new(medium: &'a dyn Medium) -> Self {
-        Self { medium, last: None }
+    pub(super) fn new(medium: &'a dyn Medium, packing: &'a Packing) -> Self {
+        Self { medium, packing, last: None }
     }
 
     /// The message at a place; `None` if what stands there is not it.
@@ -199,13 +207,9 @@ impl<'a> EntryReader<'a> {
         let mut offset = usize::from(place.offset);
         let mut belongs_to = None;
         for no in place.frame.. {
-            if !self.fetch(place.generation, no)? {
-                return Ok(None);
-            }
-            let Some((_, _, raw)) = &self.last else { return Ok(None) };
-            let Ok(frame) = frame::decode(raw) else { return Ok(None) };
+            let Some(frame) = self.fetch(place.generation, no)? else { return Ok(None) };
             let commit = (frame.header.run, frame.header.commit);
-            if frame.header.frame != no || *belongs_to.get_or_insert(commit) != commit {
+            if *belongs_to.get_or_insert(commit) != commit {
                 return Ok(None);
             }
             let Some(rest) = frame.body.get(offset..) else { return Ok(None) };
@@ -219,14 +223,19 @@ impl<'a> EntryReader<'a> {
         Ok(None)
     }
 
-    /// Makes a frame the last one read; false if it is not there.
-    fn fetch(&mut self, generation: u32, no: u64) -> Result<bool, MediumError> {
-        if self.last.as_ref().is_some_and(|(g, n, _)| (*g, *n) == (generation, no)) {
-            return Ok(true);
+    /// Makes a frame the last one read; `None` if it is not there, or damaged.
+    fn fetch(&mut self, generation: u32, no: u64) -> Result<Option<&LastFrame>, MediumError> {
+        let is_last = |last: &LastFrame| (last.generation, last.header.frame) == (generation, no);
+        if !self.last.as_ref().is_some_and(is_last) {
+            self.last = None;
+            let Some(bytes) = self.medium.read(generation, no)? else { return Ok(None) };
+            let opened = self.packing.open(generation, &bytes).ok();
+            self.last = opened.filter(|opened| opened.header.frame == no).map(|opened| LastFrame {
+                generation,
+                header: opened.header,
+                body: opened.body.into_owned(),
+            });
         }
-        let found = self.medium.read(generation, no)?;
-        let there = found.is_some();
-        self.last = found.map(|bytes| (generation, no, bytes));
-        Ok(there)
+        Ok(self.last.as_ref())
     }
 }

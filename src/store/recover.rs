@@ -14,6 +14,7 @@ use super::{
     gate::CommitNo,
     ledger::{GenerationBooks, Ledger},
     medium::{Medium, MediumError},
+    packing::Packing,
     read::EntryReader,
     record::Snapshot,
     replay::{FoundSession, QueuedTarget, Replay},
@@ -128,6 +129,7 @@ pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
 /// Reads the journal.
 pub(super) fn recover(
     medium: &dyn Medium,
+    packing: &Packing,
     config: &Config,
     wall: WallClock,
 ) -> Result<(State, Committer, Recovered), Failure> {
@@ -140,7 +142,7 @@ pub(super) fn recover(
         replay.begin_generation(generation);
         medium.scan(generation, &mut |no, bytes| {
             books.frame_bytes += bytes.len() as u64;
-            replay.frame(no, bytes);
+            replay.frame(no, packing.open(generation, bytes));
         })?;
         ledger.generations.push_back(books);
         if let Some(version) = replay.newer {
@@ -150,7 +152,7 @@ pub(super) fn recover(
     replay.end();
     drop_unwanted(&mut replay);
 
-    let mut builder = Builder { medium, ledger, stored: HashMap::new(), messages_lost: 0 };
+    let mut builder = Builder { medium, packing, ledger, stored: HashMap::new(), messages_lost: 0 };
     builder.place_messages(&replay);
     let retained = builder.retained(&replay);
     let sessions = builder.sessions(&mut replay);
@@ -190,6 +192,7 @@ fn drop_unwanted(replay: &mut Replay) {
 
 struct Builder<'a> {
     medium: &'a dyn Medium,
+    packing: &'a Packing,
     ledger: Ledger,
     stored: HashMap<u64, Arc<Stored>>,
     messages_lost: u64,
@@ -226,7 +229,7 @@ impl Builder<'_> {
             .filter_map(|(version, stored)| Some((stored.lock().place()?, version, Arc::clone(stored))))
             .collect();
         wanted.sort_unstable_by_key(|(place, _, _)| *place);
-        let mut reader = EntryReader::new(self.medium);
+        let mut reader = EntryReader::new(self.medium, self.packing);
         let mut retained = Vec::with_capacity(wanted.len());
         for (place, version, stored) in wanted {
             if let Ok(Some(message)) = reader.message(place, stored.id()) {

@@ -9,6 +9,7 @@ mod gather;
 mod offline;
 mod power;
 mod records;
+mod sealed;
 mod truth;
 mod world;
 
@@ -23,7 +24,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Config, Journal, Recovered, SessionRecord, Snapshot, SubscriptionRecord, Target};
+use super::{
+    Config, Journal, Recovered, SessionRecord, Snapshot, StoreKey, SubscriptionRecord, Target,
+    packing::{CommitHead, Packing},
+};
 use crate::{
     codec::{QoS, RetainHandling, SubscribeOptions},
     message::{Delivery, Message, Seq, SessionNo},
@@ -81,6 +85,21 @@ pub(in crate::store) fn subscription(filter: &str) -> SubscriptionRecord {
 pub(in crate::store) fn target(no: u64, seq: u64) -> Target {
     let delivery = Delivery { qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() };
     Target { session: session(no), seq: Seq(seq), delivery, group: None }
+}
+
+/// A commit's frames, not sealed, with these numbers from the first on.
+pub(in crate::store) fn plain_frames(
+    run: u32,
+    commit: u64,
+    first_frame: u64,
+    stream: &[u8],
+) -> Vec<(u64, Vec<u8>)> {
+    Packing::new(None).cut(CommitHead { run, commit, generation: 1, first_frame }, stream).unwrap()
+}
+
+/// A key, one for each digit.
+pub(in crate::store) fn key(digit: char) -> StoreKey {
+    StoreKey::parse(&digit.to_string().repeat(64)).unwrap()
 }
 
 /// Virtual time.
