@@ -321,8 +321,8 @@ impl Broker {
             will_is_leaving: false,
             ended: false,
         };
-        let (epoch, farewell) = self.attach(&mut state, client, false, gate);
         let keep = self.keep(no, &client.id, persistent);
+        let (epoch, farewell) = self.attach(&mut state, &keep, client, false, gate);
         let slot = Arc::new(Slot::new(no, Arc::clone(&client.id), keep, state));
         slot.set_online(true);
         registry.insert(&slot);
@@ -377,7 +377,7 @@ impl Broker {
         }
         state.session.outbound.set_inflight_max(self.config.inflight_max);
         let settled = state.settled.clone();
-        let (epoch, farewell) = self.attach(&mut state, client, true, settled);
+        let (epoch, farewell) = self.attach(&mut state, &slot.keep, client, true, settled);
         slot.set_online(true);
         drop(state);
         lock(&self.registry).schedule(arms_at, slot.no);
@@ -387,12 +387,13 @@ impl Broker {
     fn attach(
         &self,
         state: &mut State,
+        keep: &Keep,
         client: &Client<'_>,
         present: bool,
         gate: Gate,
     ) -> (u64, Arc<Farewell>) {
         let bytes = self.welcome(client, present);
-        state.session.attach(Link::new(client.terms, bytes, gate));
+        state.session.attach(keep, Link::new(client.terms, bytes, gate));
         let epoch = self.next_epoch();
         let farewell = Arc::default();
         state.connection =

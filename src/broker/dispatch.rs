@@ -336,6 +336,10 @@ impl Broker {
         self.reserve_numbers(slot, &mut state);
         slot.note_busy(&state);
         touched.add(state.notify());
+        if !online && is_target {
+            state.session.outbound.rest_now_and_then(&slot.keep);
+        }
+        self.note_restless(slot, &state);
         drop(state);
         if is_target {
             batch.may_elide &= sent && !silent;

@@ -7,7 +7,7 @@ use tracing::warn;
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     session::{Body, DropReason, Entry, Keeper},
-    store::{Gate, Journal, Record, Stored, Urgency},
+    store::{Gate, Journal, Parked, Record, Stored, Urgency},
     telemetry::{Counter, Sharded},
     time::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -269,6 +269,7 @@ impl Keep {
 
 impl Keeper for Keep {
     type Kept = Kept;
+    type Parked = Parked;
     type Gate = Gate;
 
     fn body(&self, kept: &Kept) -> Body {
@@ -300,6 +301,30 @@ impl Keeper for Keep {
         if let Kept::Journal { stored, .. } = kept {
             stored.unload();
         }
+    }
+
+    fn is_parkable(&self, kept: &Kept) -> bool {
+        matches!(kept, Kept::Journal { stored, target } if stored.may_sleep(*target))
+    }
+
+    fn park(&self, kept: Vec<Kept>) -> Vec<Parked> {
+        let claim = |kept| match kept {
+            Kept::Journal { stored, target } => Some((stored, target)),
+            Kept::Memory { .. } => None,
+        };
+        self.journal.park(kept.into_iter().filter_map(claim).collect())
+    }
+
+    fn unpark(&self, parked: &[Parked]) -> Vec<Kept> {
+        if parked.is_empty() {
+            return Vec::new();
+        }
+        let claims = self.journal.unpark(parked).into_iter();
+        claims.map(|(stored, target)| Kept::Journal { stored, target }).collect()
+    }
+
+    fn parked_bytes(&self, parked: &[Parked]) -> usize {
+        self.journal.parked_bytes(parked)
     }
 
     fn open_gate(&self) -> Gate {

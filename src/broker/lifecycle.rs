@@ -49,6 +49,7 @@ impl Broker {
     pub fn handle_timeout(&self, now: Timestamp) -> Timestamp {
         self.looked_after_at.store(now.0, Ordering::Relaxed);
         self.expire_retained(now);
+        self.rest_restless();
         let mut touched = Touched::default();
         loop {
             let Some(slot) = lock(&self.registry).pop_due(now) else { break };
@@ -105,6 +106,8 @@ impl Broker {
             slot.keep.write_now(kept);
         }
         state.session.outbound.unload(&slot.keep);
+        state.session.outbound.rest(&slot.keep);
+        self.note_restless(slot, &state);
         // Whether the journal may have the will as armed.
         let before = (state.record.expiry, state.record.will.is_some() && !state.arming);
         let is_clean = parting.is_some_and(|p| !p.with_will);
@@ -150,6 +153,28 @@ impl Broker {
         lock(&self.registry).schedule(next, slot.no);
     }
 
+    /// Sees to it that a sleeping session with messages at hand is looked at again.
+    pub(super) fn note_restless(&self, slot: &Slot, state: &State) {
+        let sleeps = state.session.link.is_none() && slot.keep.persistent;
+        if sleeps && state.session.outbound.at_hand() > 0 && !slot.restless.swap(true, Ordering::Relaxed) {
+            lock(&self.restless).push(slot.no);
+        }
+    }
+
+    /// What sleeping sessions had at hand has become durable meanwhile.
+    fn rest_restless(&self) {
+        let sessions = std::mem::take(&mut *lock(&self.restless));
+        for no in sessions {
+            let Some(slot) = lock(&self.registry).by_no(no) else { continue };
+            let mut state = slot.state();
+            slot.restless.store(false, Ordering::Relaxed);
+            if state.session.link.is_none() && !state.ended {
+                state.session.outbound.rest(&slot.keep);
+                self.note_restless(&slot, &state);
+            }
+        }
+    }
+
     /// Ends a session for good, for a client that begins anew; `false` if another thread does or did.
     pub(super) fn end_session(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
         let state = slot.state();
@@ -184,7 +209,7 @@ impl Broker {
             self.publish_will(slot, will, now, &mut touched);
         }
         // Nothing is given to it any more. What it leaves to others is theirs before the journal has its end.
-        let Remains { leaving, unconfirmed } = slot.state().session.outbound.dissolve();
+        let Remains { leaving, unconfirmed } = slot.state().session.outbound.dissolve(&slot.keep);
         self.hand_on(slot, leaving, now, &mut touched);
         let mut state = slot.state();
         if slot.keep.persistent {

@@ -125,6 +125,8 @@ pub struct Broker {
     retained: Mutex<RetainedMessages>,
     queues: Queues,
     drops: Arc<Drops>,
+    /// Sleeping sessions with messages at hand that were not on disk yet. Nothing is locked under it.
+    restless: Mutex<Vec<SessionNo>>,
     counters: Arc<Counters>,
     /// When `handle_timeout` was called last.
     looked_after_at: AtomicU64,
@@ -178,6 +180,7 @@ impl Broker {
                 recovered.next_retained_version,
             )),
             drops: Arc::default(),
+            restless: Mutex::default(),
             counters: Arc::default(),
             looked_after_at: AtomicU64::new(now.0),
             next_epoch: AtomicU64::new(1),

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::{
     Broker,
     connect::wake_urgency,
-    keep::Kept,
     slot::{Slot, State},
     subscribe,
 };
 use crate::{
     message::SessionNo,
-    session::{Entry, Outbound, Session, SubscriptionTerms},
-    store::{Gate, LAZY_INTERVAL, QueuedRecord, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
+    session::{Outbound, Session, SubscriptionTerms},
+    store::{Gate, LAZY_INTERVAL, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
     sync::lock,
     time::Timestamp,
 };
@@ -37,12 +36,7 @@ impl Broker {
         let keep = self.keep(record.session, &record.client_id, true);
         let mut outbound =
             Outbound::new(record.seq_reserved, record.seq_reserved, record.inflight_max, self.config.queue);
-        let entries = queue.into_iter().map(|QueuedRecord { seq, message, target, delivery }| Entry {
-            seq,
-            kept: Kept::Journal { stored: message, target },
-            delivery,
-        });
-        outbound.recover(&keep, &received, entries.collect());
+        outbound.recover(&keep, &received, &queue);
         outbound.recover_shared(groups);
         let rule = |label| Some(self.queues.rule(label, &record.client_id)?.no);
         let ruled = labels.into_iter().filter_map(|(seq, label)| Some((seq, rule(label)?)));

@@ -168,6 +168,7 @@ impl Broker {
         self.reserve_numbers(slot, &mut state);
         slot.note_busy(&state);
         touched.add(state.notify());
+        self.note_restless(slot, &state);
         drop(state);
         if let Some((stored, target)) = new {
             let completion = Completion { keep_body: is_online, ..Completion::default() };

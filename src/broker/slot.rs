@@ -28,6 +28,9 @@ pub(super) struct Slot {
     state: Mutex<State>,
     online: AtomicBool,
     busy: AtomicBool,
+    /// It sleeps with messages at hand that were not on disk yet, and is looked at again soon. Changed under the lock of
+    /// its state.
+    pub(super) restless: AtomicBool,
 }
 
 /// What the session's lock guards.
@@ -83,6 +86,7 @@ impl Slot {
             state: Mutex::new(state),
             online: AtomicBool::new(false),
             busy: AtomicBool::new(false),
+            restless: AtomicBool::new(false),
         }
     }
 

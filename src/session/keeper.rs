@@ -36,6 +36,8 @@ pub enum DropReason {
 pub trait Keeper {
     /// A handle on one kept message, cheap to clone.
     type Kept: Clone;
+    /// The same for one that waits on disk, small: valid until it is unparked, and as long as its session claims it.
+    type Parked: Copy;
     /// A moment in the journal: open once everything up to it is durable.
     type Gate: Clone;
 
@@ -47,6 +49,14 @@ pub trait Keeper {
     fn size_bytes(&self, kept: &Self::Kept) -> usize;
     /// The body has been sent; memory may let go of it.
     fn unload(&self, kept: &Self::Kept);
+    /// Whether the message is on disk, and nothing but a `Parked` is needed to find it again.
+    fn is_parkable(&self, kept: &Self::Kept) -> bool;
+    /// Gives up handles on messages that are parkable, for small ones.
+    fn park(&self, kept: Vec<Self::Kept>) -> Vec<Self::Parked>;
+    /// Turns small handles back.
+    fn unpark(&self, parked: &[Self::Parked]) -> Vec<Self::Kept>;
+    /// Bytes of topic and payload of all these.
+    fn parked_bytes(&self, parked: &[Self::Parked]) -> usize;
     /// A gate that is open.
     fn open_gate(&self) -> Self::Gate;
     /// Whether the journal has got that far.

@@ -11,6 +11,7 @@ mod inbound;
 mod keeper;
 mod link;
 mod outbound;
+mod shelf;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use outbound::Next;
 pub use outbound::{
     Acknowledged, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
 };
+pub use shelf::{Shelf, Shelved};
 
 use crate::{
     codec::{Packet, PacketId, Publish, QoS, ReasonCode, SubscribeOptions, Version},
@@ -80,8 +82,8 @@ impl<K: Keeper> Session<K> {
     }
 
     /// A client has connected.
-    pub fn attach(&mut self, link: Link<K::Gate>) {
-        self.outbound.begin_connection(link.terms.receive_maximum);
+    pub fn attach(&mut self, keeper: &K, link: Link<K::Gate>) {
+        self.outbound.begin_connection(keeper, link.terms.receive_maximum);
         self.link = Some(link);
     }
 

@@ -15,6 +15,7 @@
 
 mod acknowledge;
 mod bounds;
+mod queue;
 mod shared;
 mod transmit;
 
@@ -23,10 +24,14 @@ use std::collections::VecDeque;
 pub use acknowledge::Acknowledged;
 use bounds::Books;
 pub use bounds::{Overflow, QueueRule};
+use queue::Queue;
 pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
 
-use super::keeper::{DropReason, Keeper};
+use super::{
+    keeper::{DropReason, Keeper},
+    shelf::{Shelf, Shelved},
+};
 use crate::{
     codec::QoS,
     message::{Delivery, Seq},
@@ -77,7 +82,9 @@ pub struct QueueLimits {
 /// The delivering half of a session.
 pub struct Outbound<K: Keeper> {
     inflight: VecDeque<InFlight<K>>,
-    queue: VecDeque<Entry<K>>,
+    /// Messages sent on an earlier connection that are on disk, while the session sleeps. They count as in flight.
+    resting: Shelf<K::Parked>,
+    queue: Queue<K>,
     queue_bytes: usize,
     /// QoS 0 messages in the queue.
     at_most_once: usize,
@@ -108,6 +115,10 @@ pub struct Outbound<K: Keeper> {
 
 /// Messages read back from disk in one request, at most.
 const LOAD_MESSAGES_MAX: usize = 64;
+/// With so many messages at hand, those that will not be sent next are looked at whether they are on disk by now.
+const AT_HAND_MAX: usize = 2 * LOAD_MESSAGES_MAX;
+/// Every so many messages a sleeping session looks which of them are on disk by now.
+const REST_EVERY: usize = 8;
 /// Sequence numbers reserved at a time. A reservation is a commit, and for messages that never touch the disk it is the
 /// only one; a crash skips what is left of a block, of a packet id space that is 65,535 wide.
 pub const SEQ_BLOCK: u64 = 8_192;
@@ -117,7 +128,8 @@ impl<K: Keeper> Outbound<K> {
     pub fn new(next: Seq, reserved: Seq, inflight_max: u16, limits: QueueLimits) -> Self {
         Self {
             inflight: VecDeque::new(),
-            queue: VecDeque::new(),
+            resting: Shelf::new(),
+            queue: Queue::new(),
             queue_bytes: 0,
             at_most_once: 0,
             releases: VecDeque::new(),
@@ -136,54 +148,95 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
-    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `entries` the
-    /// unconfirmed messages, ascending. The oldest `inflight_max` of all may have been sent, and all that are older
-    /// than a received one were.
-    pub fn recover(&mut self, keeper: &K, received: &[Seq], entries: Vec<Entry<K>>) {
+    /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `waiting` the
+    /// unconfirmed messages. The oldest `inflight_max` of all may have been sent, and all that are older than a received
+    /// one were.
+    pub fn recover(&mut self, keeper: &K, received: &[Seq], waiting: &Shelf<K::Parked>) {
         let mut received = received.to_vec();
         received.sort_unstable();
         let mut received = received.into_iter().peekable();
-        let mut entries = entries.into_iter().peekable();
-        loop {
-            let take_received = match (received.peek(), entries.peek()) {
-                (Some(r), Some(e)) => *r < e.seq,
-                (Some(_), None) => true,
-                (None, Some(_)) => false,
-                (None, None) => break,
-            };
-            if take_received {
-                if let Some(seq) = received.next() {
-                    self.inflight.push_back(InFlight {
-                        seq,
-                        sent_at: Timestamp(0),
-                        state: State::AwaitPubcomp,
-                    });
-                }
-            } else if let Some(entry) = entries.next() {
-                let in_window = self.inflight.len() < self.inflight_max || received.peek().is_some();
-                if in_window && entry.delivery.qos != QoS::AtMostOnce {
-                    self.inflight.push_back(InFlight {
-                        seq: entry.seq,
-                        sent_at: Timestamp(0),
-                        state: awaiting(entry.kept, entry.delivery),
-                    });
-                } else {
-                    self.queue_bytes += keeper.size_bytes(&entry.kept);
-                    self.at_most_once += usize::from(entry.delivery.qos == QoS::AtMostOnce);
-                    self.queue.push_back(entry);
-                }
+        let mut last = waiting.last();
+        let mut queue = Shelf::new();
+        let await_release = |seq| InFlight { seq, sent_at: Timestamp(0), state: State::AwaitPubcomp };
+        for Shelved { seq, parked, delivery } in waiting.iter() {
+            while let Some(before) = received.next_if(|r| *r < seq) {
+                self.inflight.push_back(await_release(before));
             }
+            let in_window = self.in_flight() < self.inflight_max || received.peek().is_some();
+            let is_sent = in_window && delivery.qos != QoS::AtMostOnce;
+            self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
+            let place = if is_sent { &mut self.resting } else { &mut queue };
+            let fits = place.insert(seq, parked, &delivery).is_ok();
+            assert!(fits, "what is on one shelf fits on another");
         }
-        let last =
-            self.queue.back().map(|e| e.seq).into_iter().chain(self.inflight.back().map(|f| f.seq)).max();
+        last = last.max(received.clone().last());
+        self.inflight.extend(received.map(await_release));
+        let parked: Vec<_> = queue.iter().map(|shelved| shelved.parked).collect();
+        self.queue_bytes = keeper.parked_bytes(&parked);
+        self.queue = Queue::shelved(queue);
+        last = last.max(self.inflight.back().map(|f| f.seq));
         if let Some(last) = last {
             self.next = self.next.max(Seq(last.0 + 1));
         }
     }
 
+    /// The session sleeps: what is on disk needs no more memory than it takes to find it.
+    pub fn rest(&mut self, keeper: &K) {
+        self.queue.park(keeper, 0);
+        let is_parkable = |f: &InFlight<K>| f.kept().is_none_or(|kept| keeper.is_parkable(kept));
+        let claims = self.inflight.iter().any(|f| f.kept().is_some());
+        if !claims || !self.inflight.iter().all(is_parkable) {
+            return;
+        }
+        let mut messages = Vec::new();
+        let mut others = VecDeque::new();
+        for f in std::mem::take(&mut self.inflight) {
+            match f.state {
+                State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
+                    messages.push((f.seq, kept, delivery));
+                }
+                state => others.push_back(InFlight { state, ..f }),
+            }
+        }
+        self.inflight = others;
+        let left = queue::shelve(keeper, &mut self.resting, messages.into_iter());
+        self.take_in_flight(left);
+    }
+
+    /// The same after each message for a session that sleeps, which looks only now and then which of them are on disk.
+    pub fn rest_now_and_then(&mut self, keeper: &K) {
+        if is_look_due(self.at_hand(), REST_EVERY) {
+            self.rest(keeper);
+        }
+    }
+
+    /// Messages that are not on the shelf: none, when a sleeping session could `rest`.
+    pub fn at_hand(&self) -> usize {
+        self.queue.at_hand() + self.inflight.iter().filter(|f| f.kept().is_some()).count()
+    }
+
+    /// Takes from the shelf what was sent before the session slept.
+    fn stop_resting(&mut self, keeper: &K) {
+        let resting: Vec<_> = std::mem::take(&mut self.resting).iter().collect();
+        let parked: Vec<_> = resting.iter().map(|shelved| shelved.parked).collect();
+        let kept = keeper.unpark(&parked).into_iter().zip(resting);
+        self.take_in_flight(kept.map(|(kept, Shelved { seq, delivery, .. })| (seq, kept, delivery)));
+    }
+
+    /// Puts messages of an earlier connection among those in flight.
+    fn take_in_flight(&mut self, messages: impl Iterator<Item = queue::Parts<K>>) {
+        let sent_at = Timestamp(0);
+        self.inflight.extend(messages.map(|(seq, kept, delivery)| InFlight {
+            seq,
+            sent_at,
+            state: awaiting(kept, delivery),
+        }));
+        self.inflight.make_contiguous().sort_unstable_by_key(|f| f.seq);
+    }
+
     /// Messages not yet confirmed: waiting and in flight.
     pub fn len(&self) -> usize {
-        self.queue.len() + self.inflight.len()
+        self.queue.len() + self.in_flight()
     }
 
     /// Messages that wait for their turn, and their bytes of topic and payload.
@@ -193,7 +246,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// Messages sent whose confirmation is not durable.
     pub fn in_flight(&self) -> usize {
-        self.inflight.len()
+        self.inflight.len() + self.resting.len()
     }
 
     /// Whether nothing waits and nothing is in flight.
@@ -223,7 +276,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// The connection is gone: bodies that were loaded to be sent may leave memory.
     pub fn unload(&self, keeper: &K) {
-        let ahead = self.queue.iter().take(LOAD_MESSAGES_MAX).map(|e| &e.kept);
+        let ahead = self.queue.ahead().map(|e| &e.kept);
         self.unconfirmed().chain(ahead).for_each(|kept| keeper.unload(kept));
     }
 
@@ -242,6 +295,9 @@ impl<K: Keeper> Outbound<K> {
         if rule.map_or(self.limits, |rule| rule.limits).overflow == Overflow::DropOldest {
             self.make_room(keeper, rule);
         }
+        if self.queue.at_hand() >= AT_HAND_MAX && is_look_due(self.queue.at_hand(), LOAD_MESSAGES_MAX) {
+            self.queue.park(keeper, LOAD_MESSAGES_MAX);
+        }
         seq
     }
 
@@ -252,14 +308,11 @@ impl<K: Keeper> Outbound<K> {
     }
 
     fn take_front(&mut self, keeper: &K) -> Option<Entry<K>> {
-        let entry = self.queue.pop_front()?;
+        let entry = self.queue.pop_front(keeper)?;
         let bytes = keeper.size_bytes(&entry.kept);
         self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
         self.books.remove(entry.seq, bytes);
         self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
-        if self.queue.is_empty() && self.queue.capacity() > 1_024 {
-            self.queue = VecDeque::new();
-        }
         Some(entry)
     }
 
@@ -282,7 +335,8 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// A new connection: everything in flight has to be sent again [MQTT-4.4.0-1].
-    pub fn begin_connection(&mut self, receive_maximum: u16) {
+    pub fn begin_connection(&mut self, keeper: &K, receive_maximum: u16) {
+        self.stop_resting(keeper);
         self.resent = 0;
         self.open_max = usize::from(receive_maximum);
         let released = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease | State::AwaitPubcomp);
@@ -333,7 +387,7 @@ impl<K: Keeper> Outbound<K> {
     /// How many bodies are in memory.
     #[cfg(test)]
     pub(crate) fn loaded(&self, keeper: &K) -> usize {
-        let all = self.unconfirmed().chain(self.queue.iter().map(|e| &e.kept));
+        let all = self.unconfirmed().chain(self.queue.ahead().map(|e| &e.kept));
         all.filter(|kept| matches!(keeper.body(kept), super::keeper::Body::Loaded(_))).count()
     }
 
@@ -350,6 +404,11 @@ impl<K: Keeper> InFlight<K> {
             _ => None,
         }
     }
+}
+
+/// Whether to look at all `at_hand` messages: every so many new ones, and rarely when many wait for a slow disk.
+fn is_look_due(at_hand: usize, every: usize) -> bool {
+    at_hand.is_multiple_of(every.max((at_hand / 4).next_power_of_two()))
 }
 
 fn awaiting<K: Keeper>(kept: K::Kept, delivery: Delivery) -> State<K> {

@@ -1,6 +1,7 @@
 //! Sessions against a keeper in memory whose commits the test decides.
 
 mod bounds;
+mod resting;
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,7 +12,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Acknowledged, Body, DropReason, Keeper, Link, Outbound, Overflow, QueueLimits, Session, Terms, Waiting,
+    Acknowledged, Body, DropReason, Keeper, Link, Outbound, Overflow, QueueLimits, Session, Shelf, Terms,
+    Waiting,
 };
 use crate::{
     codec::{Packet, PacketId, QoS, Version, decode},
@@ -20,8 +22,8 @@ use crate::{
     topic::TopicName,
 };
 
-/// A message, and whether its body is in memory.
-type Kept = Rc<(Arc<Message>, Cell<bool>)>;
+/// A message, whether its body is in memory, and whether it is on disk.
+type Kept = Rc<(Arc<Message>, Cell<bool>, Cell<bool>)>;
 
 /// A keeper whose gates are commit numbers: open up to `durable`.
 #[derive(Default)]
@@ -31,6 +33,7 @@ struct Memory {
     /// Messages are not on disk, so that nothing has to be written of their confirmations.
     elides: Cell<bool>,
     hurried: Cell<u32>,
+    parked: RefCell<Vec<Kept>>,
     dropped: RefCell<Vec<(u64, DropReason)>>,
 }
 
@@ -47,6 +50,7 @@ impl Memory {
 
 impl Keeper for Memory {
     type Kept = Kept;
+    type Parked = usize;
     type Gate = u64;
 
     fn body(&self, kept: &Kept) -> Body {
@@ -59,6 +63,21 @@ impl Keeper for Memory {
         kept.0.size_bytes()
     }
     fn unload(&self, _: &Kept) {}
+    fn is_parkable(&self, kept: &Kept) -> bool {
+        kept.2.get()
+    }
+    fn park(&self, kept: Vec<Kept>) -> Vec<usize> {
+        let mut parked = self.parked.borrow_mut();
+        let from = parked.len();
+        parked.extend(kept);
+        (from..parked.len()).collect()
+    }
+    fn unpark(&self, parked: &[usize]) -> Vec<Kept> {
+        parked.iter().map(|at| Rc::clone(&self.parked.borrow()[*at])).collect()
+    }
+    fn parked_bytes(&self, parked: &[usize]) -> usize {
+        parked.iter().map(|at| self.parked.borrow()[*at].0.size_bytes()).sum()
+    }
     fn open_gate(&self) -> u64 {
         0
     }
@@ -113,6 +132,7 @@ fn message(payload: &str) -> Kept {
     Rc::new((
         Arc::new(Message { topic, payload, qos, retain: false, expires_at, properties: None }),
         Cell::new(true),
+        Cell::new(false),
     ))
 }
 
@@ -120,9 +140,19 @@ fn delivery(qos: QoS) -> Delivery {
     Delivery { qos, retain: false, subscription_ids: Vec::new() }
 }
 
+/// What waited before a restart.
+fn shelf(keeper: &Memory, waiting: &[(u64, &str, QoS)]) -> Shelf<usize> {
+    let mut shelf = Shelf::new();
+    for (seq, payload, qos) in waiting {
+        let parked = keeper.park(vec![message(payload)])[0];
+        shelf.insert(Seq(*seq), parked, &delivery(*qos)).unwrap();
+    }
+    shelf
+}
+
 impl Session<Memory> {
-    fn connected(mut self, receive_maximum: u16) -> Self {
-        self.attach(Link::new(terms(receive_maximum), Vec::new(), 0));
+    fn connected(mut self, keeper: &Memory, receive_maximum: u16) -> Self {
+        self.attach(keeper, Link::new(terms(receive_maximum), Vec::new(), 0));
         self
     }
 
@@ -165,7 +195,7 @@ impl Session<Memory> {
 #[test]
 fn the_window_is_counted_from_the_oldest_durable_confirmation() {
     let keeper = Memory::default();
-    let mut s = session(2).connected(10);
+    let mut s = session(2).connected(&keeper, 10);
     for payload in ["a", "b", "c", "d"] {
         s.give(&keeper, QoS::AtLeastOnce, payload);
     }
@@ -183,7 +213,7 @@ fn the_window_is_counted_from_the_oldest_durable_confirmation() {
 #[test]
 fn messages_never_written_do_not_fill_the_window_behind_one_that_was() {
     let keeper = Memory::default();
-    let mut s = session(2).connected(10);
+    let mut s = session(2).connected(&keeper, 10);
     for payload in ["a", "b", "c", "d"] {
         s.give(&keeper, QoS::AtLeastOnce, payload);
     }
@@ -202,12 +232,12 @@ fn messages_never_written_do_not_fill_the_window_behind_one_that_was() {
 fn an_acknowledgement_amid_resending_skips_nothing() {
     let keeper = Memory::default();
     keeper.elides.set(true);
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     for payload in ["a", "b", "c"] {
         s.give(&keeper, QoS::AtLeastOnce, payload);
     }
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 a", "PUBLISH 2 b", "PUBLISH 3 c"]);
-    let mut s = s.connected(2);
+    let mut s = s.connected(&keeper, 2);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a", "PUBLISH! 2 b"]);
     assert_eq!(s.puback(&keeper, 2), Acknowledged::Yes);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 3 c"]);
@@ -219,7 +249,7 @@ fn an_acknowledgement_amid_resending_skips_nothing() {
 #[test]
 fn the_receive_maximum_holds_below_the_window() {
     let keeper = Memory::default();
-    let mut s = session(100).connected(1);
+    let mut s = session(100).connected(&keeper, 1);
     s.give(&keeper, QoS::AtLeastOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 a"]);
@@ -231,7 +261,7 @@ fn the_receive_maximum_holds_below_the_window() {
 #[test]
 fn a_new_connection_gets_everything_unfinished_again_in_order() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     s.give(&keeper, QoS::ExactlyOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
     s.give(&keeper, QoS::ExactlyOnce, "c");
@@ -241,14 +271,14 @@ fn a_new_connection_gets_everything_unfinished_again_in_order() {
     assert_eq!(s.sent(&keeper), ["PUBREL 1"]);
     s.link = None;
     s.give(&keeper, QoS::AtLeastOnce, "d");
-    let mut s = s.connected(10);
+    let mut s = s.connected(&keeper, 10);
     assert_eq!(s.sent(&keeper), ["PUBREL 1", "PUBLISH! 2 b", "PUBLISH! 3 c", "PUBLISH 4 d"]);
 }
 
 #[test]
 fn pubrel_waits_until_pubrec_is_durable() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     s.give(&keeper, QoS::ExactlyOnce, "a");
     s.sent(&keeper);
     s.pubrec(&keeper, 1);
@@ -265,7 +295,7 @@ fn pubrel_waits_until_pubrec_is_durable() {
 #[test]
 fn an_acknowledgement_of_the_wrong_kind_is_told_from_an_unknown_one() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     s.give(&keeper, QoS::ExactlyOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
     s.sent(&keeper);
@@ -284,13 +314,13 @@ fn a_full_queue_drops_its_oldest_and_says_so() {
         s.give(&keeper, QoS::AtLeastOnce, payload);
     }
     assert_eq!(*keeper.dropped.borrow(), [(0, DropReason::QueueFull)]);
-    assert_eq!(s.connected(10).sent(&keeper), ["PUBLISH 2 b", "PUBLISH 3 c"]);
+    assert_eq!(s.connected(&keeper, 10).sent(&keeper), ["PUBLISH 2 b", "PUBLISH 3 c"]);
 }
 
 #[test]
 fn an_unloaded_message_holds_back_what_is_behind_it() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     let sleeping = message("a");
     sleeping.1.set(false);
     s.outbound.deliver(&keeper, Rc::clone(&sleeping), delivery(QoS::AtLeastOnce), None);
@@ -306,7 +336,7 @@ fn an_unloaded_message_holds_back_what_is_behind_it() {
 #[test]
 fn a_message_too_large_for_the_client_is_skipped_for_it_alone() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(1);
+    let mut s = session(10).connected(&keeper, 1);
     s.give(&keeper, QoS::AtLeastOnce, &"x".repeat(2_000));
     s.give(&keeper, QoS::AtLeastOnce, "b");
     assert_eq!(s.sent(&keeper), ["PUBLISH 2 b"], "and it takes nothing from the receive maximum");
@@ -317,7 +347,7 @@ fn a_message_too_large_for_the_client_is_skipped_for_it_alone() {
 fn numbers_beyond_the_reserved_block_wait_for_its_commit() {
     let keeper = Memory::default();
     let outbound = Outbound::new(Seq(0), Seq(1), 10, LIMITS);
-    let mut s: Session<Memory> = Session::new(outbound).connected(10);
+    let mut s: Session<Memory> = Session::new(outbound).connected(&keeper, 10);
     s.give(&keeper, QoS::AtLeastOnce, "a");
     s.give(&keeper, QoS::AtLeastOnce, "b");
     let until = s.outbound.wanted_reservation(&keeper).unwrap();
@@ -331,13 +361,20 @@ fn numbers_beyond_the_reserved_block_wait_for_its_commit() {
 fn recovery_takes_the_oldest_window_for_sent() {
     let keeper = Memory::default();
     let mut outbound: Outbound<Memory> = Outbound::new(Seq(100), Seq(100), 3, LIMITS);
-    let entry = |seq| super::Entry {
-        seq: Seq(seq),
-        kept: message(&seq.to_string()),
-        delivery: delivery(QoS::ExactlyOnce),
-    };
-    outbound.recover(&keeper, &[Seq(4)], vec![entry(3), entry(7), entry(9), entry(12)]);
-    let mut s = Session::new(outbound).connected(10);
+    outbound.recover(
+        &keeper,
+        &[Seq(4)],
+        &shelf(
+            &keeper,
+            &[
+                (3, "3", QoS::ExactlyOnce),
+                (7, "7", QoS::ExactlyOnce),
+                (9, "9", QoS::ExactlyOnce),
+                (12, "12", QoS::ExactlyOnce),
+            ],
+        ),
+    );
+    let mut s = Session::new(outbound).connected(&keeper, 10);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7"]);
     assert_eq!(s.pubrec(&keeper, 4), Acknowledged::Yes);
     keeper.commit();
@@ -350,12 +387,12 @@ fn recovery_takes_the_oldest_window_for_sent() {
 #[test]
 fn pubrel_leaves_while_the_rest_waits_to_be_resent() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     for payload in ["a", "b"] {
         s.give(&keeper, QoS::ExactlyOnce, payload);
     }
     assert_eq!(s.sent(&keeper).len(), 2);
-    let mut s = s.connected(1);
+    let mut s = s.connected(&keeper, 1);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
     s.pubrec(&keeper, 1);
     assert!(matches!(s.transmit(&keeper, NOW).delivery, Waiting::Gate(1)), "for the PUBREC to be durable");
@@ -369,9 +406,9 @@ fn pubrel_leaves_while_the_rest_waits_to_be_resent() {
 fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     let keeper = Memory::default();
     let mut outbound: Outbound<Memory> = Outbound::new(Seq(65_535), Seq(u64::MAX), 10, LIMITS);
-    let old = super::Entry { seq: Seq(0), kept: message("old"), delivery: delivery(QoS::ExactlyOnce) };
-    outbound.recover(&keeper, &[], vec![old]);
-    let mut s = Session::new(outbound).connected(10);
+    let old = shelf(&keeper, &[(0, "old", QoS::ExactlyOnce)]);
+    outbound.recover(&keeper, &[], &old);
+    let mut s = Session::new(outbound).connected(&keeper, 10);
     s.give(&keeper, QoS::AtLeastOnce, "new");
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 old"], "the new one would have packet id 1 as well");
     s.pubrec(&keeper, 1);
@@ -389,7 +426,7 @@ fn nothing_overtakes_connack() {
     let mut s = session(10);
     let mut connack = Vec::new();
     Packet::Pingresp.encode(Version::V5, &mut connack);
-    s.attach(Link::new(terms(10), connack, keeper.write()));
+    s.attach(&keeper, Link::new(terms(10), connack, keeper.write()));
     s.give(&keeper, QoS::AtLeastOnce, "a");
     s.link.as_mut().unwrap().send(&Packet::Pingreq);
     assert!(s.sent(&keeper).is_empty(), "CONNACK waits for its commit");
@@ -400,12 +437,12 @@ fn nothing_overtakes_connack() {
 #[test]
 fn pubrel_needs_no_quota_while_older_messages_are_sent_again() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     for payload in ["a", "b", "c"] {
         s.give(&keeper, QoS::ExactlyOnce, payload);
     }
     assert_eq!(s.sent(&keeper).len(), 3);
-    let mut s = s.connected(1);
+    let mut s = s.connected(&keeper, 1);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
     for (id, next) in [(1, "PUBLISH! 2 b"), (2, "PUBLISH! 3 c")] {
         s.pubrec(&keeper, id);
@@ -421,7 +458,7 @@ fn pubrel_needs_no_quota_while_older_messages_are_sent_again() {
 #[test]
 fn exchanges_of_the_connection_before_count_against_the_receive_maximum() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(2);
+    let mut s = session(10).connected(&keeper, 2);
     for payload in ["a", "b", "c", "d"] {
         s.give(&keeper, QoS::ExactlyOnce, payload);
     }
@@ -429,7 +466,7 @@ fn exchanges_of_the_connection_before_count_against_the_receive_maximum() {
     s.pubrec(&keeper, 1);
     keeper.commit();
     s.sent(&keeper);
-    let mut s = s.connected(2);
+    let mut s = s.connected(&keeper, 2);
     assert_eq!(s.sent(&keeper), ["PUBREL 1", "PUBLISH! 2 b"]);
     s.pubcomp(&keeper, 1);
     assert_eq!(s.sent(&keeper), ["PUBLISH 3 c"]);
@@ -438,12 +475,12 @@ fn exchanges_of_the_connection_before_count_against_the_receive_maximum() {
 #[test]
 fn an_acknowledgement_before_the_message_was_sent_again_gives_no_quota() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(3);
+    let mut s = session(10).connected(&keeper, 3);
     for payload in ["a", "b", "c", "d"] {
         s.give(&keeper, QoS::AtLeastOnce, payload);
     }
     assert_eq!(s.sent(&keeper).len(), 3);
-    let mut s = s.connected(1);
+    let mut s = s.connected(&keeper, 1);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 a"]);
     s.puback(&keeper, 2);
     assert!(s.sent(&keeper).is_empty());
@@ -455,7 +492,7 @@ fn an_acknowledgement_before_the_message_was_sent_again_gives_no_quota() {
 #[test]
 fn pubrels_leave_in_the_order_of_the_pubrecs() {
     let keeper = Memory::default();
-    let mut s = session(10).connected(10);
+    let mut s = session(10).connected(&keeper, 10);
     s.give(&keeper, QoS::ExactlyOnce, "a");
     s.give(&keeper, QoS::ExactlyOnce, "b");
     s.sent(&keeper);
@@ -469,14 +506,16 @@ fn pubrels_leave_in_the_order_of_the_pubrecs() {
 fn recovery_takes_pubrecs_that_came_out_of_order() {
     let keeper = Memory::default();
     let mut outbound: Outbound<Memory> = Outbound::new(Seq(100), Seq(200), 2, LIMITS);
-    let entry = |seq| super::Entry {
-        seq: Seq(seq),
-        kept: message(&seq.to_string()),
-        delivery: delivery(QoS::ExactlyOnce),
-    };
     // Four were in flight when the window was larger.
-    outbound.recover(&keeper, &[Seq(9), Seq(4)], vec![entry(3), entry(7), entry(12)]);
-    let mut s = Session::new(outbound).connected(10);
+    outbound.recover(
+        &keeper,
+        &[Seq(9), Seq(4)],
+        &shelf(
+            &keeper,
+            &[(3, "3", QoS::ExactlyOnce), (7, "7", QoS::ExactlyOnce), (12, "12", QoS::ExactlyOnce)],
+        ),
+    );
+    let mut s = Session::new(outbound).connected(&keeper, 10);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7", "PUBREL 10"]);
     for id in [10, 5] {
         assert_eq!(s.pubcomp(&keeper, id), Acknowledged::Yes);
@@ -500,7 +539,7 @@ fn a_qos_2_message_behind_dropped_ones_waits_until_they_are_durably_gone() {
     let mut s: Session<Memory> = Session::new(Outbound::new(Seq(0), Seq(u64::MAX), 10, limits));
     s.give(&keeper, QoS::ExactlyOnce, "a");
     s.give(&keeper, QoS::ExactlyOnce, "b");
-    let mut s = s.connected(10);
+    let mut s = s.connected(&keeper, 10);
     assert!(s.sent(&keeper).is_empty());
     assert!(keeper.hurried.get() > 0);
     keeper.commit();

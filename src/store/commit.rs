@@ -10,7 +10,6 @@ use super::{
     config::Durability,
     gate::CommitNo,
     journal::Shared,
-    ledger::GenerationBooks,
     medium::MediumError,
     packing::CommitHead,
     record::Marks,
@@ -200,7 +199,7 @@ impl Committer {
         let no = before.map_or(1, |no| no + 1);
         shared.medium.new_generation(no)?;
         self.marks_due = true;
-        shared.state().ledger.generations.push_back(GenerationBooks::new(no));
+        shared.state().ledger.begin(no);
         Ok(no)
     }
 }
@@ -219,6 +218,7 @@ impl State {
         for (session, len) in encoded.snapshots {
             self.ledger.snapshot_placed(session, generation, len);
         }
+        self.ledger.slab.doze();
         self.ready.extend(self.waiters.take_until(no));
         if !self.is_backlogged() {
             self.ready.extend(self.backlog_waiters.take());
@@ -234,14 +234,17 @@ impl State {
         if is_dead || !state.keep_body {
             state.body = None;
         }
-        drop(state);
         if is_dead {
             return;
         }
+        let no = *state.slot.get_or_insert_with(|| self.ledger.slab.insert(stored));
+        drop(state);
         if let Some(before) = before {
             self.ledger.message_left(before);
+            // Who moved it lets go of it now.
+            self.ledger.slab.let_go(no);
         }
-        self.ledger.message_placed(stored, place);
+        self.ledger.message_placed(no, place);
     }
 }
 

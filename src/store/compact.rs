@@ -3,23 +3,11 @@
 //! Runs when the frames on disk take more than twice what is live, a little after each commit, so it never holds up
 //! more than it must. Why deleting is safe stands in the module's doc.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Weak},
-};
+use std::{collections::VecDeque, sync::Weak};
 
 use super::{
-    batch::Item,
-    commit::Committer,
-    format::split_message,
-    gate::CommitNo,
-    journal::Shared,
-    ledger::GenerationBooks,
-    medium::MediumError,
-    read::EntryReader,
-    state::Health,
-    stats::count,
-    stored::{Place, Stored},
+    batch::Item, commit::Committer, format::split_message, gate::CommitNo, journal::Shared,
+    medium::MediumError, read::EntryReader, slab::SlotNo, state::Health, stats::count, stored::Place,
 };
 use crate::message::SessionNo;
 use crate::sync::lock;
@@ -70,7 +58,7 @@ enum Stage {
 struct Feeding {
     victim: u32,
     pass: u32,
-    messages: VecDeque<(Place, Arc<Stored>)>,
+    messages: VecDeque<(Place, SlotNo)>,
     sessions: VecDeque<SessionNo>,
 }
 
@@ -147,9 +135,9 @@ impl Committer {
         let room = &mut self.compaction.room;
         let mut reader = EntryReader::new(&*shared.medium, &shared.packing);
         while *room > 0
-            && let Some((place, stored)) = feeding.messages.pop_front()
+            && let Some((place, no)) = feeding.messages.pop_front()
         {
-            match copy(shared, &mut reader, place, &stored) {
+            match copy(shared, &mut reader, place, no) {
                 Ok(bytes) => *room = room.saturating_sub(bytes),
                 Err(error) => {
                     tracing::warn!(generation = feeding.victim, %error, "a part of the journal cannot be read now");
@@ -203,40 +191,37 @@ impl Compaction {
 /// Lists what is wanted of a generation.
 fn pass(shared: &Shared, victim: u32, pass: u32) -> Stage {
     let state = shared.state();
-    let live = state.ledger.generations.iter().find(|books| books.no == victim).map(GenerationBooks::live);
+    let messages = state.ledger.live(victim).into();
     let sessions = state.ledger.sessions_in(victim);
-    let messages = live.unwrap_or_default().into();
     Stage::Feeding(Feeding { victim, pass, messages, sessions: sessions.into() })
 }
 
 fn is_empty(shared: &Shared, victim: u32) -> bool {
     let state = shared.state();
-    state.ledger.sessions_in(victim).is_empty()
-        && state.ledger.generations.iter().all(|books| books.no != victim || books.live().is_empty())
+    state.ledger.sessions_in(victim).is_empty() && state.ledger.live(victim).is_empty()
 }
 
 /// Copies a message with the claims it has left. Returns the bytes it takes.
-fn copy(
-    shared: &Shared,
-    reader: &mut EntryReader<'_>,
-    place: Place,
-    stored: &Arc<Stored>,
-) -> Result<u64, MediumError> {
-    if stored.lock().is_dead() {
+fn copy(shared: &Shared, reader: &mut EntryReader<'_>, place: Place, no: SlotNo) -> Result<u64, MediumError> {
+    let Some((id, _)) = shared.state().ledger.slab.live(no).filter(|(_, at)| *at == place) else {
         return Ok(0);
-    }
+    };
     let entry = reader.entry(place)?;
-    let split = entry.as_deref().and_then(split_message).filter(|(head, _, _)| head.id == stored.id());
+    let split = entry.as_deref().and_then(split_message).filter(|(head, _, _)| head.id == id);
     let Some((_, part, mut claims)) = split else {
-        tracing::error!(message = stored.id(), "a stored message cannot be read back: it is lost");
-        count(&shared.counters.messages_lost, 1);
-        stored.lock().lost = true;
+        let mut state = shared.state();
+        if let Some(stored) = state.ledger.slab.wake(no).filter(|stored| stored.id() == id) {
+            tracing::error!(message = id, "a stored message cannot be read back: it is lost");
+            count(&shared.counters.messages_lost, 1);
+            stored.lock().lost = true;
+        }
         return Ok(0);
     };
     let part = part.to_vec();
     let bytes = part.len() as u64;
     let now = shared.now();
     let mut state = shared.state();
+    let Some(stored) = state.ledger.slab.wake(no).filter(|stored| stored.id() == id) else { return Ok(0) };
     let message = stored.lock();
     if message.is_dead() || message.place() != Some(place) || state.health != Health::Running {
         return Ok(0);
@@ -244,11 +229,11 @@ fn copy(
     claims.targets.retain(|(index, _)| message.left.contains(*index));
     claims.retained = claims.retained.filter(|_| message.retained);
     drop(message);
-    for (index, to) in state.handed_on.get(&stored.id()).into_iter().flatten() {
+    for (index, to) in state.handed_on.get(&id).into_iter().flatten() {
         if let Some((_, target)) = claims.targets.iter_mut().find(|(other, _)| other == index) {
             *target = to.clone();
         }
     }
-    state.open.push(Item::Copy { stored: Arc::clone(stored), part, claims }, now);
+    state.open.push(Item::Copy { stored, part, claims }, now);
     Ok(bytes)
 }

@@ -29,8 +29,9 @@ use super::{
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
+    slab::Parked,
     state::{Health, State, TakenOff, Urgency},
-    stats::{Counters, Stats, read},
+    stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
     swap,
 };
@@ -342,6 +343,42 @@ impl Journal {
     /// is asked for at once the task is woken later with nothing done, and asks again.
     pub fn load(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {
         self.shared().reads.push(wanted, waker);
+    }
+
+    /// Takes targets' claims on messages that may sleep, for small ones.
+    pub fn park(&self, claims: Vec<(Arc<Stored>, u32)>) -> Vec<Parked> {
+        let mut state = self.shared().state();
+        let slab = &mut state.ledger.slab;
+        let park = |(stored, target): (Arc<Stored>, u32)| {
+            // It may sleep, so it is on disk; and it is needed by this target, so it is in the slab.
+            let slot = stored.lock().slot;
+            let parked = slot.and_then(|slot| Parked::new(slot, stored.id(), target));
+            drop(stored);
+            let parked = parked.expect("a message that may sleep has its slot");
+            slab.let_go(parked.slot());
+            parked
+        };
+        claims.into_iter().map(park).collect()
+    }
+
+    /// Turns small claims back.
+    pub fn unpark(&self, parked: &[Parked]) -> Vec<(Arc<Stored>, u32)> {
+        let mut state = self.shared().state();
+        let unpark = |parked: &Parked| {
+            let stored = state.ledger.slab.claimed(*parked).unwrap_or_else(|| {
+                tracing::error!(?parked, "a message is not where it was: it is lost");
+                count(&self.shared().counters.messages_lost, 1);
+                Arc::new(Stored::missing())
+            });
+            (stored, parked.target())
+        };
+        parked.iter().map(unpark).collect()
+    }
+
+    /// Bytes of topic and payload of all these.
+    pub fn parked_bytes(&self, parked: &[Parked]) -> usize {
+        let state = self.shared().state();
+        parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot())).sum()
     }
 
     /// Writes a message at once if it is held back: its target is gone offline.

@@ -1,11 +1,11 @@
 //! What stands where: the bytes of each generation, which of them are live, and each session's latest snapshot.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{HashMap, VecDeque};
 
-use super::stored::{Place, Stored};
+use super::{
+    slab::{Slab, SlotNo},
+    stored::Place,
+};
 use crate::message::SessionNo;
 
 /// Dead messages are dropped from a generation's list when there are more than this, and more than live ones.
@@ -16,6 +16,8 @@ const DEAD_MIN: usize = 64;
 pub(super) struct Ledger {
     /// Oldest first; the last is written to.
     pub(super) generations: VecDeque<GenerationBooks>,
+    /// The messages.
+    pub(super) slab: Slab,
     /// Every session that is not gone.
     sessions: HashMap<SessionNo, SnapshotPlace>,
 }
@@ -29,7 +31,7 @@ pub(super) struct GenerationBooks {
     /// Bytes of messages and snapshots in it that are still wanted.
     pub(super) live_bytes: u64,
     /// The live messages in it, and some that have died.
-    stored: Vec<Arc<Stored>>,
+    messages: Vec<SlotNo>,
     dead: usize,
 }
 
@@ -42,29 +44,20 @@ struct SnapshotPlace {
 
 impl GenerationBooks {
     pub(super) fn new(no: u32) -> Self {
-        Self { no, frame_bytes: 0, live_bytes: 0, stored: Vec::new(), dead: 0 }
+        Self { no, frame_bytes: 0, live_bytes: 0, messages: Vec::new(), dead: 0 }
     }
 
     /// The messages in it that are alive, by place.
-    pub(super) fn live(&self) -> Vec<(Place, Arc<Stored>)> {
-        let mut live: Vec<_> = self
-            .stored
-            .iter()
-            .filter_map(|stored| {
-                let state = stored.lock();
-                let place = state
-                    .place()
-                    .filter(|place| place.generation == self.no && !state.is_dead() && !state.lost)?;
-                Some((place, Arc::clone(stored)))
-            })
-            .collect();
-        live.sort_unstable_by_key(|(place, _)| *place);
+    fn live(&self, slab: &Slab) -> Vec<(Place, SlotNo)> {
+        let here = |no: &SlotNo| {
+            let (_, place) = slab.live(*no)?;
+            (place.generation == self.no).then_some((place, *no))
+        };
+        let mut live: Vec<_> = self.messages.iter().filter_map(here).collect();
+        live.sort_unstable();
+        // A slot that was used again for another message of this generation stands here twice.
+        live.dedup();
         live
-    }
-
-    fn is_live(&self, stored: &Stored) -> bool {
-        let state = stored.lock();
-        !state.is_dead() && state.place().is_some_and(|place| place.generation == self.no)
     }
 
     fn left(&mut self, len: u64) {
@@ -86,22 +79,36 @@ impl Ledger {
         self.generations.back_mut()
     }
 
+    /// A generation begins; the one before grows no more.
+    pub(super) fn begin(&mut self, no: u32) {
+        if let Some(before) = self.generations.back_mut() {
+            before.messages.shrink_to_fit();
+        }
+        self.generations.push_back(GenerationBooks::new(no));
+    }
+
+    /// The messages of a generation that are alive, by place.
+    pub(super) fn live(&self, generation: u32) -> Vec<(Place, SlotNo)> {
+        let books = self.generations.iter().find(|books| books.no == generation);
+        books.map_or_else(Vec::new, |books| books.live(&self.slab))
+    }
+
     /// A live message stands here now.
-    pub(super) fn message_placed(&mut self, stored: &Arc<Stored>, place: Place) {
+    pub(super) fn message_placed(&mut self, no: SlotNo, place: Place) {
         if let Some(books) = self.books(place.generation) {
             books.live_bytes += u64::from(place.len);
-            books.stored.push(Arc::clone(stored));
+            books.messages.push(no);
         }
     }
 
     /// A message that stood here has died or moved. No message's lock is held.
     pub(super) fn message_left(&mut self, place: Place) {
-        let Some(books) = self.books(place.generation) else { return };
+        let Some(at) = self.position(place.generation) else { return };
+        let Some(books) = self.generations.get_mut(at) else { return };
         books.left(u64::from(place.len));
         books.dead += 1;
-        if books.dead > DEAD_MIN && books.dead * 2 > books.stored.len() {
-            let stored = std::mem::take(&mut books.stored);
-            books.stored = stored.into_iter().filter(|stored| books.is_live(stored)).collect();
+        if books.dead > DEAD_MIN && books.dead * 2 > books.messages.len() {
+            books.messages = books.live(&self.slab).into_iter().map(|(_, no)| no).collect();
             books.dead = 0;
         }
     }
@@ -145,7 +152,11 @@ impl Ledger {
     }
 
     fn books(&mut self, no: u32) -> Option<&mut GenerationBooks> {
-        let at = self.generations.binary_search_by_key(&no, |g| g.no).ok()?;
+        let at = self.position(no)?;
         self.generations.get_mut(at)
+    }
+
+    fn position(&self, no: u32) -> Option<usize> {
+        self.generations.binary_search_by_key(&no, |g| g.no).ok()
     }
 }

@@ -56,6 +56,7 @@ mod rekey;
 mod replay;
 mod rewrite;
 mod seal;
+mod slab;
 mod state;
 mod stats;
 mod stored;
@@ -77,9 +78,10 @@ pub use self::{
     offline::{Offline, Progress},
     probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
-    recover::{QueuedRecord, Recovered, RecoveredRetained, RecoveredSession},
+    recover::{Recovered, RecoveredRetained, RecoveredSession},
     rekey::{RekeyError, Rekeyed, rekey},
     rewrite::{RewriteError, Rewritten, compact},
+    slab::Parked,
     state::{LAZY_INTERVAL, Urgency},
     stats::Stats,
     stored::Stored,

@@ -16,6 +16,7 @@ use super::{
     medium::sled::left::{Difference, LeftBehind, PartSize},
     packing::Packing,
     recover::{Recovered, RecoveredSession, open_error},
+    slab::Parked,
     stored::Stored,
     swap,
 };
@@ -133,8 +134,8 @@ impl Offline {
             if let Some(other) = owners.insert(&record.client_id, no.get()) {
                 amiss.push(format!("sessions {other} and {no} both belong to client {:?}", record.client_id));
             }
-            let waiting = Self::queue(session);
-            let numbers = waiting.iter().map(|w| w.seq).chain(session.snapshot.received.iter().copied());
+            let waiting = session.queue.iter().map(|shelved| shelved.seq);
+            let numbers = waiting.chain(session.snapshot.received.iter().copied());
             let beyond = numbers.filter(|seq| *seq >= record.seq_reserved).count();
             if beyond > 0 {
                 amiss.push(format!("session {no}: {beyond} messages have numbers that were never reserved"));
@@ -143,21 +144,27 @@ impl Offline {
     }
 
     /// A session's queue, in order.
-    pub(super) fn queue(session: &RecoveredSession) -> Vec<Waiting> {
+    pub(super) fn queue(&self, session: &RecoveredSession) -> Vec<Waiting> {
         let mut groups: BTreeMap<Seq, TopicFilter> = session.groups.iter().cloned().collect();
-        let waiting = session.queue.iter().map(|queued| Waiting {
-            seq: queued.seq,
-            stored: Arc::clone(&queued.message),
-            target: queued.target,
-            delivery: queued.delivery.clone(),
-            group: groups.remove(&queued.seq),
-        });
+        let claims = self.journal.unpark(&Self::parked(session));
+        let waiting =
+            claims.into_iter().zip(session.queue.iter()).map(|((stored, target), shelved)| Waiting {
+                seq: shelved.seq,
+                stored,
+                target,
+                delivery: shelved.delivery,
+                group: groups.remove(&shelved.seq),
+            });
         waiting.collect()
+    }
+
+    fn parked(session: &RecoveredSession) -> Vec<Parked> {
+        session.queue.iter().map(|shelved| shelved.parked).collect()
     }
 
     /// Every message that some session must still get, in the order in which they were published.
     fn messages(&self) -> Vec<Arc<Stored>> {
-        let queues = self.recovered.sessions.iter().flat_map(Self::queue);
+        let queues = self.recovered.sessions.iter().flat_map(|session| self.queue(session));
         let all: BTreeMap<u64, Arc<Stored>> = queues.map(|w| (w.stored.id(), w.stored)).collect();
         all.into_values().collect()
     }
@@ -190,8 +197,7 @@ impl Offline {
 
     /// How many messages wait for a session, and their bytes of topic and payload.
     pub fn waiting(&self, session: &RecoveredSession) -> (u64, u64) {
-        let queue = Self::queue(session);
-        (queue.len() as u64, queue.iter().map(|w| w.stored.size_bytes() as u64).sum())
+        (session.queue.len() as u64, self.journal.parked_bytes(&Self::parked(session)) as u64)
     }
 }
 

@@ -1,11 +1,6 @@
 //! Opening: what the journal says becomes what the broker starts with.
 
-use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    io,
-    path::Path,
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 
 use super::{
     commit::Committer,
@@ -17,28 +12,17 @@ use super::{
     packing::Packing,
     read::EntryReader,
     record::Snapshot,
-    replay::{FoundSession, QueuedTarget, Replay},
+    replay::{FoundSession, Replay},
+    slab::Parked,
     state::State,
     stored::Stored,
 };
 use crate::{
-    message::{Delivery, Message, Seq, SessionNo},
+    message::{Message, Seq, SessionNo},
+    session::Shelf,
     time::{Timeline, Timestamp, WallClock},
     topic::{Label, TopicFilter},
 };
-
-/// A message in a session's queue.
-#[derive(Clone, Debug)]
-pub struct QueuedRecord {
-    /// Its number in that session.
-    pub seq: Seq,
-    /// The message; its body is on disk.
-    pub message: Arc<Stored>,
-    /// The target's index in the message.
-    pub target: u32,
-    /// How it is delivered.
-    pub delivery: Delivery,
-}
 
 /// A session as it was when the power went.
 #[derive(Clone, Debug)]
@@ -46,7 +30,7 @@ pub struct RecoveredSession {
     /// All but the queue.
     pub snapshot: Snapshot,
     /// What it must still get, by `seq`. Messages in `snapshot.received` are not in it.
-    pub queue: Vec<QueuedRecord>,
+    pub queue: Shelf<Parked>,
     /// Which of them came by a shared subscription, and by which; by `seq`.
     pub groups: Vec<(Seq, TopicFilter)>,
     /// Their labels, where those are not empty; by `seq`.
@@ -151,9 +135,10 @@ pub(super) fn recover(
     }
     replay.end();
     drop_unwanted(&mut replay);
+    let handed_on = replay.handed_on_left();
 
-    let mut builder = Builder { medium, packing, ledger, stored: HashMap::new(), messages_lost: 0 };
-    builder.place_messages(&replay);
+    let mut builder = Builder { medium, packing, ledger, messages_lost: 0 };
+    builder.place_messages(&mut replay);
     let retained = builder.retained(&replay);
     let sessions = builder.sessions(&mut replay);
     let recovered = Recovered {
@@ -169,7 +154,7 @@ pub(super) fn recover(
     let committer = Committer::new(replay.marks.run + 1, replay.last_frame + 1);
     let durable = CommitNo(replay.last_commit);
     let mut state = State::new(config.clone(), replay.marks, durable, builder.ledger);
-    state.handed_on = replay.handed_on_left();
+    state.handed_on = handed_on;
     Ok((state, committer, recovered))
 }
 
@@ -194,29 +179,24 @@ struct Builder<'a> {
     medium: &'a dyn Medium,
     packing: &'a Packing,
     ledger: Ledger,
-    stored: HashMap<u64, Arc<Stored>>,
     messages_lost: u64,
 }
 
 impl Builder<'_> {
-    /// Makes the messages that somebody wants.
-    fn place_messages(&mut self, replay: &Replay) {
-        let retained: HashSet<u64> = replay.retained.values().filter_map(|(_, message)| *message).collect();
-        for (id, found) in &replay.messages {
-            let is_retained = retained.contains(id);
-            if found.left.is_empty() && !is_retained {
-                continue;
+    /// Enters the messages that somebody wants in the books, and drops the others.
+    fn place_messages(&mut self, replay: &mut Replay) {
+        for id in replay.retained.values().filter_map(|(_, message)| *message) {
+            let stored = replay.messages.get(&id).and_then(|no| replay.slab.wake(*no));
+            if let Some(stored) = stored {
+                stored.lock().retained = true;
             }
-            let stored = Arc::new(Stored::recovered(
-                *id,
-                found.size_bytes,
-                found.expires_at,
-                found.place,
-                found.left.clone(),
-                is_retained,
-            ));
-            self.ledger.message_placed(&stored, found.place);
-            self.stored.insert(*id, stored);
+        }
+        self.ledger.slab = std::mem::take(&mut replay.slab);
+        for no in replay.messages.values() {
+            match self.ledger.slab.live(*no) {
+                Some((_, place)) if !self.ledger.slab.is_dead(*no) => self.ledger.message_placed(*no, place),
+                _ => self.ledger.slab.remove(*no),
+            }
         }
     }
 
@@ -225,8 +205,12 @@ impl Builder<'_> {
         let mut wanted: Vec<_> = replay
             .retained
             .values()
-            .filter_map(|(version, message)| Some((*version, self.stored.get(&(*message)?)?)))
-            .filter_map(|(version, stored)| Some((stored.lock().place()?, version, Arc::clone(stored))))
+            .filter_map(|(version, message)| Some((*version, replay.messages.get(&(*message)?)?)))
+            .filter_map(|(version, no)| Some((version, self.ledger.slab.wake(*no)?)))
+            .filter_map(|(version, stored)| {
+                let place = stored.lock().place()?;
+                Some((place, version, stored))
+            })
             .collect();
         wanted.sort_unstable_by_key(|(place, _, _)| *place);
         let mut reader = EntryReader::new(self.medium, self.packing);
@@ -255,25 +239,17 @@ impl Builder<'_> {
             snapshot.subscriptions = subscriptions.into_values().collect();
             let queue = replay.queues.remove(&no).unwrap_or_default();
             let groups = replay.groups.remove(&no).unwrap_or_default().into_iter().collect();
-            let labels = labels(replay, &queue);
-            recovered.push(RecoveredSession { snapshot, queue: self.queue(queue), groups, labels });
+            let labels = self.labels(replay, &queue);
+            recovered.push(RecoveredSession { snapshot, queue, groups, labels });
         }
         recovered
     }
 
-    fn queue(&self, targets: BTreeMap<Seq, QueuedTarget>) -> Vec<QueuedRecord> {
-        let one = |(seq, target): (Seq, QueuedTarget)| {
-            let QueuedTarget { message, index, delivery } = target;
-            let message = Arc::clone(self.stored.get(&message)?);
-            Some(QueuedRecord { seq, message, target: index, delivery })
-        };
-        targets.into_iter().filter_map(one).collect()
+    fn labels(&self, replay: &Replay, queue: &Shelf<Parked>) -> Vec<(Seq, Label)> {
+        if replay.labelled.is_empty() {
+            return Vec::new();
+        }
+        let label = |parked: Parked| replay.labelled.get(&self.ledger.slab.id(parked.slot())?).copied();
+        queue.iter().filter_map(|shelved| Some((shelved.seq, label(shelved.parked)?))).collect()
     }
-}
-
-fn labels(replay: &Replay, queue: &BTreeMap<Seq, QueuedTarget>) -> Vec<(Seq, Label)> {
-    if replay.labelled.is_empty() {
-        return Vec::new();
-    }
-    queue.iter().filter_map(|(seq, target)| Some((*seq, *replay.labelled.get(&target.message)?))).collect()
 }

@@ -8,10 +8,12 @@ use super::{
     frame::FrameError,
     packing::Opened,
     record::{HandedOn, Marks, Record, Snapshot, SubscriptionRecord, Target},
+    slab::{Parked, Slab, SlotNo},
     stored::{Bits, Place},
 };
 use crate::{
-    message::{Delivery, Seq, SessionNo},
+    message::{Seq, SessionNo},
+    session::Shelf,
     time::{Timeline, Timestamp, WallClock},
     topic::{Label, TopicFilter, TopicLabels, TopicName},
 };
@@ -19,9 +21,12 @@ use crate::{
 /// What the journal says, frame by frame, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
-    pub(super) messages: HashMap<u64, FoundMessage>,
+    /// The messages, with the targets that have not confirmed.
+    pub(super) slab: Slab,
+    /// Where in it each one is, by its id.
+    pub(super) messages: HashMap<u64, SlotNo>,
     /// What each session must still get, whether or not it is known yet: its snapshot may stand later.
-    pub(super) queues: HashMap<SessionNo, BTreeMap<Seq, QueuedTarget>>,
+    pub(super) queues: HashMap<SessionNo, Shelf<Parked>>,
     /// Which of them came by a shared subscription, and by which.
     pub(super) groups: HashMap<SessionNo, BTreeMap<Seq, TopicFilter>>,
     /// What labels are made of.
@@ -46,23 +51,6 @@ pub(super) struct Replay {
     partial: Option<Partial>,
     /// The last commit that was begun and not completed: a torn tail, unless its run went on.
     torn: Option<(u32, u64)>,
-}
-
-/// A message found in the journal.
-#[derive(Debug)]
-pub(super) struct FoundMessage {
-    pub(super) place: Place,
-    pub(super) size_bytes: u32,
-    pub(super) expires_at: Timestamp,
-    pub(super) left: Bits,
-}
-
-/// One target of a message.
-#[derive(Debug)]
-pub(super) struct QueuedTarget {
-    pub(super) message: u64,
-    pub(super) index: u32,
-    pub(super) delivery: Delivery,
 }
 
 /// A session found in the journal.
@@ -206,27 +194,27 @@ impl Replay {
     fn message(&mut self, found: StoredMessage, place: Place) {
         let StoredMessage { id, message, claims } = found;
         self.marks.message = self.marks.message.max(id);
-        if let Some(known) = self.messages.get_mut(&id) {
+        if let Some(known) = self.messages.get(&id) {
             // A copy: it moves, and what was confirmed meanwhile is known already.
-            known.place = place;
-            return;
+            return self.slab.found_again(*known, place);
         }
         let left = Bits::of(claims.targets.iter().map(|(index, _)| *index));
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
-        self.messages.insert(id, FoundMessage { place, size_bytes, expires_at: message.expires_at, left });
+        let slot = self.slab.insert_found(id, size_bytes, message.expires_at, place, left);
+        self.messages.insert(id, slot);
         let label = self.labels.of(&message.topic);
         if !label.is_empty() {
             self.labelled.insert(id, label);
         }
         for (index, target) in claims.targets {
-            self.queue(id, index, target);
+            self.queue(id, slot, index, target);
         }
         if let Some(version) = claims.retained {
             self.retain(message.topic, version, Some(id));
         }
     }
 
-    fn queue(&mut self, message: u64, index: u32, target: Target) {
+    fn queue(&mut self, message: u64, slot: SlotNo, index: u32, target: Target) {
         let Target { session, seq, delivery, group } = target;
         self.marks.see_session(session);
         if let Some(group) = group {
@@ -238,18 +226,26 @@ impl Replay {
             });
             self.groups.entry(session).or_default().insert(seq, group);
         }
-        self.queues.entry(session).or_default().insert(seq, QueuedTarget { message, index, delivery });
+        let queue = self.queues.entry(session).or_default();
+        let parked = Parked::new(slot, message, index);
+        if parked.is_none_or(|parked| queue.insert(seq, parked, &delivery).is_err()) {
+            tracing::error!(message, "a message's number cannot be: it is left out");
+            self.damaged += 1;
+            self.slab.clear(slot, index);
+        }
     }
 
     /// Of a message whose original is deleted a later copy says the same.
     fn hand_on(&mut self, handed_on: HandedOn) {
         let HandedOn { session, seq, to } = handed_on;
-        let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(&seq)) else { return };
+        let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) else { return };
         self.forget_group(session, seq);
-        let claims = self.handed_on.entry(old.message).or_default();
-        claims.retain(|(index, _)| *index != old.index);
-        claims.push((old.index, to.clone()));
-        self.queue(old.message, old.index, to);
+        let (slot, index) = (old.parked.slot(), old.parked.target());
+        let Some(message) = self.slab.id(slot) else { return };
+        let claims = self.handed_on.entry(message).or_default();
+        claims.retain(|(other, _)| *other != index);
+        claims.push((index, to.clone()));
+        self.queue(message, slot, index, to);
     }
 
     fn forget_group(&mut self, session: SessionNo, seq: Seq) {
@@ -329,8 +325,8 @@ impl Replay {
     pub(super) fn handed_on_left(&mut self) -> HashMap<u64, Vec<(u32, Target)>> {
         let mut all = std::mem::take(&mut self.handed_on);
         all.retain(|id, claims| {
-            let left = self.messages.get(id).map(|message| &message.left);
-            claims.retain(|(index, _)| left.is_some_and(|left| left.contains(*index)));
+            let slot = self.messages.get(id);
+            claims.retain(|(index, _)| slot.is_some_and(|no| self.slab.is_left(*no, *index)));
             !claims.is_empty()
         });
         all
@@ -339,22 +335,16 @@ impl Replay {
     /// Takes a message out of a session's queue.
     pub(super) fn drop_target(&mut self, session: SessionNo, seq: Seq) {
         self.forget_group(session, seq);
-        if let Some(target) = self.queues.get_mut(&session).and_then(|queue| queue.remove(&seq)) {
-            self.clear(&target);
+        if let Some(old) = self.queues.get_mut(&session).and_then(|queue| queue.remove(seq)) {
+            self.slab.clear(old.parked.slot(), old.parked.target());
         }
     }
 
     /// Takes all messages out of a session's queue.
     pub(super) fn drop_queue(&mut self, session: SessionNo) {
         self.groups.remove(&session);
-        for target in self.queues.remove(&session).into_iter().flat_map(BTreeMap::into_values) {
-            self.clear(&target);
-        }
-    }
-
-    fn clear(&mut self, target: &QueuedTarget) {
-        if let Some(message) = self.messages.get_mut(&target.message) {
-            message.left.remove(target.index);
+        for shelved in self.queues.remove(&session).unwrap_or_default().iter() {
+            self.slab.clear(shelved.parked.slot(), shelved.parked.target());
         }
     }
 }

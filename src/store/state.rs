@@ -345,8 +345,15 @@ impl State {
             && let Some(place) = state.place()
         {
             state.body = None;
+            let no = state.slot.take();
             drop(state);
             self.ledger.message_left(place);
+            if let Some(no) = no {
+                self.ledger.slab.remove(no);
+            }
+        } else if let Some(no) = state.slot {
+            drop(state);
+            self.ledger.slab.let_go(no);
         }
     }
 

@@ -16,7 +16,11 @@ use std::{
     task::Waker,
 };
 
-use super::{gate::CommitNo, record::Target};
+use super::{
+    gate::CommitNo,
+    record::Target,
+    slab::{Asleep, Parked, SlotNo},
+};
 use crate::{
     message::{Message, SessionNo},
     sync::lock,
@@ -47,6 +51,8 @@ pub(super) struct StoredState {
     /// Targets that have not confirmed.
     pub(super) left: Bits,
     pub(super) phase: Phase,
+    /// Where it stands in the slab, from the moment it is on disk until nobody needs it.
+    pub(super) slot: Option<SlotNo>,
 }
 
 #[derive(Debug)]
@@ -112,11 +118,12 @@ impl Stored {
                 retained: false,
                 left: Bits::default(),
                 phase: Phase::Early(Box::default()),
+                slot: None,
             }),
         }
     }
 
-    /// A message found on disk.
+    /// A message on disk, where nothing but this says so yet.
     pub(super) fn recovered(
         id: u64,
         size_bytes: u32,
@@ -137,6 +144,25 @@ impl Stored {
                 retained,
                 left,
                 phase,
+                slot: None,
+            }),
+        }
+    }
+
+    /// Stands for a message that was on disk and of which nothing is known any more.
+    pub(super) fn missing() -> Self {
+        Self {
+            id: 0,
+            size_bytes: 0,
+            expires_at: Timestamp::NEVER,
+            state: Mutex::new(StoredState {
+                body: None,
+                keep_body: false,
+                lost: true,
+                retained: false,
+                left: Bits::default(),
+                phase: Phase::Settled,
+                slot: None,
             }),
         }
     }
@@ -168,6 +194,25 @@ impl Stored {
     /// Whether it was on disk and cannot be read back: the disk is damaged. Its targets should drop it.
     pub fn is_lost(&self) -> bool {
         self.lock().lost
+    }
+
+    /// Whether it is on disk, and this target needs no more than a `Parked` to find it again.
+    pub fn may_sleep(&self, target: u32) -> bool {
+        let state = self.lock();
+        Parked::can_name(target)
+            && state.slot.is_some()
+            && state.place().is_some()
+            && !state.keep_body
+            && !state.lost
+    }
+
+    /// What is left of it in memory when nobody looks at it; `None` if that is not enough.
+    pub(super) fn asleep(&self) -> Option<Asleep> {
+        let state = self.lock();
+        if state.lost {
+            return None;
+        }
+        Asleep::new(self.id, self.size_bytes, self.expires_at, state.place()?, &state.left, state.retained)
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -218,6 +263,14 @@ impl Bits {
             }
         }
         bits
+    }
+
+    /// All of them as 32 bits, if that is enough.
+    pub(super) fn few(&self) -> Option<u32> {
+        match self {
+            Self::Few(word) => u32::try_from(*word).ok(),
+            Self::Many(_) => None,
+        }
     }
 
     pub(super) fn contains(&self, index: u32) -> bool {

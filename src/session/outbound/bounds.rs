@@ -100,8 +100,8 @@ impl<K: Keeper> Outbound<K> {
     /// Says which of the messages brought back after a restart are under which rule; ascending.
     pub fn recover_rules(&mut self, keeper: &K, ruled: impl Iterator<Item = (Seq, u8)>) {
         for (seq, rule) in ruled {
-            if let Some(entry) = self.place(seq).and_then(|at| self.queue.get(at)) {
-                self.books.add(rule, seq, keeper.size_bytes(&entry.kept));
+            if let Some(bytes) = self.queue.size_bytes(keeper, seq) {
+                self.books.add(rule, seq, bytes);
             }
         }
     }
@@ -113,7 +113,7 @@ impl<K: Keeper> Outbound<K> {
             let (messages, bytes) = self.waiting_under(rule);
             let is_over = messages > limits.messages_max || (bytes > limits.bytes_max && messages > 1);
             let oldest = if is_over { self.oldest(rule) } else { None };
-            let Some(entry) = oldest.and_then(|at| self.queue.remove(at)) else { return };
+            let Some(entry) = oldest.and_then(|seq| self.queue.remove(keeper, seq)) else { return };
             let bytes = keeper.size_bytes(&entry.kept);
             self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
             self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
@@ -137,22 +137,16 @@ impl<K: Keeper> Outbound<K> {
         (self.queue.len().saturating_sub(messages), self.queue_bytes.saturating_sub(bytes))
     }
 
-    /// Where the oldest message under this rule stands in the queue.
-    fn oldest(&mut self, rule: Option<QueueRule>) -> Option<usize> {
+    /// The oldest message under this rule.
+    fn oldest(&mut self, rule: Option<QueueRule>) -> Option<Seq> {
         match rule {
-            Some(rule) => self.place(*self.books.of(rule.no)?.waiting.front()?),
-            None if self.books.ruled.is_empty() => Some(0),
+            Some(rule) => self.books.of(rule.no)?.waiting.front().copied(),
+            None if self.books.ruled.is_empty() => self.queue.first(),
             None => {
-                let from = self.queue.partition_point(|entry| entry.seq < self.books.plain_from);
-                let mut later = self.queue.iter().enumerate().skip(from);
-                let (at, entry) = later.find(|(_, entry)| !self.books.has(entry.seq))?;
-                self.books.plain_from = entry.seq;
-                Some(at)
+                let plain = self.queue.find_from(self.books.plain_from, |seq| !self.books.has(seq))?;
+                self.books.plain_from = plain;
+                Some(plain)
             }
         }
-    }
-
-    fn place(&self, seq: Seq) -> Option<usize> {
-        self.queue.binary_search_by_key(&seq, |entry| entry.seq).ok()
     }
 }

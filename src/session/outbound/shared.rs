@@ -3,6 +3,8 @@
 //! What has not been sent goes to another member, and sent QoS 1 too when the session ends. QoS 2 that may have been
 //! sent stays: it would come twice.
 
+use std::collections::VecDeque;
+
 use super::{Entry, InFlight, Outbound, State};
 use crate::{codec::QoS, message::Seq, session::keeper::Keeper, topic::TopicFilter};
 
@@ -27,12 +29,13 @@ impl<K: Keeper> Outbound<K> {
     pub fn mark_shared(&mut self, seq: Seq, group: TopicFilter) {
         // What is done with goes from the front: no more is remembered than the queue and the window span.
         let in_flight = self.inflight.front().map(|f| f.seq);
-        let oldest = in_flight.or_else(|| self.queue.front().map(|e| e.seq)).unwrap_or(seq);
+        let oldest = in_flight.into_iter().chain(self.resting.first()).chain(self.queue.first()).min();
+        let oldest = oldest.unwrap_or(seq);
         while self.shared.front().is_some_and(|(first, _)| *first < oldest) {
             self.shared.pop_front();
         }
         if self.shared.is_empty() && self.shared.capacity() > 1_024 {
-            self.shared = std::collections::VecDeque::new();
+            self.shared = VecDeque::new();
         }
         self.shared.push_back((seq, group));
     }
@@ -46,21 +49,16 @@ impl<K: Keeper> Outbound<K> {
     /// completed [MQTT-3.10.4-3]. Until `handed_on` no QoS 2 message is sent: after a crash one of those taken out
     /// would count as sent in its place.
     pub fn take_waiting(&mut self, keeper: &K, group: &TopicFilter) -> Vec<Leaving<K>> {
-        let mut leaving = Vec::new();
-        let mut staying = std::collections::VecDeque::with_capacity(self.queue.len());
-        for entry in std::mem::take(&mut self.queue) {
-            match self.group_of(entry.seq).filter(|of| *of == group).cloned() {
-                Some(group) => {
-                    let bytes = keeper.size_bytes(&entry.kept);
-                    self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
-                    self.books.remove(entry.seq, bytes);
-                    self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
-                    leaving.push(Leaving { entry, group });
-                }
-                None => staying.push_back(entry),
-            }
-        }
-        self.queue = staying;
+        let shared = &self.shared;
+        let taken = self.queue.take(keeper, |seq| group_of(shared, seq) == Some(group));
+        let leave = |entry: Entry<K>| {
+            let bytes = keeper.size_bytes(&entry.kept);
+            self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
+            self.books.remove(entry.seq, bytes);
+            self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
+            Leaving { entry, group: group.clone() }
+        };
+        let leaving: Vec<_> = taken.into_iter().map(leave).collect();
         self.handing_on = !leaving.is_empty();
         leaving
     }
@@ -79,14 +77,15 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// Every message still held, for a session that ends.
-    pub fn dissolve(&mut self) -> Remains<K> {
+    pub fn dissolve(&mut self, keeper: &K) -> Remains<K> {
+        self.stop_resting(keeper);
         self.queue_bytes = 0;
         self.books.clear();
         self.at_most_once = 0;
         self.releases.clear();
         let mut remains = Remains { leaving: Vec::new(), unconfirmed: Vec::new() };
         for InFlight { seq, state, .. } in std::mem::take(&mut self.inflight) {
-            match (state, self.group_of(seq).cloned()) {
+            match (state, group_of(&self.shared, seq).cloned()) {
                 (State::AwaitPuback(kept, delivery), Some(group)) => {
                     let entry = Entry { seq, kept, delivery };
                     remains.leaving.push(Leaving { entry, group });
@@ -97,8 +96,8 @@ impl<K: Keeper> Outbound<K> {
                 _ => {}
             }
         }
-        for entry in std::mem::take(&mut self.queue) {
-            match self.group_of(entry.seq).cloned() {
+        for entry in self.queue.take(keeper, |_| true) {
+            match group_of(&self.shared, entry.seq).cloned() {
                 Some(group) => remains.leaving.push(Leaving { entry, group }),
                 None => remains.unconfirmed.push(entry.kept),
             }
@@ -106,9 +105,9 @@ impl<K: Keeper> Outbound<K> {
         self.shared.clear();
         remains
     }
+}
 
-    fn group_of(&self, seq: Seq) -> Option<&TopicFilter> {
-        let at = self.shared.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
-        self.shared.get(at).map(|(_, group)| group)
-    }
+fn group_of(shared: &VecDeque<(Seq, TopicFilter)>, seq: Seq) -> Option<&TopicFilter> {
+    let at = shared.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
+    shared.get(at).map(|(_, group)| group)
 }

@@ -104,6 +104,7 @@ impl<K: Keeper> Outbound<K> {
 
     fn poll_queue(&mut self, keeper: &K, now: Timestamp) -> Next<K> {
         loop {
+            self.queue.refill(keeper);
             let Some(front) = self.queue.front() else { return self.waiting_release() };
             if keeper.expires_at(&front.kept) <= now {
                 self.drop_front(keeper, DropReason::Expired);
@@ -116,7 +117,7 @@ impl<K: Keeper> Outbound<K> {
             }
             match keeper.body(&front.kept) {
                 Body::Loaded(body) => return self.send_front(keeper, body, now),
-                Body::Unloaded => return Next::Load(batch(keeper, self.queue.iter().map(|e| &e.kept))),
+                Body::Unloaded => return Next::Load(batch(keeper, self.queue.ahead().map(|e| &e.kept))),
                 Body::Lost => self.drop_front(keeper, DropReason::Damaged),
             }
         }

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use proptest::prelude::*;
 
-use super::{Memory, NOW, delivery, message};
+use super::{Memory, NOW, delivery, message, shelf};
 use crate::{
-    codec::QoS,
+    codec::{PacketId, QoS},
     message::Seq,
     session::{
-        DropReason, Entry, Outbound, Overflow, QueueLimits, QueueRule,
+        DropReason, Outbound, Overflow, QueueLimits, QueueRule,
         outbound::{Next, SEQ_BLOCK},
     },
 };
@@ -45,20 +45,23 @@ impl Naive {
 }
 
 proptest! {
-    /// Deliveries under no rule and two rules, messages sent, and restarts in between.
+    /// Deliveries under no rule and two rules, messages sent, parked, and restarts in between.
     #[test]
-    fn each_bound_makes_room_among_its_own(steps in proptest::collection::vec(0..6_u8, 0..120)) {
+    fn each_bound_makes_room_among_its_own(steps in proptest::collection::vec(0..8_u8, 0..120)) {
         let keeper = Memory::default();
         let make = || Outbound::<Memory>::new(Seq(0), Seq(SEQ_BLOCK), 1_000, limits(COMMON.0, COMMON.1));
         let (mut outbound, mut naive) = (make(), Naive::default());
-        outbound.begin_connection(u16::MAX);
+        outbound.begin_connection(&keeper, u16::MAX);
+        let mut given = Vec::new();
         for step in steps {
             match step {
                 0..=2 => {
                     let full = naive.waiting.iter().filter(|(_, no)| *no == step).count()
                         == [COMMON.0, 2, 3][usize::from(step)];
                     prop_assert_eq!(outbound.has_room(9, rule(step)), !full);
-                    let seq = outbound.deliver(&keeper, message("x"), delivery(QoS::AtLeastOnce), rule(step));
+                    let kept = message("x");
+                    given.push(Rc::clone(&kept));
+                    let seq = outbound.deliver(&keeper, kept, delivery(QoS::AtLeastOnce), rule(step));
                     naive.deliver(seq.0, step);
                 }
                 3 | 4 => {
@@ -68,16 +71,24 @@ proptest! {
                     };
                     let front = (!naive.waiting.is_empty()).then(|| naive.waiting.remove(0).0);
                     prop_assert_eq!(sent, front);
+                    if let Some(seq) = sent {
+                        outbound.handle_puback(&keeper, PacketId::new(u16::try_from(seq + 1).unwrap()).unwrap());
+                        keeper.commit();
+                    }
+                }
+                5 | 6 => {
+                    // Some of them are on disk.
+                    let some = given.len() / usize::from(step - 4);
+                    Memory::write_out(&given[..some]);
+                    outbound.rest(&keeper);
                 }
                 _ => {
-                    let entry = |&(seq, _): &(u64, u8)| {
-                        Entry { seq: Seq(seq), kept: message("x"), delivery: delivery(QoS::AtMostOnce) }
-                    };
-                    let entries: Vec<_> = naive.waiting.iter().map(entry).collect();
+                    let entry = |&(seq, _): &(u64, u8)| (seq, "x", QoS::AtMostOnce);
+                    let waiting: Vec<_> = naive.waiting.iter().map(entry).collect();
                     let next = outbound.next_seq();
                     outbound = Outbound::new(next, Seq(SEQ_BLOCK), 1_000, limits(COMMON.0, COMMON.1));
-                    outbound.begin_connection(u16::MAX);
-                    outbound.recover(&keeper, &[], entries);
+                    outbound.recover(&keeper, &[], &shelf(&keeper, &waiting));
+                    outbound.begin_connection(&keeper, u16::MAX);
                     let ruled = naive.waiting.iter().filter(|(_, no)| *no > 0);
                     outbound.recover_rules(&keeper, ruled.map(|&(seq, no)| (Seq(seq), no)));
                 }

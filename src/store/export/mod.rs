@@ -72,7 +72,7 @@ fn wanted(store: &Offline) -> BTreeMap<u64, Wanted> {
     let entry = |stored: Arc<Stored>| Wanted { stored, retained_version: None, targets: BTreeMap::new() };
     for session in &store.recovered.sessions {
         let no = session.snapshot.record.session;
-        for waiting in Offline::queue(session) {
+        for waiting in store.queue(session) {
             let target =
                 Target { session: no, seq: waiting.seq, delivery: waiting.delivery, group: waiting.group };
             let wanted = all.entry(waiting.stored.id()).or_insert_with(|| entry(waiting.stored));

@@ -193,10 +193,12 @@ impl Medium for SledMedium {
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
-        match self.generation(generation)? {
-            Some(generation) => generation.scan(each),
-            None => Ok(()),
-        }
+        let Some(found) = self.generation(generation)? else { return Ok(()) };
+        found.scan(each)?;
+        drop(found);
+        // sled keeps a page in each of 256 parts of its cache, however small that is: it goes when the database is closed.
+        lock(&self.old).open.retain(|old| old.no != generation || Arc::strong_count(old) > 1);
+        Ok(())
     }
 
     fn new_generation(&self, generation: u32) -> Result<(), MediumError> {

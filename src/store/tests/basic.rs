@@ -8,12 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Time, WALL, message, open_sim, session, settle, snapshot, subscription, target};
+use super::{Time, WALL, message, open_sim, queued, session, settle, snapshot, subscription, target};
 use crate::{
     codec::PacketId,
-    message::Seq,
+    message::{Seq, SessionNo},
     store::{
-        Aside, Completion, Config, Durability, Gate, Journal, OpenError, Record, Recovered, Urgency,
+        Aside, Completion, Config, Durability, Gate, Journal, OpenError, Parked, Record, Recovered,
+        SnapshotSource, Urgency,
         frame::FRAME_BYTES_MAX,
         medium::{Medium as _, sim::SimDisk, sled::SledMedium},
     },
@@ -79,7 +80,7 @@ fn what_was_committed_is_there_after_a_restart_on_sled() {
     let found = &recovered.sessions[0];
     assert_eq!(found.snapshot.subscriptions, [subscription("a/#")]);
     assert_eq!(recovered.retained[0].message.payload, "kept");
-    let queued = &found.queue[0];
+    let queued = queued(&journal, found).remove(0);
     assert_eq!((queued.seq, queued.target), (Seq(5), 0));
     assert!(queued.message.body().is_none());
     assert_eq!(queued.message.size_bytes(), 3 + big.len());
@@ -263,6 +264,74 @@ fn a_body_that_cannot_be_read_is_lost_and_nobody_hangs() {
     assert!(journal.read_step());
     assert_eq!(woken.try_iter().count(), 1);
     assert!(stored.is_lost() && stored.body().is_none());
+    assert_eq!(journal.stats().messages_lost, 1);
+}
+
+/// Answers for a session that has nothing but its queue.
+struct OneSession(Journal);
+
+impl SnapshotSource for OneSession {
+    fn snapshot(&self, no: SessionNo) {
+        self.0.append(Record::Snapshot(Box::new(snapshot(no.0.get()))), Urgency::Rides);
+    }
+}
+
+/// From the commit to the confirmation, over compaction and a restart: a slot for each message somebody needs, and no
+/// other; and all of them asleep while nobody looks.
+#[test]
+fn every_message_has_its_slot_and_gives_it_back() {
+    const MESSAGES: u64 = 3_000;
+    let (disk, time) = (SimDisk::new(), Time::default());
+    let config = config();
+    let (journal, _) = open_sim(&disk, &config, &time);
+    let source: Arc<dyn SnapshotSource> = Arc::new(OneSession(journal.clone()));
+    journal.set_snapshot_source(Arc::downgrade(&source));
+    source.snapshot(session(1));
+    let publish = |seq| {
+        let stored = journal.message(Arc::new(message("a", &[b'x'; 90])));
+        journal.complete(&stored, vec![target(1, seq)], Completion::default());
+        stored
+    };
+    let slots = |journal: &Journal| journal.shared().state().ledger.slab.count();
+    let mut parked = Vec::new();
+    for seq in 1..=MESSAGES {
+        let stored = publish(seq);
+        settle(&journal);
+        parked.extend(journal.park(vec![(stored, 0)]));
+    }
+    settle(&journal);
+    assert_eq!(slots(&journal), (usize::try_from(MESSAGES).unwrap(), 0));
+    // Most are confirmed: the others are moved, by compaction, and keep their slots.
+    let (few, most): (Vec<_>, Vec<_>) = (1..).zip(parked).partition(|(seq, _)| seq % 10 == 0);
+    let confirm = |journal: &Journal, all: Vec<(u64, Parked)>| {
+        for (seq, parked) in all {
+            let (stored, target) = journal.unpark(&[parked]).remove(0);
+            journal.confirm(&stored, target, session(1), Seq(seq));
+        }
+        for _ in 0..50 {
+            time.advance(1_000);
+            settle(journal);
+        }
+    };
+    confirm(&journal, most);
+    assert!(disk.generations() < 5, "{} generations", disk.generations());
+    let last = publish(MESSAGES + 1);
+    settle(&journal);
+    journal.park(vec![(last, 0)]);
+    let left = few.len() + 1;
+    assert_eq!(slots(&journal), (left, 0));
+    drop(journal);
+
+    let (journal, recovered) = open_sim(&disk, &config, &time);
+    assert_eq!(slots(&journal), (left, 0));
+    let found = recovered.sessions[0].queue.iter().map(|shelved| (shelved.seq.0, shelved.parked));
+    let found: Vec<_> = found.collect();
+    assert_eq!(found.len(), left);
+    confirm(&journal, found.clone());
+    assert_eq!(slots(&journal), (0, 0));
+    // A claim that has outlived its message is on nothing.
+    let (stored, _) = journal.unpark(&[found[0].1]).remove(0);
+    assert!(stored.is_lost());
     assert_eq!(journal.stats().messages_lost, 1);
 }
 

@@ -1,7 +1,7 @@
 //! Crashes on the simulated disk: whatever was promised is there, and nothing else is.
 
 use super::{
-    Time, key, open_sim,
+    Time, key, open_sim, queued,
     truth::{Chance, Truth},
     world::{World, load_all},
 };
@@ -18,11 +18,11 @@ fn config(seed: u64) -> Config {
 fn reopen(disk: &SimDisk, config: &Config, time: &Time, before: Option<&World>) -> Result<World, String> {
     let (journal, recovered) = open_sim(disk, config, time);
     load_all(&journal, &recovered);
-    let found = Truth::of(&recovered)?;
+    let found = Truth::of(&journal, &recovered)?;
     if let Some(before) = before {
         before.check(&found)?;
     }
-    for queued in recovered.sessions.iter().flat_map(|s| &s.queue) {
+    for queued in recovered.sessions.iter().flat_map(|found| queued(&journal, found)) {
         queued.message.unload();
     }
     let next_body = before.map_or(1, World::next_body);

@@ -3,7 +3,7 @@
 use std::{fs, path::Path, sync::Arc};
 
 use super::{
-    Time, WALL, message, open_sim, plain_frames, session, settle, snapshot, target, truth::Chance,
+    Time, WALL, message, open_sim, plain_frames, queued, session, settle, snapshot, target, truth::Chance,
     world::load_all,
 };
 use crate::{
@@ -65,7 +65,7 @@ fn a_damaged_generation_is_set_aside_and_the_rest_is_served() {
         assert!(recovered.damaged > 0);
         kept_for_people +=
             u32::from(dir.path().join("damaged/20270115T080000Z-generation-000002/db").exists());
-        let queue = &recovered.sessions[0].queue;
+        let queue = queued(&journal, &recovered.sessions[0]);
         let kept = queue.len() as u64;
         // One generation of messages is harmed, of which some can be saved.
         assert!((MESSAGES - 80..MESSAGES).contains(&kept), "{kept}");

@@ -25,7 +25,8 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Config, Journal, Recovered, SessionRecord, Snapshot, StoreKey, SubscriptionRecord, Target,
+    Config, Journal, Recovered, RecoveredSession, SessionRecord, Snapshot, StoreKey, Stored,
+    SubscriptionRecord, Target,
     packing::{CommitHead, Packing},
 };
 use crate::{
@@ -100,6 +101,21 @@ pub(in crate::store) fn plain_frames(
 /// A key, one for each digit.
 pub(in crate::store) fn key(digit: char) -> StoreKey {
     StoreKey::parse(&digit.to_string().repeat(64)).unwrap()
+}
+
+/// A message in a session's queue.
+#[derive(Debug)]
+pub(in crate::store) struct Queued {
+    pub(in crate::store) seq: Seq,
+    pub(in crate::store) message: Arc<Stored>,
+    pub(in crate::store) target: u32,
+}
+
+/// What waits for a session that was found.
+pub(in crate::store) fn queued(journal: &Journal, found: &RecoveredSession) -> Vec<Queued> {
+    let parked: Vec<_> = found.queue.iter().map(|shelved| shelved.parked).collect();
+    let claims = journal.unpark(&parked).into_iter().zip(found.queue.iter());
+    claims.map(|((message, target), shelved)| Queued { seq: shelved.seq, message, target }).collect()
 }
 
 /// Virtual time.

@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
-    Time,
+    Time, queued,
     truth::{Chance, Truth},
     world::{World, load_all},
 };
@@ -197,14 +197,14 @@ impl Machine {
         self.time.set(recovered.now);
         journal.set_clock(self.time.clock());
         load_all(&journal, &recovered);
-        let found = Truth::of(&recovered)?;
+        let found = Truth::of(&journal, &recovered)?;
         if let Some(before) = before {
             before.check(&found)?;
             if recovered.damaged > 0 {
                 return Err("the cut has left damage".to_owned());
             }
         }
-        for queued in recovered.sessions.iter().flat_map(|s| &s.queue) {
+        for queued in recovered.sessions.iter().flat_map(|found| queued(&journal, found)) {
             queued.message.unload();
         }
         let next_body = before.map_or(1, World::next_body);

@@ -316,19 +316,20 @@ fn what_version_1_wrote_is_read() {
         (Duration::from_secs(5), Some(60), &b"gone"[..])
     );
     assert_eq!(will.message.properties.as_ref().unwrap().content_type.as_deref(), Some("text/plain"));
-    let queue: BTreeMap<_, _> = replay.queues[&session(1)].iter().map(|(seq, t)| (seq.0, t.index)).collect();
-    assert_eq!(queue, BTreeMap::from([(10, 0)]));
-    assert_eq!(replay.queues[&session(1)][&Seq(10)].delivery.subscription_ids, [7, 300]);
+    let queue: Vec<_> = replay.queues[&session(1)].iter().collect();
+    assert_eq!(queue.iter().map(|q| (q.seq, q.parked.target())).collect::<Vec<_>>(), [(Seq(10), 0)]);
+    assert_eq!(queue[0].delivery.subscription_ids, [7, 300]);
     assert_eq!(replay.retained[&TopicName::parse("a/b/c").unwrap()], (12, Some(20)));
     assert_eq!(replay.retained[&TopicName::parse("other").unwrap()], (13, None));
-    assert_eq!(replay.messages[&20].size_bytes, 5_005);
+    assert_eq!(replay.slab.size_bytes(replay.messages[&20]), 5_005);
 }
 
 #[test]
 fn what_version_2_wrote_is_read() {
     let (frames, mut replay) = read_fixture(2);
     assert_eq!((frames, replay.damaged, replay.last_commit, replay.last_frame), (2, 0, 41, 1_001));
-    let queue: BTreeMap<_, _> = replay.queues[&session(1)].iter().map(|(seq, t)| (seq.0, t.index)).collect();
+    let queue: BTreeMap<_, _> =
+        replay.queues[&session(1)].iter().map(|q| (q.seq.0, q.parked.target())).collect();
     assert_eq!(queue, BTreeMap::from([(10, 0), (20, 0), (22, 1)]));
     let groups: Vec<_> = replay.groups[&session(1)].iter().map(|(seq, g)| (seq.0, g.as_str())).collect();
     assert_eq!(groups, [(20, "$share/g/b/#"), (22, "$share/h/b/#")]);

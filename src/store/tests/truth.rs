@@ -1,8 +1,8 @@
 //! What the journal must hold: a list of facts with the commit each is in, and the state they add up to.
 
+use super::queued;
+use crate::store::{Journal, Recovered};
 use std::collections::{BTreeMap, BTreeSet};
-
-use crate::store::Recovered;
 
 /// The state a broker would recover.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,7 +109,7 @@ impl Truth {
     }
 
     /// What was recovered, with every queued body in memory already.
-    pub(super) fn of(recovered: &Recovered) -> Result<Self, String> {
+    pub(super) fn of(journal: &Journal, recovered: &Recovered) -> Result<Self, String> {
         let mut truth = Self::default();
         for found in &recovered.sessions {
             let mut session = SessionTruth {
@@ -119,7 +119,7 @@ impl Truth {
                 expires_at: found.snapshot.record.expires_at.0,
                 queue: BTreeMap::new(),
             };
-            for queued in &found.queue {
+            for queued in queued(journal, found) {
                 let body = queued.message.body().ok_or_else(|| format!("{queued:?} cannot be read"))?;
                 session.queue.insert(queued.seq.0, body_no(&body.payload)?);
             }

@@ -7,14 +7,14 @@ use std::{
 };
 
 use super::{
-    Time, message, session, snapshot, subscription, target,
+    Time, message, queued, session, snapshot, subscription,
     truth::{Chance, Fact, Truth, payload},
 };
 use crate::{
     codec::PacketId,
     message::{Seq, SessionNo},
     store::{
-        Completion, Gate, Journal, Record, Recovered, SnapshotSource, Step, Stored, Target, Urgency,
+        Completion, Gate, Journal, Parked, Record, Recovered, SnapshotSource, Step, Stored, Target, Urgency,
         stored::Phase,
     },
     time::Timestamp,
@@ -31,7 +31,22 @@ struct Live {
     received: Vec<u64>,
     expires_at: u64,
     next_seq: u64,
-    queue: BTreeMap<u64, (Arc<Stored>, u32)>,
+    queue: BTreeMap<u64, Claim>,
+}
+
+/// A session's claim on a message.
+enum Claim {
+    AtHand(Arc<Stored>, u32),
+    Parked(Parked),
+}
+
+impl Claim {
+    fn take(self, journal: &Journal) -> (Arc<Stored>, u32) {
+        match self {
+            Self::AtHand(stored, target) => (stored, target),
+            Self::Parked(parked) => journal.unpark(&[parked]).remove(0),
+        }
+    }
 }
 
 /// Answers the journal's questions.
@@ -100,7 +115,7 @@ impl World {
         for found in &recovered.sessions {
             let truth = &base.sessions[&found.snapshot.record.session.0.get()];
             let queue: BTreeMap<_, _> =
-                found.queue.iter().map(|q| (q.seq.0, (Arc::clone(&q.message), q.target))).collect();
+                found.queue.iter().map(|q| (q.seq.0, Claim::Parked(q.parked))).collect();
             let session = Live {
                 filters: truth.filters.clone(),
                 inbound: truth.inbound.clone(),
@@ -161,7 +176,8 @@ impl World {
             24 => self.complete_qos2(chance),
             25 => self.load(chance),
             26 => self.write_now(chance),
-            27..=28 => self.time.advance([1, 5, 30, 200, 1_000][usize::try_from(chance.below(5)).unwrap()]),
+            27 => self.park(chance),
+            28 => self.time.advance([1, 5, 30, 200, 1_000][usize::try_from(chance.below(5)).unwrap()]),
             29 => self.hand_on(chance),
             _ => self.step(),
         }
@@ -250,7 +266,8 @@ impl World {
         let Some(no) = self.any_session(chance) else { return };
         let ended = self.sessions.live.lock().unwrap().remove(&no);
         let gate = self.journal.append(Record::Gone(session(no)), Urgency::Now);
-        for (stored, index) in ended.into_iter().flat_map(|live| live.queue.into_values()) {
+        for claim in ended.into_iter().flat_map(|live| live.queue.into_values()) {
+            let (stored, index) = claim.take(&self.journal);
             self.note_early_confirm(&stored, index);
             self.journal.forget(&stored, index);
         }
@@ -384,8 +401,9 @@ impl World {
             if chance.one_in(2) {
                 let seq = live.next_seq;
                 live.next_seq += 1;
-                live.queue.insert(seq, (Arc::clone(stored), u32::try_from(targets.len()).unwrap()));
-                targets.push(target(*no, seq));
+                let target = u32::try_from(targets.len()).unwrap();
+                live.queue.insert(seq, Claim::AtHand(Arc::clone(stored), target));
+                targets.push(super::target(*no, seq));
             }
         }
         targets
@@ -410,7 +428,8 @@ impl World {
 
     fn confirm_one(&mut self, s: u64, seq: u64) {
         let mut live = self.sessions.live.lock().unwrap();
-        let Some((stored, index)) = live.get_mut(&s).and_then(|live| live.queue.remove(&seq)) else { return };
+        let Some(claim) = live.get_mut(&s).and_then(|live| live.queue.remove(&seq)) else { return };
+        let (stored, index) = claim.take(&self.journal);
         let gate = self.journal.confirm(&stored, index, session(s), Seq(seq));
         drop(live);
         self.confirmed.insert((s, seq));
@@ -429,13 +448,14 @@ impl World {
 
     fn hand_on_one(&mut self, s: u64, seq: u64, to: u64) {
         let mut live = self.sessions.live.lock().unwrap();
-        let Some((stored, index)) = live.get_mut(&s).and_then(|live| live.queue.remove(&seq)) else { return };
+        let Some(claim) = live.get_mut(&s).and_then(|live| live.queue.remove(&seq)) else { return };
+        let (stored, index) = claim.take(&self.journal);
         let taker = live.get_mut(&to).unwrap();
         let to_seq = taker.next_seq;
         taker.next_seq += 1;
-        let new = target(to, to_seq);
+        let new = super::target(to, to_seq);
         let gate = self.journal.hand_on(&stored, index, (session(s), Seq(seq)), new).expect("it is claimed");
-        taker.queue.insert(to_seq, (Arc::clone(&stored), index));
+        taker.queue.insert(to_seq, Claim::AtHand(Arc::clone(&stored), index));
         drop(live);
         self.confirmed.insert((s, seq));
         if let Gate::Message(_) = gate {
@@ -456,7 +476,7 @@ impl World {
         let Some((s, seq)) = self.any_queued(chance) else { return };
         let mut live = self.sessions.live.lock().unwrap();
         let session_live = live.get_mut(&s).unwrap();
-        let (stored, index) = session_live.queue.remove(&seq).unwrap();
+        let (stored, index) = session_live.queue.remove(&seq).unwrap().take(&self.journal);
         session_live.received.push(seq);
         let gate = self.journal.received(&stored, index, session(s), Seq(seq));
         drop(live);
@@ -480,11 +500,30 @@ impl World {
 
     fn load(&mut self, chance: &mut Chance) {
         let Some((s, seq)) = self.any_queued(chance) else { return };
-        let stored = Arc::clone(&self.sessions.live.lock().unwrap()[&s].queue[&seq].0);
+        let stored = {
+            let mut live = self.sessions.live.lock().unwrap();
+            let queue = &mut live.get_mut(&s).unwrap().queue;
+            let (stored, target) = queue.remove(&seq).unwrap().take(&self.journal);
+            queue.insert(seq, Claim::AtHand(Arc::clone(&stored), target));
+            stored
+        };
         self.journal.load(vec![Arc::clone(&stored)], Waker::noop().clone());
         while self.journal.read_step() {}
         assert!(self.journal.poisoned() || stored.body().is_some(), "what is queued can be read");
         stored.unload();
+    }
+
+    /// A session falls asleep: all that is on disk needs no more memory than it takes to find it.
+    fn park(&mut self, chance: &mut Chance) {
+        let Some(no) = self.any_session(chance) else { return };
+        let mut live = self.sessions.live.lock().unwrap();
+        for claim in live.get_mut(&no).unwrap().queue.values_mut() {
+            if let Claim::AtHand(stored, target) = claim
+                && stored.may_sleep(*target)
+            {
+                *claim = Claim::Parked(self.journal.park(vec![(Arc::clone(stored), *target)])[0]);
+            }
+        }
     }
 
     fn write_now(&mut self, chance: &mut Chance) {
@@ -509,7 +548,7 @@ impl World {
 
 /// Reads all queued bodies back.
 pub(super) fn load_all(journal: &Journal, recovered: &Recovered) {
-    let all = recovered.sessions.iter().flat_map(|s| s.queue.iter().map(|q| Arc::clone(&q.message)));
-    journal.load(all.collect(), Waker::noop().clone());
+    let all = recovered.sessions.iter().flat_map(|found| queued(journal, found));
+    journal.load(all.map(|queued| queued.message).collect(), Waker::noop().clone());
     while journal.read_step() {}
 }
