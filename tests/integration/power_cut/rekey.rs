@@ -36,10 +36,10 @@ fn store(words: &[&str], data: &Path, key: Option<&str>) -> Command {
 fn exported(data: &Path, key: Option<&str>) -> Result<String, String> {
     let Output { status, stdout, stderr } = store(&["export"], data, key).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    match status.success() {
-        true => Ok(text(stdout).split_once('\n').unwrap().1.to_owned()),
-        false => Err(text(stderr)),
+    if !status.success() {
+        return Err(text(stderr));
     }
+    Ok(text(stdout).split_once('\n').unwrap().1.to_owned())
 }
 
 /// Where to cut: at every rename, and anywhere.
