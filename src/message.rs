@@ -77,6 +77,12 @@ impl MessageProperties {
         };
         (properties != Self::default()).then(|| Box::new(properties))
     }
+
+    fn size_bytes(&self) -> usize {
+        let texts = [&self.response_topic, &self.content_type].into_iter().flatten().map(|text| text.len());
+        let user = self.user.iter().map(|(name, value)| name.len() + value.len() + 4);
+        texts.chain(user).sum::<usize>() + self.correlation_data.as_ref().map_or(0, Bytes::len)
+    }
 }
 
 impl Message {
@@ -119,6 +125,11 @@ impl Message {
             properties,
             payload: &self.payload,
         }
+    }
+
+    /// Bytes of topic, payload and properties: what it takes in memory and on disk, more or less.
+    pub fn whole_bytes(&self) -> usize {
+        self.size_bytes() + self.properties.as_ref().map_or(0, |properties| properties.size_bytes())
     }
 
     /// Bytes of topic and payload: what quotas count.

@@ -142,7 +142,14 @@ async fn answer(method: &Method, path: &str, reader: Arc<Reader>) -> Response<St
             for reason in reader.broker().unready() {
                 let _ = writeln!(reasons, "{reason}");
             }
-            if reasons.is_empty() { ok() } else { respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons) }
+            if !reasons.is_empty() {
+                return respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, reasons);
+            }
+            let mut text = "ok\n".to_owned();
+            for strain in reader.broker().strained() {
+                let _ = writeln!(text, "{strain}");
+            }
+            respond(StatusCode::OK, TEXT, text)
         }
     }
 }

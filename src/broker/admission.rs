@@ -5,6 +5,9 @@
 //! holding them: messages that several threads are dispatching at this moment may each find the last one, so a queue can
 //! exceed its bound by one message for each of the broker's threads. None of them is lost by that.
 //!
+//! The same goes for what would have to be stored on a full disk. There the journal has the last word, under its lock: not
+//! one message more is taken than there is room for.
+//!
 //! Who cannot be told is not refused (QoS 0, wills): the sessions that have room get it, and the others' share is
 //! dropped and counted.
 
@@ -12,31 +15,47 @@ use super::{
     Broker,
     dispatch::{Refused, Route, Share, group_share},
 };
-use crate::codec::Publish;
-use crate::session::Overflow;
+use crate::{
+    codec::{Publish, ReasonCode},
+    session::{Overflow, Verdict},
+};
+
+/// The verdict on what would have to be stored on a full disk.
+pub(super) const DISK_FULL: Verdict = Verdict { reason: ReasonCode::QuotaExceeded, why: "the disk is full" };
+
+/// What has to be found for a message.
+struct Wanted<'a> {
+    route: &'a Route,
+    bytes: usize,
+    /// There is no room on the disk for that.
+    is_disk_full: bool,
+}
 
 impl Broker {
-    /// Refuses the message if a session is full that may refuse it. A shared subscription's share goes to a member with
-    /// room, if there is one.
+    /// Refuses the message if a session is full that may refuse it, or would keep it on a full disk. A shared subscription's
+    /// share goes to a member with room, if there is one.
     pub(super) fn find_room<'a>(
         &self,
         shares: &mut [Share<'a>],
         route: &'a Route,
         publish: &Publish<'_>,
     ) -> Result<(), Refused> {
-        if !self.queues.may_reject() {
+        let bytes = route.topic.as_str().len() + publish.payload.len();
+        let wanted = Wanted { route, bytes, is_disk_full: !self.journal.has_room(bytes) };
+        if !wanted.is_disk_full && !self.queues.may_reject() {
             return Ok(());
         }
-        let bytes = route.topic.as_str().len() + publish.payload.len();
         for share in shares {
             let mut passed_over = Vec::new();
-            while self.keeps(share) && self.is_refused_by(share, route, bytes) {
+            while let Some(refused) = self.why_not(share, &wanted) {
                 passed_over.push(share.slot.no);
                 let group = share.group.and_then(|name| route.groups.iter().find(|g| g.name() == name));
                 let other = group.and_then(|group| Some((group.choose(&passed_over)?, group)));
                 let Some(((slot, subscription), group)) = other else {
-                    self.drops.rejected(&share.slot.client_id, &route.topic);
-                    return Err(Refused::QueueFull);
+                    if refused == Refused::QueueFull {
+                        self.drops.rejected(&share.slot.client_id, &route.topic);
+                    }
+                    return Err(refused);
                 };
                 *share = group_share(slot, subscription, group.name(), publish);
             }
@@ -44,12 +63,20 @@ impl Broker {
         Ok(())
     }
 
-    fn is_refused_by(&self, share: &Share<'_>, route: &Route, bytes: usize) -> bool {
-        let rule = self.queues.rule(route.label, &share.slot.client_id);
+    /// Why this subscriber cannot be given its share.
+    fn why_not(&self, share: &Share<'_>, wanted: &Wanted<'_>) -> Option<Refused> {
+        if !self.keeps(share) {
+            return None;
+        }
+        if wanted.is_disk_full && share.slot.keep.persistent {
+            return Some(Refused::DiskFull);
+        }
+        let rule = self.queues.rule(wanted.route.label, &share.slot.client_id);
         if self.queues.overflow(rule) != Overflow::Reject {
-            return false;
+            return None;
         }
         let state = share.slot.state();
-        !state.ended && !state.session.outbound.has_room(bytes, rule)
+        let has_room = state.ended || state.session.outbound.has_room(wanted.bytes, rule);
+        (!has_room).then_some(Refused::QueueFull)
     }
 }

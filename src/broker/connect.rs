@@ -6,6 +6,7 @@ use tracing::{debug, info};
 
 use super::{
     Broker, Peer,
+    admission::DISK_FULL,
     authenticate::{Authenticated, Handshake},
     connack::refusal_of_malformed,
     connection::Connection,
@@ -19,7 +20,7 @@ use crate::{
     codec::{Connect, Packet, ReasonCode, Version, decode},
     message::{Message, Seq, SessionNo},
     session::{Link, Outbound, SEQ_BLOCK, Session, Tally, Terms, Verdict},
-    store::{Gate, Record, SessionRecord, Snapshot, Urgency, WillRecord},
+    store::{Gate, LAZY_INTERVAL, Record, SessionRecord, Snapshot, Urgency, WillRecord},
     sync::lock,
     time::Timestamp,
     topic::TopicName,
@@ -251,10 +252,12 @@ impl Broker {
 
     /// Attaches the client to its former session or a new one, if there can be a new one.
     fn join(self: &Arc<Self>, client: &Client<'_>, now: Timestamp) -> Result<Joined, Verdict> {
+        // One that takes the place of another takes no more room.
+        let mut replaces = false;
         loop {
             let existing = lock(&self.registry).by_client_id(&client.id);
             let Some(slot) = existing else {
-                match self.create(client) {
+                match self.create(client, replaces) {
                     Created::Joined(joined) => return Ok(joined),
                     Created::Refused(verdict) => return Err(verdict),
                     // Another connection of the same client was faster.
@@ -267,7 +270,9 @@ impl Broker {
             self.kick(&slot, TAKEN_OVER, now);
             if client.packet.clean_start || !slot.keep.persistent {
                 // [MQTT-3.1.2-4]
-                if !self.end_session(&slot, now) {
+                if self.end_session(&slot, now) {
+                    replaces |= slot.keep.persistent;
+                } else {
                     // Somebody else is ending it at this moment.
                     std::thread::yield_now();
                 }
@@ -279,7 +284,7 @@ impl Broker {
         }
     }
 
-    fn create(&self, client: &Client<'_>) -> Created {
+    fn create(&self, client: &Client<'_>, replaces: bool) -> Created {
         let persistent = !client.expiry.is_zero();
         let mut registry = lock(&self.registry);
         if registry.by_client_id(&client.id).is_some() {
@@ -288,6 +293,9 @@ impl Broker {
         if registry.len() >= self.config.sessions_max {
             let why = "the maximum number of sessions is reached";
             return Created::Refused(Verdict::refused(ReasonCode::QuotaExceeded, why));
+        }
+        if persistent && !replaces && !self.journal.has_room(0) {
+            return Created::Refused(DISK_FULL);
         }
         // It would leave a session behind that nobody was told of.
         if persistent && self.journal.poisoned() {
@@ -317,6 +325,7 @@ impl Broker {
             connection: None,
             record,
             settled: gate.clone(),
+            spared_until: Timestamp::default(),
             arming: false,
             will_is_leaving: false,
             ended: false,
@@ -363,14 +372,16 @@ impl Broker {
         record.will.clone_from(&client.will);
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
-            let urgency = if only_woke { wake_urgency(record.expiry) } else { Urgency::Now };
+            let may_wait = only_woke && !has_slept_long(&state.record, now);
+            let urgency = if may_wait { wake_urgency(record.expiry) } else { Urgency::Now };
             state.record = record;
+            state.spared_until = Timestamp::default();
             if urgency == Urgency::Lazy && state.record.will.is_some() {
                 state.arming = true;
                 arms_at = now.after(ARM_AFTER);
             } else {
                 let gate = self.journal.append(state.record_now(), urgency);
-                if !only_woke {
+                if !may_wait {
                     state.settled = gate;
                 }
             }
@@ -444,11 +455,28 @@ enum Created {
     Refused(Verdict),
 }
 
-/// How soon the journal has to know that a sleeping session has woken or gone to sleep. One that is kept for days
-/// loses nothing by an hour: recovery adds it.
+/// How soon the journal has to know that a session has woken or gone to sleep. Until then it has the session as asleep
+/// since earlier, and would end it too early after a crash: [`unrecorded_wakes`] is what recovery adds for that.
 pub(super) fn wake_urgency(expiry: Duration) -> Urgency {
     if expiry > Duration::from_secs(86_400) { Urgency::Lazy } else { Urgency::Rides }
 }
+
+/// A session that has slept for more than a quarter of its expiry tells the journal of its wake before its client is
+/// told that it is present. One that wakes more often costs no commit, and [`unrecorded_wakes`] covers it.
+fn has_slept_long(record: &SessionRecord, now: Timestamp) -> bool {
+    record.expires_at.since(now) < record.expiry / 4 * 3
+}
+
+/// What a sleeping session is given after a crash beyond the end that the journal has, since its client may have been
+/// there meanwhile, and have been told so. Such a wake came within a quarter of the expiry, and its record was late by
+/// what [`wake_urgency`] and [`COMMIT_TIME_MAX`] allow.
+pub(super) fn unrecorded_wakes(expiry: Duration) -> Duration {
+    let late = if wake_urgency(expiry) == Urgency::Lazy { LAZY_INTERVAL } else { Duration::ZERO };
+    (expiry / 4).saturating_add(late).saturating_add(COMMIT_TIME_MAX)
+}
+
+/// How long a disk may take for a commit that is due, for a wake to be remembered; 60 s: one that is slower has failed.
+const COMMIT_TIME_MAX: Duration = Duration::from_secs(60);
 
 fn first_record(record: &SessionRecord) -> Record {
     let (subscriptions, inbound_qos2, received) = (Vec::new(), Vec::new(), Vec::new());

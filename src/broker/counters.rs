@@ -24,8 +24,8 @@ pub(super) struct Counters {
     refused: Mutex<BTreeMap<u8, u64>>,
     /// Publishes of which nothing could be kept, because the retained messages are full.
     pub(super) retained_full: Counter,
-    /// The same, because the queue of a subscriber is full.
-    pub(super) queue_full: Counter,
+    /// The same, because the disk is full.
+    pub(super) disk_full: Counter,
     /// The same, because the store has failed.
     pub(super) store_failed: Counter,
 }

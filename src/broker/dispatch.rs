@@ -105,6 +105,9 @@ pub(super) enum Refused {
     /// A subscriber's queue is full, and its policy is to refuse.
     #[error("the queue of a subscriber is full")]
     QueueFull,
+    /// No room to store it.
+    #[error("the disk is full")]
+    DiskFull,
     /// The journal has failed.
     #[error("the store has failed")]
     StoreFailed,
@@ -125,6 +128,8 @@ struct Outgoing<'a> {
     label: Label,
     /// Its publisher has been admitted: no queue may refuse it now.
     is_admitted: bool,
+    /// There is room on the disk for it.
+    may_store: bool,
     /// Its copy, if something outlives the read.
     message: Option<&'a Arc<Message>>,
     stored: Option<&'a Arc<Stored>>,
@@ -171,7 +176,7 @@ impl Broker {
         let persistent = |s: &Share<'_>| s.slot.keep.persistent && self.keeps(s);
         let must_keep = shares.iter().any(persistent);
         // [MQTT-3.3.1-7], [MQTT3-3.3.1-11]
-        let retain = publish.retain && !publish.payload.is_empty();
+        let mut retain = publish.retain && !publish.payload.is_empty();
         let inbound = origin.inbound_qos2.filter(|_| origin.slot.keep.persistent);
         if (must_keep || publish.retain || inbound.is_some()) && self.journal.poisoned() {
             return Err(Refused::StoreFailed);
@@ -182,20 +187,36 @@ impl Broker {
         let may_pass_on = publish.qos != QoS::AtMostOnce && !route.groups.is_empty();
         let message = (queued || may_pass_on || retain || inbound.is_some())
             .then(|| Arc::new(Message::from_packet(route.topic.clone(), publish, now)));
-        let stored = message
-            .as_ref()
-            .filter(|_| must_keep || may_pass_on || retain || inbound.is_some())
-            .map(|message| self.journal.message(Arc::clone(message)));
+        let has_to_store = must_keep || retain || inbound.is_some();
+        let stored = message.as_ref().filter(|_| has_to_store || may_pass_on);
+        let stored = if has_to_store {
+            stored.and_then(|message| self.journal.message_if_room(message))
+        } else {
+            stored.map(|message| self.journal.message(Arc::clone(message)))
+        };
+        let may_store = stored.is_some() || !has_to_store;
+        if !may_store && origin.is_answered {
+            return Err(Refused::DiskFull);
+        }
+        if !may_store && retain {
+            self.drops.not_retained(&origin.slot.client_id, &route.topic, Refused::DiskFull);
+            retain = false;
+        }
         // [MQTT-3.3.1-8], [MQTT3-3.3.1-12]
-        let replaced = if publish.retain {
+        let replaced = if publish.retain && (retain || publish.payload.is_empty()) {
             match self.set_retained(&route.topic, message.as_ref().filter(|_| retain), stored.as_ref()) {
                 Ok(replaced) => Some(replaced),
                 // Who cannot be told is not refused: those who are there get it, and the topic keeps what it has.
                 Err(Refused::RetainedFull) if !origin.is_answered => {
-                    self.drops.not_retained(&origin.slot.client_id, &route.topic);
+                    self.drops.not_retained(&origin.slot.client_id, &route.topic, Refused::RetainedFull);
                     None
                 }
-                Err(refused) => return Err(refused),
+                Err(refused) => {
+                    if let Some(stored) = &stored {
+                        self.journal.withdraw(stored);
+                    }
+                    return Err(refused);
+                }
             }
         } else {
             None
@@ -206,6 +227,7 @@ impl Broker {
             topic: &route.topic,
             label: route.label,
             is_admitted: origin.is_answered,
+            may_store,
             message: message.as_ref(),
             stored: stored.as_ref(),
             now,
@@ -268,7 +290,7 @@ impl Broker {
         batch: &mut Batch,
         touched: &mut Touched,
     ) -> Met {
-        let &Outgoing { publish, topic, message, stored, now, label, is_admitted } = outgoing;
+        let &Outgoing { publish, topic, message, stored, now, label, is_admitted, may_store } = outgoing;
         let slot = share.slot;
         let mut state = slot.state();
         let has_left = |group: &TopicFilter| !state.session.subscriptions.contains_key(group);
@@ -294,9 +316,14 @@ impl Broker {
             }
             return Met::Yes;
         }
+        let is_in_memory = stands_in_line || (!may_store && slot.keep.persistent);
+        if is_in_memory && !online {
+            self.drops.disk_full(&slot.client_id, topic);
+            return Met::Yes;
+        }
         let rule = self.queues.rule(label, &slot.client_id);
         let must_fit = match self.queues.overflow(rule) {
-            Overflow::DropOldest => stands_in_line,
+            Overflow::DropOldest => is_in_memory,
             Overflow::DropNewest => true,
             Overflow::Reject => !is_admitted,
         };
@@ -305,8 +332,8 @@ impl Broker {
             self.drops.newest(&slot.client_id, topic);
             return Met::Yes;
         }
-        let kept = if stands_in_line {
-            // In memory only: what it stands behind will not keep it for long.
+        let kept = if is_in_memory {
+            // What it stands behind will not keep it for long; or nobody was promised more.
             let copy = || Arc::new(Message::from_packet(topic.clone(), publish, now));
             Kept::Memory { message: message.map_or_else(copy, Arc::clone), after: Gate::Open }
         } else {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::warn;
 
+use super::dispatch::Refused;
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     session::{Body, DropReason, Entry, Keeper},
@@ -63,6 +64,8 @@ pub struct Dropped {
     pub queue_full: u64,
     /// A queue was full under the policy `reject`: publishes refused as a whole, and known to be by their publishers.
     pub rejected: u64,
+    /// QoS 0 and wills that could not be stored on a full disk.
+    pub disk_full: u64,
     /// Their message expiry interval passed.
     pub expired: u64,
     /// Larger than the client's maximum packet size.
@@ -87,9 +90,10 @@ pub struct Dropped {
 
 impl Dropped {
     /// Each with the name of its reason.
-    pub fn by_reason(&self) -> [(&'static str, u64); 11] {
+    pub fn by_reason(&self) -> [(&'static str, u64); 12] {
         [
             ("queue_full", self.queue_full),
+            ("disk_full", self.disk_full),
             ("expired", self.expired),
             ("too_large", self.too_large),
             ("damaged", self.damaged),
@@ -109,6 +113,7 @@ impl Dropped {
 pub(super) struct Drops {
     queue_full: Counter,
     rejected: Counter,
+    disk_full: Counter,
     expired: Counter,
     too_large: Counter,
     damaged: Counter,
@@ -153,6 +158,7 @@ impl Drops {
     pub(super) fn total(&self) -> u64 {
         let all = [
             &self.queue_full,
+            &self.disk_full,
             &self.expired,
             &self.too_large,
             &self.damaged,
@@ -174,6 +180,14 @@ impl Drops {
         }
     }
 
+    /// A message that would have to be stored for this client, and whose publisher cannot be told that it is not.
+    pub(super) fn disk_full(&self, client_id: &str, topic: &TopicName) {
+        if let Some(total) = self.disk_full.count() {
+            let topic = topic.as_str();
+            warn!(client_id, topic, total, "message dropped: the disk is full");
+        }
+    }
+
     /// A publish that was refused since this client's queue is full.
     pub(super) fn rejected(&self, client_id: &str, topic: &TopicName) {
         if let Some(total) = self.rejected.count() {
@@ -183,10 +197,10 @@ impl Drops {
     }
 
     /// A message was delivered, and not retained as its publisher had asked.
-    pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName) {
+    pub(super) fn not_retained(&self, client_id: &str, topic: &TopicName, why: Refused) {
         if let Some(total) = self.not_retained.count() {
             let topic = topic.as_str();
-            warn!(client_id, topic, total, "message not retained: the bound on retained messages is reached");
+            warn!(client_id, topic, total, "message not retained: {why}");
         }
     }
 
@@ -223,6 +237,7 @@ impl Drops {
         Dropped {
             queue_full: self.queue_full.total(),
             rejected: self.rejected.total(),
+            disk_full: self.disk_full.total(),
             expired: self.expired.total(),
             too_large: self.too_large.total(),
             damaged: self.damaged.total(),

@@ -67,7 +67,7 @@ impl Broker {
         if state.ended || state.connection.is_some() {
             return;
         }
-        if state.record.expires_at <= now {
+        if state.expires_at() <= now {
             info!(client_id = &*slot.client_id, "session expired");
             // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
             self.end_locked(slot, state, Ended::Expired, now);
@@ -86,7 +86,7 @@ impl Broker {
                 state.settled = self.journal.append(state.record_now(), Urgency::Now);
             }
         }
-        let next = next_due(&slot.state());
+        let next = slot.state().next_due();
         lock(&self.registry).schedule(next, slot.no);
     }
 
@@ -148,7 +148,7 @@ impl Broker {
         let falls_asleep_as_before = expiry == state.record.expiry && !was_armed && !is_due;
         let urgency = if falls_asleep_as_before { wake_urgency(expiry) } else { Urgency::Rides };
         self.journal.append(state.record_now(), urgency);
-        let next = next_due(&state);
+        let next = state.next_due();
         drop(state);
         lock(&self.registry).schedule(next, slot.no);
     }
@@ -255,11 +255,4 @@ impl Broker {
         state.session.outbound.reserving(until, gate);
         true
     }
-}
-
-fn next_due(state: &State) -> Timestamp {
-    // Whoever publishes it looks again afterwards.
-    let will = state.record.will.as_ref().filter(|_| !state.will_is_leaving);
-    let will = will.map_or(Timestamp::NEVER, |w| w.due_at);
-    state.record.expires_at.min(will)
 }

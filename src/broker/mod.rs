@@ -58,7 +58,7 @@ use queues::Queues;
 pub use queues::{ClientPattern, QueueBound};
 use registry::Registry;
 use retained::RetainedMessages;
-pub use stats::{SessionStats, Stats, Traffic, Unready};
+pub use stats::{SessionStats, Stats, Strained, Traffic, Unready};
 use tracing::info;
 
 use crate::{
@@ -256,10 +256,11 @@ impl Broker {
             bytes_written = s.bytes_frames,
             "journal closed"
         );
-        let Dropped { queue_full, rejected, expired, too_large, damaged, slow_reader, .. } = self.dropped();
+        let Dropped { queue_full, rejected, disk_full, expired, too_large, damaged, slow_reader, .. } =
+            self.dropped();
         info!(
             queue_full,
-            rejected, expired, too_large, damaged, slow_reader, "messages dropped since the start"
+            rejected, disk_full, expired, too_large, damaged, slow_reader, "messages dropped since the start"
         );
     }
 

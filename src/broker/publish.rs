@@ -3,6 +3,7 @@
 use tracing::warn;
 
 use super::{
+    admission::DISK_FULL,
     connection::{Connection, Ending},
     dispatch::{Origin, Published, Refused, Touched},
 };
@@ -10,6 +11,7 @@ use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
     session::{AliasError, Answer, Arrival, Verdict},
     store::{Gate, Record, Urgency},
+    telemetry::Counter,
     time::Timestamp,
     topic::TopicName,
 };
@@ -132,17 +134,20 @@ impl Connection {
         let (reason, why, counter) = match refused {
             Refused::RetainedFull => {
                 let why = "the bound on retained messages is reached";
-                (ReasonCode::QuotaExceeded, why, &counters.retained_full)
+                (ReasonCode::QuotaExceeded, why, Some(&counters.retained_full))
             }
-            Refused::QueueFull => {
-                (ReasonCode::QuotaExceeded, "the queue of a subscriber is full", &counters.queue_full)
+            Refused::QueueFull => (ReasonCode::QuotaExceeded, "the queue of a subscriber is full", None),
+            Refused::DiskFull => {
+                self.broker.journal.refused(publish.encoded_len(self.version));
+                (DISK_FULL.reason, DISK_FULL.why, Some(&counters.disk_full))
             }
             Refused::StoreFailed => {
                 let why = "the store has failed";
-                (ReasonCode::ImplementationSpecificError, why, &counters.store_failed)
+                (ReasonCode::ImplementationSpecificError, why, Some(&counters.store_failed))
             }
         };
-        if let Some(total) = counter.count() {
+        // A full queue was counted and logged where it was found, with whose it is.
+        if let Some(total) = counter.and_then(Counter::count) {
             warn!(client_id = self.client_id(), topic = publish.topic, total, "publish refused: {why}");
         }
         match publish.qos {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{
     Broker,
-    connect::wake_urgency,
+    connect::unrecorded_wakes,
     slot::{Slot, State},
     subscribe,
 };
 use crate::{
     message::SessionNo,
     session::{Outbound, Session, SubscriptionTerms},
-    store::{Gate, LAZY_INTERVAL, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
+    store::{Gate, Record, RecoveredSession, Snapshot, SnapshotSource, Urgency},
     sync::lock,
     time::Timestamp,
 };
@@ -23,11 +23,13 @@ impl Broker {
         let RecoveredSession { snapshot, queue, groups, labels } = recovered;
         let Snapshot { mut record, subscriptions, inbound_qos2, received } = snapshot;
         let was_connected = record.expires_at == Timestamp::NEVER;
+        let latest_end = now.after(record.expiry);
+        let mut spared_until = Timestamp::default();
         if was_connected {
-            record.expires_at = now.after(record.expiry);
-        } else if wake_urgency(record.expiry) == Urgency::Lazy {
-            // It may have woken since, and the journal not been told.
-            record.expires_at = record.expires_at.after(LAZY_INTERVAL);
+            record.expires_at = latest_end;
+        } else {
+            // Not in the record: the next crash would add to it again.
+            spared_until = record.expires_at.after(unrecorded_wakes(record.expiry)).min(latest_end);
         }
         // That of a session asleep has no due time when its client had said good-bye.
         if let Some(will) = record.will.as_mut().filter(|w| was_connected && w.due_at == Timestamp::NEVER) {
@@ -49,17 +51,18 @@ impl Broker {
             let terms = SubscriptionTerms { options: s.options, id: s.subscription_id };
             session.subscriptions.insert(s.filter.clone(), terms);
         }
-        let due = record.will.as_ref().map_or(Timestamp::NEVER, |w| w.due_at).min(record.expires_at);
         let (no, client_id) = (record.session, Arc::clone(&record.client_id));
         let state = State {
             session,
             connection: None,
             record,
             settled: Gate::Open,
+            spared_until,
             arming: false,
             will_is_leaving: false,
             ended: false,
         };
+        let due = state.next_due();
         let slot = Arc::new(Slot::new(no, client_id, keep, state));
         self.restore_subscriptions(&slot, &subscriptions);
         let mut registry = lock(&self.registry);

@@ -219,7 +219,8 @@ impl Broker {
             self.drops.newest(&slot.client_id, &message.topic);
             return None;
         }
-        if !slot.keep.persistent {
+        // Promised by nothing but its topic: on a full disk memory has to do.
+        if !slot.keep.persistent || !self.journal.has_room(message.whole_bytes()) {
             let kept = Kept::Memory { message, after: Gate::Open };
             state.session.outbound.deliver(&slot.keep, kept, delivery, rule);
             return None;

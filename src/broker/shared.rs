@@ -148,7 +148,10 @@ impl Broker {
                 let Some(gate) = gate else { return Passed::Ended };
                 (entry.kept.clone(), gate, None)
             }
-            Kept::Memory { message, .. } if slot.keep.persistent => {
+            // On a full disk it stays as safe as it was.
+            Kept::Memory { message, .. }
+                if slot.keep.persistent && self.journal.has_room(message.whole_bytes()) =>
+            {
                 let stored = self.journal.message(Arc::clone(message));
                 let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };
                 (kept, Gate::Message(Arc::clone(&stored)), Some((stored, target)))

@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) record: SessionRecord,
     /// Opens when the latest change of session or subscriptions is durable.
     pub(super) settled: Gate,
+    /// After a crash: asleep as it is, it ends no sooner, whatever the record says.
+    pub(super) spared_until: Timestamp,
     /// The client has come back with the will it had, and the journal still has that as disarmed: for a short wake it
     /// is not written. See [`super::lifecycle::ARM_AFTER`].
     pub(super) arming: bool,
@@ -120,6 +122,18 @@ impl State {
     /// Whether the connection numbered `epoch` is the one that serves this session.
     pub(super) fn is_served_by(&self, epoch: u64) -> bool {
         self.connection.as_ref().is_some_and(|c| c.epoch == epoch)
+    }
+
+    /// When the session ends if nobody connects: NEVER while connected.
+    pub(super) fn expires_at(&self) -> Timestamp {
+        self.record.expires_at.max(self.spared_until)
+    }
+
+    /// When there is something to do for the session while nobody is connected.
+    pub(super) fn next_due(&self) -> Timestamp {
+        // Whoever publishes the will looks again afterwards.
+        let will = self.record.will.as_ref().filter(|_| !self.will_is_leaving);
+        self.expires_at().min(will.map_or(Timestamp::NEVER, |will| will.due_at))
     }
 
     /// The will, to be published without this lock. It stays in the record until `will_left`, so that a record or a

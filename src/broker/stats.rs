@@ -52,6 +52,8 @@ pub struct Stats {
     pub refused_retained_full: u64,
     /// Publishes refused because the queue of a subscriber is full under the policy `reject`.
     pub refused_queue_full: u64,
+    /// Publishes refused because the disk is full.
+    pub refused_disk_full: u64,
     /// Publishes refused because the store has failed.
     pub refused_store_failed: u64,
     /// Subscriptions now.
@@ -91,19 +93,29 @@ pub enum Unready {
     ShuttingDown,
 }
 
+/// Every promise is kept, and something is wrong all the same: not all of what clients want can be promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Strained {
+    /// There is no room to store anything more.
+    #[error("disk_full: what would have to be stored is refused until there is room; deliveries go on")]
+    DiskFull,
+}
+
 impl Broker {
     /// Counts and sizes, without those of the sessions.
     pub fn stats(&self) -> Stats {
         let (retained_messages, retained_bytes) = lock(&self.retained).size();
         let counters = &self.counters;
+        let dropped = self.drops.read();
         Stats {
             received: counters.received_so_far(),
             sent: counters.sent_so_far(),
             connects_accepted: counters.accepted_so_far(),
             connects_refused: counters.refused_so_far(),
-            dropped: self.drops.read(),
+            dropped,
             refused_retained_full: counters.retained_full.total(),
-            refused_queue_full: counters.queue_full.total(),
+            refused_queue_full: dropped.rejected,
+            refused_disk_full: counters.disk_full.total(),
             refused_store_failed: counters.store_failed.total(),
             subscriptions: self.subscriptions.read().unwrap_or_else(PoisonError::into_inner).len() as u64,
             retained_messages: retained_messages as u64,
@@ -136,6 +148,11 @@ impl Broker {
         let store_failed = self.journal.poisoned().then_some(Unready::StoreFailed);
         let shutting_down = self.is_shutting_down().then_some(Unready::ShuttingDown);
         store_failed.into_iter().chain(shutting_down).collect()
+    }
+
+    /// What it can do less than usual, ready or not.
+    pub fn strained(&self) -> Vec<Strained> {
+        (!self.journal.has_room(0)).then_some(Strained::DiskFull).into_iter().collect()
     }
 
     /// Whether the broker makes progress: its clock work was looked after within `limit`, and the journal's threads

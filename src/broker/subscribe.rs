@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Broker,
+    admission::DISK_FULL,
     connection::{Connection, Ending},
     dispatch::Touched,
 };
@@ -97,6 +98,9 @@ impl Connection {
             if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
                 let why = "the maximum number of subscriptions is reached";
                 return Err(Verdict::refused(ReasonCode::QuotaExceeded, why));
+            }
+            if before.is_none() && slot.keep.persistent && !broker.journal.has_room(0) {
+                return Err(DISK_FULL);
             }
             // [MQTT-3.8.4-4], [MQTT-3.3.1-9], [MQTT-3.3.1-10], [MQTT-3.3.1-11], [MQTT3-3.3.1-6]; a shared subscription gets no retained messages.
             let wants_retained = !shared

@@ -232,6 +232,20 @@ impl<'d> Section<'d> {
         });
     }
 
+    /// Reads a size within `range` for which there is no default, in bytes.
+    pub(super) fn optional_size(
+        &mut self,
+        key: &'static str,
+        target: &mut Option<u64>,
+        range: &RangeInclusive<usize>,
+    ) {
+        let mut bytes = 0;
+        self.size(key, &mut bytes, range);
+        if self.has(key) {
+            *target = Some(bytes);
+        }
+    }
+
     /// Reads a whole number within `range`.
     pub(super) fn count<T>(&mut self, key: &'static str, target: &mut T, range: &RangeInclusive<T>)
     where

@@ -20,6 +20,12 @@ const HELD_BYTES: RangeInclusive<usize> = 0..=1 << 30;
 const COMMIT_INTERVAL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
 const DONE_INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 const GENERATION_BYTES: RangeInclusive<usize> = 1 << 20..=1 << 30;
+/// Sixteen generations of the smallest size: four are the reserve.
+const DISK_BYTES: RangeInclusive<usize> = 16 << 20..=SIZE_MAX;
+/// A generation has a quarter of it at most, and no less than a MiB.
+const RESERVE_BYTES: RangeInclusive<usize> = 4 << 20..=SIZE_MAX;
+/// A PiB.
+const SIZE_MAX: usize = 1 << 50;
 const BACKLOG_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
 
 /// The section as it is written.
@@ -35,6 +41,10 @@ pub(super) struct RawStore<'c> {
     done_interval: String,
     generation_bytes: String,
     backlog_bytes_max: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_disk_bytes: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_reserve: Option<String>,
 }
 
 impl<'c> RawStore<'c> {
@@ -53,6 +63,8 @@ impl<'c> RawStore<'c> {
             done_interval: show_duration(store.done_interval).to_string(),
             generation_bytes: show_size(store.generation_bytes).to_string(),
             backlog_bytes_max: show_size(store.backlog_bytes_max).to_string(),
+            max_disk_bytes: store.disk_bytes_max.map(|bytes| show_size(bytes).to_string()),
+            disk_reserve: store.disk_reserve_bytes.map(|bytes| show_size(bytes).to_string()),
         }
     }
 }
@@ -69,6 +81,8 @@ pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Co
     section.duration("done_interval", &mut store.done_interval, &DONE_INTERVAL);
     section.size("generation_bytes", &mut store.generation_bytes, &GENERATION_BYTES);
     section.size("backlog_bytes_max", &mut store.backlog_bytes_max, &BACKLOG_BYTES);
+    section.optional_size("max_disk_bytes", &mut store.disk_bytes_max, &DISK_BYTES);
+    section.optional_size("disk_reserve", &mut store.disk_reserve_bytes, &RESERVE_BYTES);
 }
 
 impl Choice for Durability {

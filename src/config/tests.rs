@@ -32,6 +32,8 @@ commit_interval_max = "20ms"
 done_interval = "2s"
 generation_bytes = "32MiB"
 backlog_bytes_max = "1MiB"
+max_disk_bytes = "1GiB"
+disk_reserve = "2GiB"
 [sessions]
 max = 5
 session_expiry_max = "1h"
@@ -235,6 +237,13 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
                 "x.toml:3: queue_limits[0].client: \"a*b\" is not a client identifier, or the beginning of one and \"*\"",
             ],
         ),
+        (
+            "[store]\nmax_disk_bytes = \"8MiB\"\ndisk_reserve = \"0B\"",
+            &[
+                "x.toml:2: store.max_disk_bytes: \"8MiB\" is out of range; allowed is \"16MiB\" to \"1048576GiB\"",
+                "x.toml:3: store.disk_reserve: \"0B\" is out of range; allowed is \"4MiB\" to \"1048576GiB\"",
+            ],
+        ),
         ("[store]\npth = \"x\"", &["x.toml:2: store.pth: unknown key `pth`; did you mean `path`?"]),
         ("[lisener]\nx = 1", &["x.toml:1: lisener: unknown key `lisener`; did you mean `listeners`?"]),
         (
@@ -415,7 +424,7 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
                 "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-                "x.toml:9: store.x: unknown key `x`; allowed here: path, key_file, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, key_file, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max, max_disk_bytes, disk_reserve",
             ],
         ),
     ];

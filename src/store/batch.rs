@@ -159,7 +159,7 @@ impl Item {
         match self {
             Self::Record(Record::Snapshot(snapshot)) => SMALL_BYTES * (4 + snapshot.subscriptions.len()),
             Self::Record(_) => SMALL_BYTES,
-            Self::Message { message, claims, .. } => message.size_bytes() + targets(claims),
+            Self::Message { message, claims, .. } => message.whole_bytes() + targets(claims),
             Self::Copy { part, claims, .. } => part.len() + targets(claims),
         }
     }

@@ -13,6 +13,7 @@ use super::{
     medium::MediumError,
     packing::CommitHead,
     record::Marks,
+    space::Looks,
     state::{Health, State},
     stats::count,
     stored::{Phase, Place, Stored},
@@ -37,6 +38,7 @@ pub(super) struct Committer {
     /// The next commit begins with the marks.
     pub(super) marks_due: bool,
     pub(super) compaction: Compaction,
+    pub(super) looks: Looks,
 }
 
 /// A batch on its way to the disk.
@@ -69,6 +71,8 @@ impl Shared {
     /// Commits if something is due, then gives compaction its turn.
     pub(super) fn step(&self) -> Step {
         let mut committer = self.committer();
+        // First: what the others have taken of the disk is known before a batch is.
+        committer.look_at_space(self);
         let worked = committer.commit_if_due(self).and_then(|committed| {
             let compacted = committer.compact(self)?;
             Ok(committed || compacted)
@@ -88,7 +92,9 @@ impl Shared {
         let mut committer = self.committer();
         committer.marks_due = true;
         let taken = self.state().take();
-        committer.commit(self, taken)
+        committer.commit(self, taken)?;
+        committer.look_at_space(self);
+        Ok(())
     }
 
     /// Commits all that is left, held messages included, and closes.
@@ -133,7 +139,7 @@ impl State {
 
 impl Committer {
     pub(super) fn new(run: u32, next_frame: u64) -> Self {
-        Self { run, next_frame, marks_due: true, compaction: Compaction::default() }
+        Self { run, next_frame, marks_due: true, compaction: Compaction::default(), looks: Looks::default() }
     }
 
     fn commit_if_due(&mut self, shared: &Shared) -> Result<bool, MediumError> {
@@ -177,6 +183,7 @@ impl Committer {
         }
         self.marks_due = false;
         self.compaction.committed(bytes);
+        self.looks.committed(bytes);
         let counters = &shared.counters;
         count(&counters.commits, 1);
         count(&counters.bytes_frames, bytes);
@@ -209,6 +216,7 @@ impl State {
     fn committed(&mut self, no: CommitNo, generation: u32, first_frame: u64, bytes: u64, encoded: Encoded) {
         self.durable = no;
         self.writing_bytes = 0;
+        self.space.written(bytes);
         if let Some(books) = self.ledger.active() {
             books.frame_bytes += bytes;
         }

@@ -1,13 +1,24 @@
 //! Compaction: empties the oldest generation of what is still wanted, and deletes it.
 //!
 //! Runs when the frames on disk take more than twice what is live, a little after each commit, so it never holds up
-//! more than it must. Why deleting is safe stands in the module's doc.
+//! more than it must. Where the disk is nearly full it runs sooner and faster, if there is room for its copies. Why
+//! deleting is safe stands in the module's doc.
 
 use std::{collections::VecDeque, sync::Weak};
 
 use super::{
-    batch::Item, commit::Committer, format::split_message, gate::CommitNo, journal::Shared,
-    medium::MediumError, read::EntryReader, slab::SlotNo, state::Health, stats::count, stored::Place,
+    batch::Item,
+    commit::Committer,
+    format::split_message,
+    gate::CommitNo,
+    journal::Shared,
+    medium::MediumError,
+    read::EntryReader,
+    slab::SlotNo,
+    space::Pressure,
+    state::{Health, State},
+    stats::count,
+    stored::Place,
 };
 use crate::message::SessionNo;
 use crate::sync::lock;
@@ -77,6 +88,10 @@ impl Committer {
         loop {
             match std::mem::take(&mut self.compaction.stage) {
                 Stage::Idle => {
+                    if Self::has_to_turn_over(shared) {
+                        let before = shared.state().ledger.active().map(|books| books.no);
+                        self.next_generation(shared, before)?;
+                    }
                     self.compaction.stage = self.begin(shared);
                     if matches!(self.compaction.stage, Stage::Idle) {
                         return Ok(deleted);
@@ -85,12 +100,14 @@ impl Committer {
                 Stage::Feeding(feeding) => {
                     self.compaction.stage = self.feed(shared, feeding);
                     if matches!(self.compaction.stage, Stage::Feeding(_)) {
+                        hurry(shared);
                         return Ok(deleted);
                     }
                 }
                 Stage::Waiting { victim, pass, commit } => {
                     if deleted || !shared.state().is_durable(commit) {
                         self.compaction.stage = Stage::Waiting { victim, pass, commit };
+                        hurry(shared);
                         return Ok(deleted);
                     }
                     self.compaction.stage = self.finish(shared, victim, pass)?;
@@ -111,18 +128,25 @@ impl Committer {
     /// Chooses the oldest generation, if compaction is wanted.
     fn begin(&self, shared: &Shared) -> Stage {
         let mut state = shared.state();
-        let floor = 2 * state.generation_bytes();
+        let is_worth_it = is_worth_it(&state);
         let ledger = &mut state.ledger;
         let rewriting =
             ledger.generations.front().is_some_and(|oldest| oldest.no < self.compaction.rewrite_before);
-        let wanted = rewriting || ledger.frame_bytes() > floor.max(2 * ledger.live_bytes());
         let active = ledger.active().map(|books| books.no);
-        if !wanted || active == self.compaction.given_up_in {
+        if !(rewriting || is_worth_it) || active == self.compaction.given_up_in {
             return Stage::Idle;
         }
-        let victim = ledger.generations.front().map(|books| books.no).filter(|no| Some(*no) != active);
+        let victim = ledger.generations.front().filter(|books| Some(books.no) != active);
+        let victim = victim.map(|books| (books.no, books.live_bytes));
+        let victim = victim.filter(|(_, live_bytes)| state.space.takes_copies(*live_bytes));
         drop(state);
-        victim.map_or(Stage::Idle, |victim| pass(shared, victim, 1))
+        victim.map(|(no, _)| no).map_or(Stage::Idle, |victim| pass(shared, victim, 1))
+    }
+
+    /// Whether room is wanted that only the generation being written to could give.
+    fn has_to_turn_over(shared: &Shared) -> bool {
+        let state = shared.state();
+        state.ledger.generations.len() == 1 && state.space.pressure() >= Pressure::Full && is_worth_it(&state)
     }
 
     /// Copies what the open batch has room for.
@@ -176,7 +200,28 @@ impl Committer {
         }
         shared.medium.delete_generation(victim)?;
         shared.state().ledger.generations.pop_front();
+        self.looks.freed();
         Ok(Stage::Idle)
+    }
+}
+
+/// Whether there is enough to be gained: the less room there is, the less has to be.
+fn is_worth_it(state: &State) -> bool {
+    let (bytes, live) = (state.ledger.frame_bytes(), state.ledger.live_bytes());
+    let generation_bytes = state.generation_bytes();
+    let dead = bytes.saturating_sub(live);
+    match state.space.pressure() {
+        Pressure::None => bytes > (2 * generation_bytes).max(2 * live),
+        Pressure::Near => dead > generation_bytes.max(live / 4),
+        Pressure::Full => dead > (generation_bytes / 2).max(live / 16),
+        Pressure::Dire => dead > generation_bytes / 2,
+    }
+}
+
+/// Somebody waits for room: what is copied is not to wait for company.
+fn hurry(shared: &Shared) {
+    if shared.state().space.pressure() > Pressure::None {
+        shared.change(State::hurry);
     }
 }
 

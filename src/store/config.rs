@@ -41,6 +41,11 @@ pub struct Config {
     pub generation_bytes: u64,
     /// The key with which the store is sealed; none: it is not.
     pub key: KeySource,
+    /// Bytes the journal's files may take; none. A part of them is the reserve, as on a disk of that size.
+    pub disk_bytes_max: Option<u64>,
+    /// Bytes kept free on the file system, so that confirmations and compaction can go on when it is full otherwise; none:
+    /// four generations, but no more than a quarter of the file system. A generation has a quarter of it at most.
+    pub disk_reserve_bytes: Option<u64>,
     /// Labels by which the messages that wait for sessions are told apart when they are brought back; none.
     pub labels: TopicLabels,
 }
@@ -56,6 +61,8 @@ impl Default for Config {
             held_bytes_max: 8 << 20,
             generation_bytes: 16 << 20,
             key: KeySource::None,
+            disk_bytes_max: None,
+            disk_reserve_bytes: None,
             labels: TopicLabels::default(),
         }
     }

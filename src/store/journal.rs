@@ -60,6 +60,8 @@ struct Glance {
     durable: AtomicU64,
     backlogged: AtomicBool,
     poisoned: AtomicBool,
+    /// See `State::room_bytes`.
+    room_bytes: AtomicU64,
 }
 
 impl Glance {
@@ -73,6 +75,7 @@ impl Glance {
     fn follow(&self, state: &State) {
         self.durable.store(state.durable.0, Ordering::Release);
         self.backlogged.store(state.is_backlogged(), Ordering::Release);
+        self.room_bytes.store(state.room_bytes(), Ordering::Release);
         self.poisoned.store(state.health == Health::Poisoned, Ordering::Release);
     }
 }
@@ -199,11 +202,25 @@ impl Journal {
         *lock(&self.shared().source) = Some(source);
     }
 
-    /// Registers a message before the first session is given it. `complete` must follow.
+    /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
     pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        let mut state = self.shared().state();
-        state.marks.message += 1;
-        Arc::new(Stored::new(state.marks.message, message))
+        self.shared().state().register(message)
+    }
+
+    /// The same for one that may be refused: `None` if there is no room on the disk for it.
+    pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
+        self.shared().state().register_if_room(message)
+    }
+
+    /// A message of this size was refused for want of room: so is what is smaller, until there is some more.
+    pub fn refused(&self, bytes: usize) {
+        self.shared().change(|state| state.space.refused(bytes));
+    }
+
+    /// A registered message that nobody was given.
+    pub fn withdraw(&self, stored: &Stored) {
+        let message = stored.body();
+        self.shared().change(|state| state.space.came(message.as_ref()));
     }
 
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
@@ -402,6 +419,12 @@ impl Journal {
         !backlogged
     }
 
+    /// Whether there is room on the disk for so many bytes more. Where there is none, what has to be stored is to be refused;
+    /// what makes room goes on. It may have changed when something is registered.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        (bytes as u64) < self.shared().glance.room_bytes.load(Ordering::Acquire)
+    }
+
     /// Whether a write has failed: no gate opens any more.
     pub fn poisoned(&self) -> bool {
         self.shared().glance.poisoned.load(Ordering::Acquire)
@@ -422,6 +445,7 @@ impl Journal {
         // It asks the file system: not under the lock.
         let disk_bytes = self.shared().medium.disk_bytes();
         let state = self.shared().state();
+        let (disk_free_bytes, disk_room_bytes) = state.space.free_and_room();
         Stats {
             bytes_payload: read(&counters.bytes_payload),
             bytes_kept: read(&counters.bytes_kept) + state.elided_bytes,
@@ -439,6 +463,9 @@ impl Journal {
             frame_bytes: state.ledger.frame_bytes(),
             generations: state.ledger.generations.len() as u64,
             disk_bytes,
+            disk_free_bytes,
+            disk_room_bytes,
+            is_full: !self.has_room(0),
             damaged: read(&counters.damaged),
             is_poisoned: state.health == Health::Poisoned,
             commit_messages: counters.commit_messages.read(),

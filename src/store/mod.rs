@@ -57,6 +57,7 @@ mod replay;
 mod rewrite;
 mod seal;
 mod slab;
+mod space;
 mod state;
 mod stats;
 mod stored;

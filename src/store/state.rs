@@ -13,6 +13,7 @@ use super::{
     hold::{Hold, Left},
     ledger::Ledger,
     record::{Completion, Marks, Record, Target},
+    space::Space,
     stored::{Bits, Held, Phase, Stored, StoredState},
 };
 use crate::time::Timestamp;
@@ -72,6 +73,8 @@ pub(super) struct State {
     pub(super) backlog_waiters: Wakers,
     /// Who is to be woken as soon as the lock is released.
     pub(super) ready: Vec<Waker>,
+    /// How much room there is.
+    pub(super) space: Space,
     pub(super) elided: u64,
     /// Their bytes of topic and payload.
     pub(super) elided_bytes: u64,
@@ -97,6 +100,7 @@ impl State {
             waiters: Waiters::default(),
             backlog_waiters: Wakers::default(),
             ready: Vec::new(),
+            space: Space::default(),
             elided: 0,
             elided_bytes: 0,
             sleeping: false,
@@ -142,6 +146,7 @@ impl State {
         now: Timestamp,
     ) {
         let mut state = stored.lock();
+        self.space.came(state.body.as_ref());
         let Phase::Early(early) = &mut state.phase else {
             debug_assert!(false, "a message is completed once");
             return;
@@ -172,7 +177,9 @@ impl State {
         if !is_target_left && retained.is_none() && inbound.is_none() && !rests_on_record {
             return self.settle(&mut state);
         }
-        let may_hold = may_elide && is_target_left && retained.is_none() && inbound.is_none();
+        // What is mostly properties would be more than is counted of it.
+        let is_counted = state.body.as_ref().is_some_and(|m| m.whole_bytes() <= 2 * m.size_bytes() + 1_024);
+        let may_hold = may_elide && is_counted && is_target_left && retained.is_none() && inbound.is_none();
         if may_hold && self.health == Health::Running && self.hold.admits(stored.size_bytes()) {
             let publisher = completion.publisher;
             if let Phase::Early(early) = &mut state.phase {
@@ -278,7 +285,7 @@ impl State {
 
     /// How large a generation may grow.
     pub(super) fn generation_bytes(&self) -> u64 {
-        self.config.generation_bytes
+        self.config.generation_bytes.min(self.space.generation_bytes_max())
     }
 
     /// Takes one target off a message. Returns whether the message is on disk, or on its way there, with that target.
@@ -363,7 +370,8 @@ impl State {
             && (self.open.bytes() >= BATCH_BYTES_MAX
                 || self.urgent_deadline().is_some_and(|at| at <= now)
                 || self.open_deadline().is_some_and(|at| at <= now)
-                || self.hold.next_deadline().is_some_and(|at| at <= now))
+                || self.hold.next_deadline().is_some_and(|at| at <= now)
+                || self.space.look_at.is_some_and(|at| at <= now))
     }
 
     /// When something will be due if nothing comes.
@@ -371,7 +379,9 @@ impl State {
         if self.health != Health::Running {
             return None;
         }
-        [self.urgent_deadline(), self.open_deadline(), self.hold.next_deadline()].into_iter().flatten().min()
+        let all =
+            [self.urgent_deadline(), self.open_deadline(), self.hold.next_deadline(), self.space.look_at];
+        all.into_iter().flatten().min()
     }
 
     /// When the open batch is committed for those who wait for it.

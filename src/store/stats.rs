@@ -48,6 +48,12 @@ pub struct Stats {
     pub generations: u64,
     /// Bytes the journal's files take on disk now; 0 if the medium has none.
     pub disk_bytes: u64,
+    /// Bytes free on the file system at the last look; `None` if there is none.
+    pub disk_free_bytes: Option<u64>,
+    /// Bytes the journal's files may grow by before what has to be stored is refused; `None` if nothing bounds them.
+    pub disk_room_bytes: Option<u64>,
+    /// There is no room: what would have to be stored is refused.
+    pub is_full: bool,
     /// Damaged parts found at the start.
     pub damaged: u64,
     /// A write has failed: nothing is acknowledged any more.

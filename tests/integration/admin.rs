@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "what is waited for has a limit")]
 
 mod exposition;
-mod http;
+pub(crate) mod http;
 
 use std::{
     fs::{self, File},

@@ -61,7 +61,8 @@ impl Broker {
         self.options = vec!["--config".to_owned(), path(&file).to_owned()];
     }
 
-    fn start_in(folder: TempDir, options: &[&str]) -> Self {
+    /// The same in this folder.
+    pub(crate) fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         let mut broker = Self { folder, options, running: None, urls: Vec::new() };
         broker.spawn();

@@ -9,6 +9,7 @@ mod conformance;
 mod crash;
 mod examples;
 mod floors;
+mod full_disk;
 mod fuzz_targets;
 mod harness;
 mod mosquitto;

@@ -102,6 +102,7 @@ fn traffic(stats: &Stats) -> Vec<Family> {
     let publishes = [
         ("retained_full", stats.refused_retained_full),
         ("queue_full", stats.refused_queue_full),
+        ("disk_full", stats.refused_disk_full),
         ("store_failed", stats.refused_store_failed),
     ];
     let publishes = publishes.map(|(reason, n)| (words([reason]), Count::Whole(n)));
@@ -145,8 +146,8 @@ fn traffic(stats: &Stats) -> Vec<Family> {
         Family {
             name: "dormouse_dropped_messages",
             unit: None,
-            help: "Messages given up, one for each receiver who does not get them: the queue was full, they expired, were too \
-                   large for the client or damaged on disk; QoS 0 for a slow reader or somebody asleep; the session expired, \
+            help: "Messages given up, one for each receiver who does not get them: the queue was full, or the disk (QoS 0 and \
+                   wills; other publishers are refused), they expired, were too large for the client or damaged on disk; QoS 0 for a slow reader or somebody asleep; the session expired, \
                    was begun anew (cleaned) or ended with its connection (closed); no member of a shared subscription was \
                    left. not_retained: delivered, and not retained.",
             labels: &["reason"],
@@ -325,6 +326,24 @@ fn journal_sizes(store: &store::Stats, sync_latency: Option<SyncLatency>) -> Vec
             Some(Unit::Bytes),
             "What the journal's files take on disk.",
             Some(float(store.disk_bytes)),
+        ),
+        gauge(
+            "dormouse_journal_full",
+            None,
+            "1 while what would have to be stored is refused for want of room; deliveries go on, and it ends by itself.",
+            Some(f64::from(store.is_full)),
+        ),
+        gauge(
+            "dormouse_journal_room",
+            Some(Unit::Bytes),
+            "What the journal's files may grow by before that, as of the last look.",
+            store.disk_room_bytes.map(float),
+        ),
+        gauge(
+            "dormouse_disk_free",
+            Some(Unit::Bytes),
+            "What is free on the data folder's file system.",
+            store.disk_free_bytes.map(float),
         ),
         gauge("dormouse_journal_generations", None, "Generations on disk.", Some(float(store.generations))),
         gauge(

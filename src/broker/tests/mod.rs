@@ -6,6 +6,7 @@
 mod acknowledged;
 mod bounds;
 mod exactly_once;
+mod full_disk;
 mod health;
 mod order;
 mod protocol;
@@ -40,6 +41,7 @@ struct World {
     disk: SimDisk,
     ms: Arc<AtomicU64>,
     config: Config,
+    store: store::Config,
     broker: Arc<Broker>,
 }
 
@@ -49,9 +51,13 @@ impl World {
     }
 
     fn with(config: Config) -> Self {
-        let (disk, ms) = (SimDisk::new(), Arc::default());
-        let broker = open(&disk, &ms, &config);
-        Self { disk, ms, config, broker }
+        Self::on(SimDisk::new(), config, store::Config::default())
+    }
+
+    fn on(disk: SimDisk, config: Config, store: store::Config) -> Self {
+        let ms = Arc::default();
+        let broker = open(&disk, &ms, &config, &store);
+        Self { disk, ms, config, store, broker }
     }
 
     fn now(&self) -> Timestamp {
@@ -72,7 +78,7 @@ impl World {
     /// Pulls the plug, and starts anew from what the disk kept. Connections of before are to be dropped first.
     fn cut(&mut self, seed: u64) {
         self.disk.cut(seed);
-        self.broker = open(&self.disk, &self.ms, &self.config);
+        self.broker = open(&self.disk, &self.ms, &self.config, &self.store);
     }
 
     fn join(&self, connect: &Connect<'_>) -> Client {
@@ -117,10 +123,9 @@ impl World {
     }
 }
 
-fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config) -> Arc<Broker> {
+fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config, store: &store::Config) -> Arc<Broker> {
     let medium = Box::new(disk.medium());
-    let (broker, from) =
-        Broker::open_on(config.clone(), medium, store::Config::default(), WallClock::UNKNOWN).unwrap();
+    let (broker, from) = Broker::open_on(config.clone(), medium, store.clone(), WallClock::UNKNOWN).unwrap();
     ms.store(from.0, Ordering::Relaxed);
     let ms = Arc::clone(ms);
     let clock: Arc<dyn Clock> = Arc::new(move || (Timestamp(ms.load(Ordering::Relaxed)), WallClock::UNKNOWN));

@@ -1,7 +1,10 @@
 //! Messages for clients that were away.
 
 use super::{Client, World, connect, puback, qos1, qos2, v311};
-use crate::codec::{Packet, QoS};
+use crate::{
+    codec::{Packet, QoS},
+    store::SnapshotSource,
+};
 
 #[test]
 fn a_sleeper_gets_more_than_one_block_of_numbers_in_one_go() {
@@ -73,6 +76,55 @@ fn a_smaller_window_does_not_forget_what_a_larger_one_sent() {
     assert!(heard[1..].iter().all(|line| line.starts_with("PUBLISH!")), "{heard:?}");
     let slot = crate::sync::lock(&world.broker.registry).by_client_id("dev").unwrap();
     assert_eq!(slot.state().session.outbound.in_flight(), 5);
+}
+
+/// A publisher was told that the message is kept, and the sleeper that its session is there: the crash of a broker that
+/// had not written down yet that it woke takes neither back.
+#[test]
+fn a_session_that_was_awake_in_a_crash_lives_on_for_its_whole_expiry() {
+    for (slept_s, expiry_s) in
+        [(3_590, 3_600), (1_000, 3_600), (800, 3_600), (100, 864_000), (863_900, 864_000)]
+    {
+        let mut world = World::new();
+        let long = || {
+            let mut connect = connect("sleeper");
+            connect.properties.session_expiry = Some(expiry_s);
+            connect
+        };
+        world.subscriber(&long(), "cmd", QoS::AtLeastOnce).lose();
+        world.pass(2_000);
+        world.settle();
+        world.pass(slept_s * 1_000);
+        // The journal's time stands at this moment.
+        drop(world.subscriber(&connect("other"), "other", QoS::AtLeastOnce));
+        let mut sleeper = world.join(&long());
+        world.broker.journal.step();
+        assert_eq!(sleeper.heard(), ["CONNACK 1"], "told after {slept_s} s of {expiry_s}");
+        drop(sleeper);
+        world.cut(1);
+        world.pass((u64::from(expiry_s) - slept_s / 2) * 1_000);
+        world.joined(&long(), true).lose();
+    }
+}
+
+/// As long as nobody comes, restarts add no more than once to a session's life.
+#[test]
+fn a_broker_that_crashes_every_hour_does_not_keep_a_session_for_ever() {
+    let mut world = World::new();
+    world.subscriber(&connect("sleeper"), "cmd", QoS::AtLeastOnce).lose();
+    world.pass(2_000);
+    world.settle();
+    for hour in 0..3 {
+        world.pass(1_900_000);
+        let slot = crate::sync::lock(&world.broker.registry).by_client_id("sleeper");
+        assert_eq!(slot.is_some(), hour < 2, "after {} s", (hour + 1) * 1_900);
+        if let Some(slot) = slot {
+            world.broker.snapshot(slot.no);
+            world.pass(1_000);
+            world.settle();
+        }
+        world.cut(hour);
+    }
 }
 
 /// Confirms everything that comes until nothing comes any more, and checks that it comes in order.

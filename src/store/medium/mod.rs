@@ -25,6 +25,19 @@ pub enum MediumError {
     Newer(u8),
 }
 
+/// What is left of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Bytes this process may still take.
+    pub free_bytes: u64,
+    /// All bytes there are.
+    pub total_bytes: u64,
+    /// Bytes that the files will grow by at the next start, whatever is written until then.
+    pub owed_bytes: u64,
+    /// Files that may still be made; `u64::MAX` where they are not counted.
+    pub free_files: u64,
+}
+
 /// A frame and its number.
 pub type NumberedFrame = (u64, Vec<u8>);
 
@@ -41,6 +54,11 @@ pub trait Medium: Send + Sync {
     /// Bytes its files take on disk now; 0 if it has none.
     fn disk_bytes(&self) -> u64 {
         0
+    }
+
+    /// What is left of the file system it is on; `None` if there is none, or it does not say.
+    fn space(&self) -> Option<DiskSpace> {
+        None
     }
 
     /// Shows every frame of a generation in the order of the numbers.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::{Medium, MediumError, NumberedFrame};
+use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::sync::lock;
 
 /// A simulated disk. Clones are the same disk; it outlives the journals opened on it.
@@ -26,6 +26,9 @@ struct DiskState {
     operations_left: Option<u64>,
     operations: u64,
     skip_sync: bool,
+    /// How many bytes of frames fit; `None`: any number.
+    capacity_bytes: Option<u64>,
+    used_bytes: u64,
 }
 
 impl SimDisk {
@@ -51,9 +54,9 @@ impl SimDisk {
             coin ^= coin >> 7;
             coin ^= coin << 17;
             if coin & 1 == 0
-                && let Some(frames) = state.generations.get_mut(&generation)
+                && let Some(lost) = state.generations.get_mut(&generation).and_then(|f| f.remove(&frame))
             {
-                frames.remove(&frame);
+                state.used_bytes -= lost.len() as u64;
             }
         }
     }
@@ -74,6 +77,16 @@ impl SimDisk {
     /// A disk that lies: `sync` returns at once and keeps nothing safe. Tests of tests use it.
     pub fn skip_sync(&self) {
         self.lock().skip_sync = true;
+    }
+
+    /// So many bytes of frames fit; to write more fails, as on a full disk.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.lock().capacity_bytes = Some(bytes);
+    }
+
+    /// Bytes of frames on it.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().used_bytes
     }
 
     /// Changes one bit of a stored frame, chosen by `seed`. False if there is none.
@@ -141,6 +154,17 @@ impl Medium for SimMedium {
         self.disk.lock().generations.keys().copied().collect()
     }
 
+    fn space(&self) -> Option<DiskSpace> {
+        let state = self.disk.lock();
+        let total_bytes = state.capacity_bytes?;
+        let free_bytes = total_bytes.saturating_sub(state.used_bytes);
+        Some(DiskSpace { free_bytes, total_bytes, owed_bytes: 0, free_files: u64::MAX })
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.disk.used_bytes()
+    }
+
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
         let frames = self.powered()?.generations.get(&generation).cloned().unwrap_or_default();
         for (no, bytes) in &frames {
@@ -158,14 +182,20 @@ impl Medium for SimMedium {
         // The power may go in the middle: then the frames count as applied, and the next cut decides about each.
         let mut state = self.powered()?;
         state.operations += 1;
+        let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
+        if state.capacity_bytes.is_some_and(|capacity| state.used_bytes + bytes > capacity) {
+            return Err(MediumError::Io(io::ErrorKind::StorageFull.into()));
+        }
         let failing = state.operations_left == Some(0);
         if let Some(left) = &mut state.operations_left {
             *left = left.saturating_sub(1);
         }
-        let DiskState { generations, unsynced, .. } = &mut *state;
+        let DiskState { generations, unsynced, used_bytes, .. } = &mut *state;
         if let Some((&newest, stored)) = generations.iter_mut().next_back() {
             for (no, bytes) in frames {
-                stored.insert(no, bytes);
+                *used_bytes += bytes.len() as u64;
+                let before = stored.insert(no, bytes);
+                *used_bytes -= before.map_or(0, |before| before.len() as u64);
                 unsynced.push((newest, no));
             }
         }
@@ -190,7 +220,8 @@ impl Medium for SimMedium {
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {
         let mut state = self.writing()?;
-        state.generations.remove(&generation);
+        let frames = state.generations.remove(&generation).unwrap_or_default();
+        state.used_bytes -= frames.values().map(|frame| frame.len() as u64).sum::<u64>();
         state.unsynced.retain(|(of, _)| *of != generation);
         Ok(())
     }

@@ -11,6 +11,8 @@
 //!   changed ten times: frames inserted one behind the other reach the disk four times. So the keys of the frames to come
 //!   are inserted before, empty and in order, which leaves leaves of nine keys behind; a frame then overwrites its
 //!   key, and no leaf splits or changes often enough to be written again.
+//! - A database that is opened for the first time after it was written to begins a new segment, even if nothing is written
+//!   any more: a start takes half a MiB for each generation made since the last one (`SledMedium::owed_bytes`).
 //! - It panics on damage. Every call goes through `guarded`, which turns a panic into an error.
 //!
 //! A generation is made under another name and renamed when it is durable, so a power cut leaves a whole one or none.
@@ -36,7 +38,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Medium, MediumError, NumberedFrame};
+use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
 /// sled's page cache in bytes for the generation being written.
@@ -47,6 +49,8 @@ const OLD_CACHE_BYTES: u64 = 1 << 20;
 const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
+/// sled's segments: files grow by them.
+const SEGMENT_BYTES: u64 = 512 << 10;
 /// How many keys are inserted ahead of their frames at a time: some 30 KiB.
 const KEYS_AHEAD: u64 = 256;
 
@@ -83,6 +87,8 @@ pub struct SledMedium {
     dir: PathBuf,
     disk: Arc<dyn DataSync>,
     damaged: u64,
+    /// Generations up to this one were there when the medium was opened.
+    found_until: u32,
     /// The one written to. Its lock is held for moments only.
     active: Mutex<Option<Arc<Generation>>>,
     /// Held while one is opened. Taken before `active` when both are.
@@ -127,9 +133,10 @@ impl SledMedium {
         damaged += strangers(dir, aside)?;
         let all = tidy(dir)?;
         let (active, old) = (Mutex::default(), Mutex::default());
-        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, active, old };
+        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, found_until: 0, active, old };
         medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
+        medium.found_until = newest.unwrap_or(0);
         if let Some(no) = newest {
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             *lock(&medium.active) = Some(Arc::new(generation));
@@ -139,6 +146,12 @@ impl SledMedium {
 
     fn open_generation(&self, no: u32, cache_bytes: u64) -> Result<Generation, MediumError> {
         Generation::open(path_of(&self.dir, no), no, cache_bytes, Arc::clone(&self.disk))
+    }
+
+    /// What opening them takes of the disk the next time.
+    fn owed_bytes(&self) -> u64 {
+        let made = lock(&self.old).all.iter().filter(|no| **no > self.found_until).count();
+        made as u64 * SEGMENT_BYTES
     }
 
     fn active(&self) -> Result<Arc<Generation>, MediumError> {
@@ -190,6 +203,17 @@ impl Medium for SledMedium {
             .filter_map(|entry| entry.metadata().ok())
             .map(|file| file.blocks() * 512)
             .sum()
+    }
+
+    fn space(&self) -> Option<DiskSpace> {
+        let found = rustix::fs::statvfs(&self.dir).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Some(DiskSpace {
+            free_bytes: bytes(found.f_bavail),
+            total_bytes: bytes(found.f_blocks),
+            owed_bytes: self.owed_bytes(),
+            free_files: if found.f_files == 0 { u64::MAX } else { found.f_favail },
+        })
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {

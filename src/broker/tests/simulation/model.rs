@@ -11,8 +11,6 @@ use crate::codec::QoS;
 
 /// The one shared subscription.
 pub(super) const SHARED: &str = "$share/g/s/#";
-/// Recovery adds this to the sleep of a session kept for days (`store::LAZY_INTERVAL`).
-const LAZY_MS: u64 = 3_600_000;
 /// A record that nobody waits for is on disk after this and a commit (`store::Config::done_interval`).
 const RIDES_MS: u64 = 1_000;
 
@@ -110,7 +108,8 @@ struct Session {
     slept_at: u64,
     sleep_is_durable: bool,
     woke_at: u64,
-    /// When the session ends in truth according to the disk, which learns of sleeping and waking with a delay.
+    /// When the session ends in truth according to the disk, at the earliest: it learns of sleeping with a delay, and
+    /// nothing of a connection that no CONNACK has answered.
     asleep_on_disk: u64,
     /// The disk has it as connected, though a crash has ended that connection.
     awake_on_disk: bool,
@@ -459,8 +458,9 @@ impl Model {
         }
         s.exists = Exists::Yes;
         s.greeted = true;
-        if !present || s.will.is_some() {
-            s.wake_is_durable = true;
+        s.wake_is_durable |= !present || s.will.is_some();
+        if s.wake_is_durable || !self.failing {
+            // Whatever the disk says of it, it counts as awake from now on.
             s.asleep_on_disk = u64::MAX;
         }
         s.promised = s.persistent;
@@ -801,12 +801,13 @@ impl Session {
                     open_will = self.will.take();
                 }
             }
-            let lazy = if self.expiry_ms > 86_400_000 { LAZY_MS } else { 0 };
             let awake = truth + self.expiry_floor_ms;
             let expires = if was_connected { awake } else { self.expires_true.min(awake) };
             self.expires_true = expires.min(self.asleep_on_disk);
+            // Compaction may write so at any time.
+            self.asleep_on_disk = self.expires_true;
             // Of a connection that no CONNACK has answered the disk may know nothing.
-            let latest = if self.greeted { line + self.expiry_ms + lazy } else { u64::MAX };
+            let latest = if self.greeted { line + self.expiry_ms } else { u64::MAX };
             self.expires_line = self.expires_line.max(latest);
         } else if self.exists != Exists::No || self.end_is_open {
             open_will = open_will.or(self.will.take());
