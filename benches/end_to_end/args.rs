@@ -1,13 +1,19 @@
 //! What can be asked for on the command line.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Parser, ValueEnum};
-use dormouse::codec::QoS;
+use dormouse::{
+    bench::{Load, Session, Shape},
+    codec::QoS,
+};
 
-use crate::{Result, broker::Kind, pairs::Pairs, peer::Session};
+use crate::{Result, broker::Kind};
 
-/// Measures what a message costs the broker, with Mosquitto beside it. A Markdown table goes to stdout.
+/// Measures what a message costs the broker, with others beside it. A Markdown table goes to stdout.
 #[derive(Debug, Parser)]
 #[command(name = "end_to_end")]
 pub(crate) struct Args {
@@ -15,23 +21,32 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Which brokers are driven, in turn
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "dormouse,mosquitto")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "dormouse,mosquitto,rumqttd")]
     broker: Vec<Kind>,
     /// Our binary
     #[arg(long, default_value = env!("CARGO_BIN_EXE_dormouse"))]
     pub(crate) dormouse: PathBuf,
-    /// Mosquitto's; if it is not there, ours is measured alone
+    /// Mosquitto's (Debian: `apt install mosquitto`); a broker whose binary is not there is left out
     #[arg(long, default_value = "/usr/sbin/mosquitto")]
     pub(crate) mosquitto: PathBuf,
+    /// Rumqttd's (`cargo install rumqttd`)
+    #[arg(long, default_value = "rumqttd")]
+    pub(crate) rumqttd: PathBuf,
     /// Rounds of each scenario for each broker; the table has their medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rounds: u32,
-    /// Multiplies the number of messages of every scenario
+    /// How long messages are sent in each round, in seconds
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=60))]
+    pub(crate) seconds: u64,
+    /// Multiplies the number of messages where they are counted: sleepers, queue
     #[arg(long, default_value_t = 1.0, value_parser = scale)]
     pub(crate) scale: f64,
-    /// Publisher-subscriber pairs
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub(crate) pairs: u32,
+    /// Messages without an acknowledgement of each of the four publishers to sleepers
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) in_flight: u64,
+    /// Bytes of a payload
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(20..=100_000))]
+    pub(crate) payload: u32,
     /// Idle connections, and sleeping sessions
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(4..=10_000))]
     pub(crate) clients: u32,
@@ -49,26 +64,38 @@ pub(crate) struct Args {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Scenario {
-    /// `QoS` 0 to transient subscribers
-    Qos0,
-    /// `QoS` 1 to transient subscribers
-    Qos1,
-    /// `QoS` 2 to transient subscribers
-    Qos2,
-    /// `QoS` 0, one message of each publisher at a time
+    /// `QoS` 0, 10 publishers to 1 subscriber
+    Qos0FanIn,
+    /// `QoS` 0, 1 publisher to 100 subscribers
+    Qos0FanOut,
+    /// `QoS` 0, 10 pairs
+    Qos0Pairs,
+    /// `QoS` 1, 10 publishers to 1 subscriber
+    Qos1FanIn,
+    /// `QoS` 1, 1 publisher to 100 subscribers
+    Qos1FanOut,
+    /// `QoS` 1, 10 pairs
+    Qos1Pairs,
+    /// `QoS` 2, 10 pairs
+    Qos2Pairs,
+    /// `QoS` 0, one message of each of 10 publishers at a time
     Qos0Single,
-    /// `QoS` 1, one message of each publisher at a time
+    /// `QoS` 1, one message of each of 10 publishers at a time
     Qos1Single,
-    /// `QoS` 1 to persistent subscribers that are online and confirm at once
+    /// `QoS` 1, 10 pairs, 5,000 messages a second in all: the cost of waking
+    Qos1Paced,
+    /// `QoS` 1, 10 pairs, to persistent subscribers that are online and confirm at once
     Online,
     /// The same with `QoS` 2
     OnlineQos2,
     /// `QoS` 1 to persistent sessions that sleep, who then wake and take what waited
-    Durable,
+    Sleepers,
     /// A million messages for ten thousand sleeping sessions: memory, restart, and taking them all
     Queue,
-    /// How long a single message takes
+    /// `QoS` 1, one message at a time, to a transient subscriber
     Latency,
+    /// The same to a persistent subscriber that is online
+    LatencyOnline,
     /// Memory and CPU time of idle connections
     Idle,
     /// The same over TLS
@@ -86,10 +113,13 @@ impl Args {
 
     pub(crate) fn kinds(&self) -> Vec<Kind> {
         let mut kinds = self.broker.clone();
-        if !self.mosquitto.exists() {
-            eprintln!("{} is not there: no comparison", self.mosquitto.display());
-            kinds.retain(|&kind| kind != Kind::Mosquitto);
-        }
+        kinds.retain(|&kind| {
+            let is_there = located(kind.binary(self)).is_some();
+            if !is_there {
+                eprintln!("{} is not there ({})", kind.name(), kind.binary(self).display());
+            }
+            is_there
+        });
         kinds
     }
 
@@ -106,37 +136,67 @@ impl Args {
     }
 }
 
+/// Where the program is: in the path, if no folder is named.
+pub(crate) fn located(program: &Path) -> Option<PathBuf> {
+    if program.components().count() > 1 {
+        return program.is_file().then(|| program.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
 impl Scenario {
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Qos0 => "QoS 0, window 50",
-            Self::Qos1 => "QoS 1, window 50",
-            Self::Qos2 => "QoS 2, window 50",
-            Self::Qos0Single => "QoS 0, window 1",
-            Self::Qos1Single => "QoS 1, window 1",
-            Self::Online => "QoS 1, persistent subscribers online, window 50",
-            Self::OnlineQos2 => "QoS 2, persistent subscribers online, window 50",
-            Self::Durable => "QoS 1 to sleeping sessions, 4 publishers, 100 in flight each",
+            Self::Qos0FanIn => "QoS 0, 10 publishers -> 1 subscriber",
+            Self::Qos0FanOut => "QoS 0, 1 publisher -> 100 subscribers",
+            Self::Qos0Pairs => "QoS 0, 10 pairs",
+            Self::Qos1FanIn => "QoS 1, 10 publishers -> 1 subscriber",
+            Self::Qos1FanOut => "QoS 1, 1 publisher -> 100 subscribers",
+            Self::Qos1Pairs => "QoS 1, 10 pairs",
+            Self::Qos2Pairs => "QoS 2, 10 pairs",
+            Self::Qos0Single => "QoS 0, 10 pairs, window 1",
+            Self::Qos1Single => "QoS 1, 10 pairs, window 1",
+            Self::Qos1Paced => "QoS 1, 10 pairs, paced at 5,000 messages/s",
+            Self::Online => "QoS 1, 10 pairs, persistent subscribers online",
+            Self::OnlineQos2 => "QoS 2, 10 pairs, persistent subscribers online",
+            Self::Sleepers => "QoS 1 to sleeping sessions, 4 publishers",
             Self::Queue => "100 messages of 200 bytes for each of 10,000 sleeping sessions",
-            Self::Latency => "One message at a time",
+            Self::Latency => "QoS 1, one message at a time",
+            Self::LatencyOnline => "QoS 1, one message at a time, persistent subscriber online",
             Self::Idle => "Idle connections, TCP",
             Self::IdleTls => "Idle connections, TLS",
             Self::Size => "Size of the binary",
         }
     }
 
-    /// How the pairs behave. Only for the scenarios that have pairs.
-    pub(crate) fn pairs(self) -> Pairs {
-        let (qos, subscribers, window, messages) = match self {
-            Self::Qos0Single => (QoS::AtMostOnce, Session::Transient, 1, 8_000),
-            Self::Qos1 => (QoS::AtLeastOnce, Session::Transient, 50, 20_000),
-            Self::Qos1Single => (QoS::AtLeastOnce, Session::Transient, 1, 5_000),
-            Self::Qos2 => (QoS::ExactlyOnce, Session::Transient, 50, 8_000),
-            Self::Online => (QoS::AtLeastOnce, Session::Persistent, 50, 10_000),
-            Self::OnlineQos2 => (QoS::ExactlyOnce, Session::Persistent, 50, 2_000),
-            _ => (QoS::AtMostOnce, Session::Transient, 50, 40_000),
+    /// For the scenarios where everybody is online.
+    pub(crate) fn load(self, payload_bytes: usize) -> Option<Load> {
+        let (zero, one, two) = (QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce);
+        let pairs = Shape::Pairs(10);
+        let (shape, qos, window) = match self {
+            Self::Qos0FanIn => (Shape::FanIn(10), zero, 50),
+            Self::Qos0FanOut => (Shape::FanOut(100), zero, 50),
+            Self::Qos0Pairs => (pairs, zero, 50),
+            Self::Qos1FanIn => (Shape::FanIn(10), one, 50),
+            Self::Qos1FanOut => (Shape::FanOut(100), one, 50),
+            Self::Qos1Pairs | Self::Online | Self::Qos1Paced => (pairs, one, 50),
+            Self::Qos2Pairs | Self::OnlineQos2 => (pairs, two, 50),
+            Self::Qos0Single => (pairs, zero, 1),
+            Self::Qos1Single => (pairs, one, 1),
+            Self::Latency | Self::LatencyOnline => (Shape::Pairs(1), one, 1),
+            Self::Sleepers | Self::Queue | Self::Idle | Self::IdleTls | Self::Size => return None,
         };
-        Pairs { qos, subscribers, window, messages }
+        let persistent = matches!(self, Self::Online | Self::OnlineQos2 | Self::LatencyOnline);
+        Some(Load {
+            shape,
+            qos,
+            subscribers: if persistent { Session::Persistent } else { Session::Transient },
+            window,
+            pace: (self == Self::Qos1Paced).then_some(5_000),
+            payload_bytes,
+            name: "bench".to_owned(),
+        })
     }
 }
 

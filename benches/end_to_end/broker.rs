@@ -4,17 +4,18 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use clap::ValueEnum;
+use dormouse::bench::{Process, Target};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time::sleep};
 
-use crate::{Result, args::Args, process::Process};
+use crate::{Result, args::Args};
 
 /// How long a broker may take to open its listeners, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,15 +26,18 @@ const GLANCE: Duration = Duration::from_millis(10);
 pub(crate) enum Kind {
     /// Ours
     Dormouse,
-    /// The peer
+    /// Eclipse Mosquitto
     Mosquitto,
+    /// Rumqttd; not over TLS
+    Rumqttd,
 }
 
 /// A running broker. Dropping it kills it.
 pub(crate) struct Broker {
     pub(crate) process: Process,
-    /// Of the listener on 127.0.0.1.
-    pub(crate) port: u16,
+    /// Its listener on this machine.
+    pub(crate) target: Target,
+    port: u16,
     kind: Kind,
     tls: bool,
     child: Child,
@@ -45,6 +49,15 @@ impl Kind {
         match self {
             Self::Dormouse => "Dormouse",
             Self::Mosquitto => "Mosquitto",
+            Self::Rumqttd => "rumqttd",
+        }
+    }
+
+    pub(crate) fn binary(self, args: &Args) -> &Path {
+        match self {
+            Self::Dormouse => &args.dormouse,
+            Self::Mosquitto => &args.mosquitto,
+            Self::Rumqttd => &args.rumqttd,
         }
     }
 }
@@ -61,7 +74,10 @@ impl Broker {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut child = spawn(args, kind, dir.path(), port, tls)?;
         listens(&mut child, kind, dir.path(), port).await?;
-        Ok(Self { process: Process::new(child.id()), port, kind, tls, child, dir })
+        let scheme = if tls { "mqtts" } else { "mqtt" };
+        let transport = format!("{scheme}://localhost:{port}").parse()?;
+        let target = Target::new(transport, Some(&dir.path().join("certs/ca.crt")), None)?;
+        Ok(Self { process: Process::new(child.id()), target, port, kind, tls, child, dir })
     }
 
     /// Ends it, starts it again on the same folder and port, and waits until it takes connections. Returns how long the
@@ -73,11 +89,6 @@ impl Broker {
         self.process = Process::new(self.child.id());
         listens(&mut self.child, self.kind, self.dir.path(), self.port).await?;
         Ok(clock.elapsed())
-    }
-
-    /// The certificates made for the TLS listener.
-    pub(crate) fn ca(&self) -> PathBuf {
-        self.dir.path().join("certs/ca.crt")
     }
 
     /// Bytes that the data folder takes on the disk.
@@ -117,6 +128,8 @@ fn spawn(args: &Args, kind: Kind, dir: &Path, port: u16, tls: bool) -> Result<Ch
     let mut command = match kind {
         Kind::Dormouse => dormouse(args, dir, port, tls),
         Kind::Mosquitto => mosquitto(args, dir, port, tls)?,
+        Kind::Rumqttd if tls => return Err("rumqttd is not measured over TLS".into()),
+        Kind::Rumqttd => rumqttd(args, dir, port)?,
     };
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
@@ -187,6 +200,33 @@ fn mosquitto(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
     fs::write(&path, config)?;
     let mut command = Command::new(&args.mosquitto);
     command.arg("-c").arg(path);
+    Ok(command)
+}
+
+/// A listener for MQTT 5.0, and bounds as in its example but for windows as large as ours. It keeps nothing on disk.
+fn rumqttd(args: &Args, dir: &Path, port: u16) -> Result<Command> {
+    let config = format!(
+        "id = 0\n\
+         [router]\n\
+         id = 0\n\
+         max_connections = 20010\n\
+         max_outgoing_packet_count = 200\n\
+         max_segment_size = 104857600\n\
+         max_segment_count = 10\n\
+         [v5.1]\n\
+         name = \"v5-1\"\n\
+         listen = \"127.0.0.1:{port}\"\n\
+         next_connection_delay_ms = 1\n\
+         [v5.1.connections]\n\
+         connection_timeout_ms = 60000\n\
+         max_payload_size = 1048576\n\
+         max_inflight_count = 100\n\
+         dynamic_filters = true\n"
+    );
+    let path = dir.join("rumqttd.toml");
+    fs::write(&path, config)?;
+    let mut command = Command::new(&args.rumqttd);
+    command.arg("-q").arg("-c").arg(path);
     Ok(command)
 }
 

@@ -4,7 +4,9 @@ use std::{os::unix::fs::FileExt as _, path::Path, time::Instant};
 
 use tempfile::NamedTempFile;
 
-use crate::{Result, pairs::micros};
+use dormouse::bench::micros;
+
+use crate::Result;
 
 const WRITES: u32 = 200;
 const WRITE_BYTES: u32 = 4096;

@@ -1,4 +1,4 @@
-//! End to end: what a message costs the broker, with Mosquitto beside it.
+//! End to end: what a message costs the broker, with others beside it.
 //!
 //! Every round starts a fresh broker as a child process, drives it over loopback in a closed loop, and checks each
 //! sequence number, so that a wrong run is not taken for a fast one. What is measured is the CPU time of the broker's
@@ -13,13 +13,7 @@
 mod args;
 mod broker;
 mod disk;
-mod durable;
 mod idle;
-mod latency;
-mod ledger;
-mod pairs;
-mod peer;
-mod process;
 mod queue;
 mod size;
 mod table;
@@ -27,7 +21,8 @@ mod table;
 use std::{error::Error, future::Future, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use tokio::{runtime, task::LocalSet, time::timeout};
+use dormouse::bench::{Outcome, Sleepers, Timing, as_f64};
+use tokio::{runtime, time::timeout};
 
 use self::{
     args::{Args, Scenario},
@@ -35,6 +30,8 @@ use self::{
     table::Report,
 };
 
+/// What a table shows of a round: the columns and their values.
+type Columns = Vec<(String, f64)>;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// The broker is left alone this long before a reading, so that what it put off is counted too. Longer than a
@@ -69,10 +66,10 @@ fn measure(args: &Args) -> Result<u32> {
         for round in 1..=args.rounds {
             for &kind in &kinds {
                 eprintln!("{} round {round}/{} {}", scenario.title(), args.rounds, kind.name());
-                let outcome = LocalSet::new().block_on(&runtime, run(args, scenario, kind));
+                let outcome = runtime.block_on(run(args, scenario, kind));
                 report.add(scenario, kind, outcome);
             }
-            if matches!(scenario, Scenario::Durable | Scenario::Queue) {
+            if matches!(scenario, Scenario::Sleepers | Scenario::Queue) {
                 report.add_disk(disk::sync_latency(&args.work_dir()?)?);
             }
         }
@@ -81,16 +78,18 @@ fn measure(args: &Args) -> Result<u32> {
     Ok(report.wrong())
 }
 
-async fn run(args: &Args, scenario: Scenario, kind: Kind) -> Result<Vec<(&'static str, f64)>> {
+async fn run(args: &Args, scenario: Scenario, kind: Kind) -> Result<Columns> {
     let mut broker = Broker::start(args, kind, scenario == Scenario::IdleTls).await?;
     let result = bounded(args, async {
+        if let Some(load) = scenario.load(args.payload as usize) {
+            let timing = Timing { measured: Duration::from_secs(args.seconds), ..Timing::default() };
+            return columns(&load.run(&broker.target, Some(&broker.process), timing).await?, "message");
+        }
         match scenario {
             Scenario::Idle | Scenario::IdleTls => idle::run(args, &mut broker).await,
-            Scenario::Durable => durable::run(args, &mut broker).await,
+            Scenario::Sleepers => sleepers(args, &mut broker).await,
             Scenario::Queue => queue::run(args, &mut broker).await,
-            Scenario::Latency => latency::run(&mut broker).await,
-            Scenario::Size => Err("the size is not run".into()),
-            _ => pairs::run(args, &mut broker, scenario.pairs()).await,
+            _ => Err("this is not run".into()),
         }
     })
     .await;
@@ -104,4 +103,53 @@ async fn bounded<T>(args: &Args, work: impl Future<Output = Result<T>>) -> Resul
         Ok(result) => result,
         Err(_) => Err(format!("not done after {} s: stalled", args.limit_s).into()),
     }
+}
+
+/// The columns of a load. One that was wrong has none.
+fn columns(outcome: &Outcome, what: &str) -> Result<Columns> {
+    if !outcome.faults.is_none() {
+        return Err(outcome.faults.to_string().into());
+    }
+    let mut columns = vec![(format!("{what}s/s"), outcome.rate)];
+    if let Some(usage) = outcome.usage {
+        columns.insert(0, (format!("CPU us/{what}"), usage.cpu_us_per_message));
+        columns.push(("RSS MiB".to_owned(), mib(usage.rss_bytes)));
+        columns.push((format!("disk bytes/{what}"), usage.disk_bytes_per_message));
+    }
+    if let Some(latency) = outcome.delivery {
+        columns.push(("delivery us, p50".to_owned(), latency.p50_us));
+        columns.push(("p99".to_owned(), latency.p99_us));
+    }
+    if let Some(latency) = outcome.acknowledgement {
+        columns.push(("ack us, p50".to_owned(), latency.p50_us));
+        columns.push(("p99".to_owned(), latency.p99_us));
+    }
+    Ok(columns)
+}
+
+/// Messages for sessions that sleep.
+async fn sleepers(args: &Args, broker: &mut Broker) -> Result<Columns> {
+    const PUBLISHERS: u64 = 4;
+    const MESSAGES: u32 = 40_000;
+    let sessions = u64::from(args.clients) / PUBLISHERS * PUBLISHERS;
+    let sleepers = Sleepers {
+        sessions,
+        each: args.scaled(MESSAGES).div_ceil(sessions),
+        publishers: PUBLISHERS,
+        in_flight: args.in_flight,
+        payload_bytes: args.payload as usize,
+        name: "cmd".to_owned(),
+    };
+    let slept = sleepers.run(&broker.target, Some(&broker.process), SETTLE).await?;
+    let mut all = columns(&slept.published, "ack")?;
+    all.extend(
+        columns(&slept.woken, "message")?.into_iter().map(|(name, value)| (format!("wake: {name}"), value)),
+    );
+    all.push(("folder MiB, at the end".to_owned(), mib(broker.folder_bytes()?)));
+    Ok(all)
+}
+
+/// Mebibytes.
+fn mib(bytes: u64) -> f64 {
+    as_f64(bytes) / f64::from(1 << 20)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{Result, args::Scenario, broker::Kind, disk::SyncLatency};
+use crate::{Columns, Result, args::Scenario, broker::Kind, disk::SyncLatency};
 
 /// The rounds of the scenario that runs.
 #[derive(Default)]
@@ -15,13 +15,13 @@ pub(crate) struct Report {
 struct Row {
     kind: Kind,
     /// Of each round that was right: the columns and their values.
-    rounds: Vec<Vec<(&'static str, f64)>>,
+    rounds: Vec<Columns>,
     wrong: u32,
 }
 
 impl Report {
     /// A round. One that was wrong is counted as such, and nothing else of it.
-    pub(crate) fn add(&mut self, scenario: Scenario, kind: Kind, outcome: Result<Vec<(&'static str, f64)>>) {
+    pub(crate) fn add(&mut self, scenario: Scenario, kind: Kind, outcome: Result<Columns>) {
         let at = self.rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
             self.rows.push(Row { kind, rounds: Vec::new(), wrong: 0 });
             self.rows.len() - 1
@@ -55,7 +55,7 @@ impl Report {
         if let Some(columns) = rows.iter().find_map(|row| row.rounds.first()) {
             text.push_str("| broker |");
             for (name, _) in columns {
-                let _ = write!(text, " {} |", name.trim_end());
+                let _ = write!(text, " {name} |");
             }
             text.push_str(" right/wrong rounds |\n|---|");
             text.push_str(&"---:|".repeat(columns.len() + 1));
@@ -65,7 +65,7 @@ impl Report {
             let _ = write!(text, "| {} |", row.kind.name());
             let columns = row.rounds.first().map_or(0, Vec::len);
             for column in 0..columns {
-                let of_round = |round: &Vec<(_, f64)>| round.get(column).map(|(_, value)| *value);
+                let of_round = |round: &Columns| round.get(column).map(|(_, value)| *value);
                 let _ =
                     write!(text, " {} |", shown(median(row.rounds.iter().filter_map(of_round).collect())));
             }

@@ -1,10 +1,11 @@
-//! The command line: `dormouse [serve] | check | certs | store`.
+//! The command line: `dormouse [serve] | check | certs | store | bench`.
 //!
 //! It turns flags, variables and the file into a `Config`, calls what does the work, and turns what comes back into
 //! a sentence and an exit code: 0 for success, 1 when something went wrong, 2 for a command line that is not understood, 3
 //! for a store that is damaged (`store`), 78
 //! (`EX_CONFIG` of sysexits) for a configuration that is not right.
 
+pub mod bench;
 pub mod certs;
 pub mod check;
 mod config_args;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::ConfigErrors;
+use bench::BenchArgs;
 use certs::CertsArgs;
 use check::CheckArgs;
 use config_args::ConfigArgs;
@@ -44,6 +46,8 @@ enum Command {
     Certs(CertsArgs),
     /// Looks into the data of a broker that does not run: check, stats, export, import, compact, rekey
     Store(StoreArgs),
+    /// Measures what a broker can do, this one or another
+    Bench(BenchArgs),
 }
 
 /// Why a command ended without success. Its text is one sentence, or one line for each mistake.
@@ -77,6 +81,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(args)) => check::run(&args),
         Some(Command::Certs(args)) => certs::run(&args),
         Some(Command::Store(args)) => store::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
     &["store"],
     &["broker"],
     &["net"],
-    &["admin", "bridge"],
+    &["admin", "bench", "bridge"],
     &["config"],
     &["cli", "server"],
 ];

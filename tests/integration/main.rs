@@ -3,6 +3,7 @@
 
 mod admin;
 mod authentication;
+mod bench_command;
 mod cli;
 mod codec_oracle;
 mod conformance;

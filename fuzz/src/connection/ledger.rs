@@ -41,7 +41,8 @@ struct Session {
     heard: BTreeSet<u32>,
     /// QoS 2 messages it has been sent the PUBREL of.
     released: BTreeSet<u32>,
-    inbound: BTreeMap<PacketId, Inbound>,
+    /// And on which connection it was sent last.
+    inbound: BTreeMap<PacketId, (Inbound, u64)>,
 }
 
 impl Session {
@@ -110,7 +111,8 @@ impl Ledger {
         if !present && session.connection == connection {
             assert!(session.owed.is_empty(), "the session of {client_id} is gone with {:?}", session.owed);
             session.begin_anew(session.is_sure);
-            session.inbound.clear();
+            // It may have published before it was greeted.
+            session.inbound.retain(|_, (_, sent_on)| *sent_on == connection);
         }
     }
 
@@ -168,9 +170,10 @@ impl Ledger {
             *self.published.entry(body).or_default() += 1;
         }
         if let Some(id) = p.packet_id.filter(|_| p.qos == QoS::ExactlyOnce) {
-            let inbound = &mut self.session(client_id).inbound;
-            let was_free = !inbound.contains_key(&id);
-            inbound.insert(id, if was_free { Inbound::Held } else { Inbound::Unclear });
+            let session = self.session(client_id);
+            let was_free = !session.inbound.contains_key(&id);
+            let inbound = if was_free { Inbound::Held } else { Inbound::Unclear };
+            session.inbound.insert(id, (inbound, session.connection));
             if !was_free {
                 return None;
             }
@@ -205,7 +208,7 @@ impl Ledger {
         let session = self.session(client_id);
         let is_latest = session.connection == connection;
         let inbound = &mut session.inbound;
-        if is_latest && inbound.get(&id) == Some(&Inbound::Held) {
+        if is_latest && inbound.get(&id).is_some_and(|(inbound, _)| *inbound == Inbound::Held) {
             inbound.remove(&id);
         }
     }

@@ -1,0 +1,118 @@
+//! `dormouse bench`, against a real broker.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::Broker;
+
+fn bench(words: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DORMOUSE_")) {
+        command.env_remove(name);
+    }
+    command.arg("bench").args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
+}
+
+/// Every shape and QoS, live, paced, persistent and asleep: all that is sent arrives, and the JSON says so.
+#[test]
+fn everything_arrives_and_is_measured() {
+    let broker = Broker::start();
+    let (url, pid) = (format!("mqtt://{}", broker.plain()), broker.pid().to_string());
+    let output = bench(&[
+        &url,
+        "--pid",
+        &pid,
+        "--disk",
+        broker.folder().to_str().unwrap(),
+        "--json",
+        "--seconds",
+        "1",
+        "--clients",
+        "2",
+        "--sleepers",
+        "8",
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["broker"], url.as_str());
+    assert!(report["sync_us"].as_f64().unwrap() > 0.0);
+    let rows = report["results"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["scenario"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        [
+            "qos0-fan-in",
+            "qos0-fan-out",
+            "qos0-pairs",
+            "qos1-fan-in",
+            "qos1-fan-out",
+            "qos1-pairs",
+            "qos2-pairs",
+            "qos1-paced",
+            "online",
+            "sleepers, asleep",
+            "sleepers, waking"
+        ]
+    );
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("no {key} in {row}"));
+        assert!(number("sent") > 0.0 && number("rate") > 0.0 && number("cpu_us_per_message") > 0.0, "{row}");
+        for fault in ["lost", "duplicated", "reordered"] {
+            assert_eq!(row[fault], 0, "{row}");
+        }
+        let receivers = match row["scenario"].as_str().unwrap() {
+            "sleepers, asleep" => 0,
+            "qos0-fan-out" | "qos1-fan-out" => 20,
+            _ => 1,
+        };
+        assert_eq!(row["delivered"], row["sent"].as_u64().unwrap() * receivers, "{row}");
+    }
+    // 1,000 messages a second for a second, as far as a busy machine lets it.
+    let paced = rows.iter().find(|row| row["scenario"] == "qos1-paced").unwrap();
+    assert!((1..=1_001).contains(&paced["sent"].as_u64().unwrap()), "{paced}");
+}
+
+#[test]
+fn what_a_broker_drops_is_counted_and_an_error() {
+    let broker = Broker::start_configured("[sessions]\nqueue_messages_max = 30\n");
+    let url = format!("mqtt://{}", broker.plain());
+    let output = bench(&[&url, "--scenario", "sleepers", "--sleepers", "4", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(complaint(&output), "dormouse: messages were lost, doubled, or out of order: see the table");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Ten of forty, for each of the four.
+    assert_eq!(report["results"][1]["lost"], 40, "{report}");
+    assert_eq!(report["results"][1]["delivered"], 120, "{report}");
+}
+
+#[test]
+fn tls_and_a_table() {
+    let broker = Broker::start();
+    let ca = broker.certs_dir().join("ca.crt");
+    let url = format!("mqtts://localhost:{}", broker.tls().port());
+    let output = bench(&[&url, "--ca", ca.to_str().unwrap(), "--scenario", "qos1-pairs", "--seconds", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+    let table = String::from_utf8(output.stdout).unwrap();
+    let row = table.lines().find(|line| line.starts_with("qos1-pairs")).unwrap();
+    assert!(table.starts_with(&url) && row.ends_with("  0/0/0"), "{table}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = bench(&[&format!("mqtt://{free}"), "--scenario", "qos0-pairs"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = complaint(&output);
+    assert!(said.starts_with(&format!("dormouse: qos0-pairs: connecting to mqtt://{free}: ")), "{said}");
+    let output = bench(&["mqtts://localhost"]);
+    assert_eq!(
+        complaint(&output),
+        "dormouse: mqtts://localhost:8883 needs the certificate of its authority (--ca FILE)"
+    );
+    assert_eq!(bench(&["http://localhost"]).status.code(), Some(2));
+}
