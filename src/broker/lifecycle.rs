@@ -153,10 +153,10 @@ impl Broker {
         lock(&self.registry).schedule(next, slot.no);
     }
 
-    /// Sees to it that a sleeping session with messages at hand is looked at again.
+    /// Sees to it that a sleeping session is looked at again when more of it is on disk.
     pub(super) fn note_restless(&self, slot: &Slot, state: &State) {
         let sleeps = state.session.link.is_none() && slot.keep.persistent;
-        if sleeps && state.session.outbound.at_hand() > 0 && !slot.restless.swap(true, Ordering::Relaxed) {
+        if sleeps && state.session.outbound.is_restless() && !slot.restless.swap(true, Ordering::Relaxed) {
             lock(&self.restless).push(slot.no);
         }
     }

@@ -182,7 +182,17 @@ impl<K: Keeper> Outbound<K> {
 
     /// The session sleeps: what is on disk needs no more memory than it takes to find it.
     pub fn rest(&mut self, keeper: &K) {
+        self.trim(keeper);
         self.queue.park(keeper, 0);
+        self.rest_in_flight(keeper);
+        // A window was filled and emptied; as many sessions as there are sleep with theirs.
+        if self.inflight.capacity() > 2 * self.inflight.len() {
+            self.inflight.shrink_to_fit();
+        }
+        self.releases.shrink_to_fit();
+    }
+
+    fn rest_in_flight(&mut self, keeper: &K) {
         let is_parkable = |f: &InFlight<K>| f.kept().is_none_or(|kept| keeper.is_parkable(kept));
         let claims = self.inflight.iter().any(|f| f.kept().is_some());
         if !claims || !self.inflight.iter().all(is_parkable) {
@@ -208,6 +218,12 @@ impl<K: Keeper> Outbound<K> {
         if is_look_due(self.at_hand(), REST_EVERY) {
             self.rest(keeper);
         }
+    }
+
+    /// Whether a sleeping session may need less memory before long: it has messages that are not on disk yet, or
+    /// confirmations that are not.
+    pub fn is_restless(&self) -> bool {
+        self.at_hand() > 0 || self.inflight.iter().any(|f| matches!(f.state, State::Confirmed(_)))
     }
 
     /// Messages that are not on the shelf: none, when a sleeping session could `rest`.

@@ -114,7 +114,11 @@ impl Journal {
         let aside = Aside::new(dir.join("damaged"), wall);
         let medium = SledMedium::open(&journal, &aside).map_err(|error| recover::open_error(error, dir))?;
         aside.warn_of_size();
-        Self::open_with(Box::new(medium), packing, config, wall, Some(lock)).map_err(|error| error.at(dir))
+        match Self::open_with(Box::new(medium), packing, config.clone(), wall, Some(lock)) {
+            // Each time one seal less is believed.
+            Err(recover::Failure::Medium(MediumError::Unsealed)) => Self::open(dir, config, wall),
+            opened => opened.map_err(|error| error.at(dir)),
+        }
     }
 
     /// The journal of a broker that does not run, as it lies there; what is written to it is forgotten.

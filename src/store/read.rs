@@ -1,7 +1,9 @@
 //! Reading bodies back from disk, on a thread of its own: a sleeper's backlog must not hold up commits.
 
 use std::{
+    borrow::Cow,
     collections::VecDeque,
+    iter,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
@@ -9,10 +11,9 @@ use std::{
 
 use super::{
     format::{Entry, read_entry},
-    frame::FrameHeader,
     journal::Shared,
     medium::{Medium, MediumError},
-    packing::Packing,
+    packing::{Opened, Packing},
     stats::count,
     stored::{Place, Stored},
 };
@@ -24,6 +25,8 @@ use crate::sync::lock;
 const REQUESTS_MAX: usize = 4_096;
 /// How long nothing is read after the system has refused.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
+/// How many frames are remembered: 2 MiB. Sessions that wake one after the other often want messages of the same frames.
+const FRAMES_MAX: usize = 512;
 /// A message moves while it is read only if compaction has just copied it, once.
 const TRIES: usize = 3;
 
@@ -32,6 +35,8 @@ const TRIES: usize = 3;
 pub(super) struct ReadQueue {
     state: Mutex<Requests>,
     work: Condvar,
+    /// For the read thread alone.
+    frames: Mutex<FrameCache>,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +110,11 @@ impl Shared {
         again.into_iter().for_each(Waker::wake);
         let mut worst = Outcome::Served;
         wanted.sort_by_cached_key(|stored| stored.lock().place());
-        let mut reader = EntryReader::new(&*self.medium, &self.packing);
+        let mut frames = std::mem::take(&mut *lock(&self.reads.frames));
+        if frames.places.is_empty() {
+            frames = FrameCache::of(FRAMES_MAX);
+        }
+        let mut reader = EntryReader { medium: &*self.medium, packing: &self.packing, frames };
         for stored in wanted {
             match read_body(&mut reader, &stored) {
                 Outcome::Served => {}
@@ -119,6 +128,7 @@ impl Shared {
                 Outcome::Failed => worst = Outcome::Failed,
             }
         }
+        *lock(&self.reads.frames) = reader.frames;
         waker.wake();
         Some(worst)
     }
@@ -173,22 +183,17 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
     Outcome::Served
 }
 
-/// Reads entries by place. Keeps the last frame, unpacked: messages of one frame are read one after the other.
+/// Reads entries by place.
 pub(super) struct EntryReader<'a> {
     medium: &'a dyn Medium,
     packing: &'a Packing,
-    last: Option<LastFrame>,
-}
-
-struct LastFrame {
-    generation: u32,
-    header: FrameHeader,
-    body: Vec<u8>,
+    frames: FrameCache,
 }
 
 impl<'a> EntryReader<'a> {
+    /// One that keeps the last frame: messages of one frame are read one after the other.
     pub(super) fn new(medium: &'a dyn Medium, packing: &'a Packing) -> Self {
-        Self { medium, packing, last: None }
+        Self { medium, packing, frames: FrameCache::of(1) }
     }
 
     /// The message at a place; `None` if what stands there is not it.
@@ -201,41 +206,96 @@ impl<'a> EntryReader<'a> {
     }
 
     /// The bytes of the entry at a place; `None` if a frame is missing or damaged.
-    pub(super) fn entry(&mut self, place: Place) -> Result<Option<Vec<u8>>, MediumError> {
-        let len = place.len as usize;
+    pub(super) fn entry(&mut self, place: Place) -> Result<Option<Cow<'_, [u8]>>, MediumError> {
+        let (len, offset) = (place.len as usize, usize::from(place.offset));
+        let Place { generation, frame: first, .. } = place;
+        if !self.frames.fetch(self.medium, self.packing, generation, first)? {
+            return Ok(None);
+        }
+        let Some((commit, body)) = self.frames.get(generation, first) else { return Ok(None) };
+        let Some(begun) = body.get(offset..) else { return Ok(None) };
+        if begun.len() >= len {
+            // What is borrowed is borrowed to the end: so it is looked up once more.
+            return Ok(self
+                .frames
+                .get(generation, first)
+                .and_then(|(_, body)| body.get(offset..offset + len).map(Cow::Borrowed)));
+        }
         let mut bytes = Vec::with_capacity(len);
-        let mut offset = usize::from(place.offset);
-        let mut belongs_to = None;
-        for no in place.frame.. {
-            let Some(frame) = self.fetch(place.generation, no)? else { return Ok(None) };
-            let commit = (frame.header.run, frame.header.commit);
-            if *belongs_to.get_or_insert(commit) != commit {
+        bytes.extend_from_slice(begun);
+        for no in first + 1.. {
+            if !self.frames.fetch(self.medium, self.packing, generation, no)? {
                 return Ok(None);
             }
-            let Some(rest) = frame.body.get(offset..) else { return Ok(None) };
-            let take = rest.len().min(len - bytes.len());
-            bytes.extend_from_slice(rest.get(..take).unwrap_or_default());
-            if bytes.len() == len {
-                return Ok(Some(bytes));
+            let Some((of, body)) = self.frames.get(generation, no) else { return Ok(None) };
+            if of != commit {
+                return Ok(None);
             }
-            offset = 0;
+            bytes.extend(body.iter().take(len - bytes.len()));
+            if bytes.len() == len {
+                return Ok(Some(Cow::Owned(bytes)));
+            }
         }
         Ok(None)
     }
+}
 
-    /// Makes a frame the last one read; `None` if it is not there, or damaged.
-    fn fetch(&mut self, generation: u32, no: u64) -> Result<Option<&LastFrame>, MediumError> {
-        let is_last = |last: &LastFrame| (last.generation, last.header.frame) == (generation, no);
-        if !self.last.as_ref().is_some_and(is_last) {
-            self.last = None;
-            let Some(bytes) = self.medium.read(generation, no)? else { return Ok(None) };
-            let opened = self.packing.open(generation, &bytes).ok();
-            self.last = opened.filter(|opened| opened.header.frame == no).map(|opened| LastFrame {
-                generation,
-                header: opened.header,
-                body: opened.body.into_owned(),
-            });
+/// Frames read lately, each in the one place that its number gives it.
+#[derive(Debug, Default)]
+struct FrameCache {
+    places: Vec<Option<CachedFrame>>,
+}
+
+/// A frame that was found whole.
+#[derive(Debug)]
+struct CachedFrame {
+    generation: u32,
+    frame: u64,
+    commit: CommitOfRun,
+    /// Its body, unpacked.
+    body: Vec<u8>,
+}
+
+/// A commit's number, and the run it is of.
+type CommitOfRun = (u32, u64);
+
+impl FrameCache {
+    fn of(places: usize) -> Self {
+        Self { places: iter::repeat_with(|| None).take(places).collect() }
+    }
+
+    /// Which commit a frame is of, and its body, if it was read lately.
+    fn get(&self, generation: u32, frame: u64) -> Option<(CommitOfRun, &[u8])> {
+        let found = self.places.get(self.place(frame)?)?.as_ref()?;
+        ((found.generation, found.frame) == (generation, frame))
+            .then_some((found.commit, found.body.as_slice()))
+    }
+
+    /// Reads a frame unless it is there; false if it is missing or damaged.
+    fn fetch(
+        &mut self,
+        medium: &dyn Medium,
+        packing: &Packing,
+        generation: u32,
+        no: u64,
+    ) -> Result<bool, MediumError> {
+        if self.get(generation, no).is_some() {
+            return Ok(true);
         }
-        Ok(self.last.as_ref())
+        let Some(bytes) = medium.read(generation, no)? else { return Ok(false) };
+        let Ok(Opened { header, body }) = packing.open(generation, &bytes) else { return Ok(false) };
+        if header.frame != no {
+            return Ok(false);
+        }
+        let commit = (header.run, header.commit);
+        let found = CachedFrame { generation, frame: no, commit, body: body.into_owned() };
+        if let Some(place) = self.place(no).and_then(|at| self.places.get_mut(at)) {
+            *place = Some(found);
+        }
+        Ok(true)
+    }
+
+    fn place(&self, frame: u64) -> Option<usize> {
+        usize::try_from(frame.checked_rem(self.places.len() as u64)?).ok()
     }
 }

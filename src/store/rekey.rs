@@ -99,12 +99,17 @@ pub fn rekey(
     let before = if was_sealed { Packing::new(from.load()?) } else { plain };
     key_check::check(dir, &journal, &before)?;
     let aside = Aside::new(dir.join("damaged"), wall);
-    let old = SledMedium::open(&journal, &aside).map_err(|error| open_error(error, dir))?;
-    let making = swap::making(dir);
-    let made = SledMedium::open(&making, &aside)
-        .map_err(RekeyError::Write)
-        .and_then(|new| copy(&old, &before, &new, &after, progress));
-    drop(old);
+    let made = loop {
+        let old = SledMedium::open(&journal, &aside).map_err(|error| open_error(error, dir))?;
+        let made = SledMedium::open(&swap::making(dir), &aside)
+            .map_err(RekeyError::Write)
+            .and_then(|new| copy(&old, &before, &new, &after, progress));
+        if !matches!(made, Err(RekeyError::Write(MediumError::Unsealed))) {
+            break made;
+        }
+        // Each time one seal less is believed.
+        swap::settle(dir).map_err(not_writable)?;
+    };
     match made {
         Ok(frames) => {
             swap::replace(dir).map_err(RekeyError::Swap)?;

@@ -20,6 +20,10 @@ pub enum MediumError {
     /// The store below has found itself in a state that cannot be.
     #[error("the store below broke: {0}")]
     Broken(String),
+    /// A closed generation is not as it was when it was closed: the medium has to be opened again, to see what can be
+    /// saved of it.
+    #[error("a part of it has changed since it was closed")]
+    Unsealed,
     /// What it keeps was written by a newer build, in this version of the format.
     #[error("format version {0}")]
     Newer(u8),
@@ -61,7 +65,7 @@ pub trait Medium: Send + Sync {
         None
     }
 
-    /// Shows every frame of a generation in the order of the numbers.
+    /// Shows every frame of a generation in the order of the numbers. After an error it may have shown some.
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError>;
 
     /// Makes a generation, newer than all others; frames go there from now on.

@@ -22,6 +22,8 @@ mod census;
 pub(in crate::store) mod frames_of;
 pub mod left;
 mod salvage;
+mod seal;
+mod sealing;
 
 use std::{
     fmt::Debug,
@@ -38,6 +40,7 @@ use std::{
     time::Duration,
 };
 
+use self::{seal::Seals, sealing::Sealing};
 use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
@@ -91,8 +94,14 @@ pub struct SledMedium {
     found_until: u32,
     /// The one written to. Its lock is held for moments only.
     active: Mutex<Option<Arc<Generation>>>,
-    /// Held while one is opened. Taken before `active` when both are.
-    old: Mutex<Old>,
+    /// Its lock is held for moments only. Taken before `active` when both are.
+    old: Arc<Mutex<Old>>,
+    /// Held while an old one is opened, sealed, or taken off the list. Taken before `old`.
+    opening: Arc<Mutex<()>>,
+    /// Held while one is read in. Taken before the others.
+    seals: Mutex<Seals>,
+    /// The generation that is being sealed.
+    sealing: Sealing,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +110,15 @@ struct Old {
     all: Vec<u32>,
     /// Those open for reading, the least recently used first.
     open: Vec<Arc<Generation>>,
+}
+
+impl Old {
+    fn find_open(&mut self, no: u32) -> Option<Arc<Generation>> {
+        let at = self.open.iter().position(|old| old.no == no)?;
+        let generation = self.open.remove(at);
+        self.open.push(Arc::clone(&generation));
+        Some(generation)
+    }
 }
 
 #[derive(Debug)]
@@ -132,12 +150,23 @@ impl SledMedium {
         folder::make(dir)?;
         damaged += strangers(dir, aside)?;
         let all = tidy(dir)?;
-        let (active, old) = (Mutex::default(), Mutex::default());
-        let mut medium = Self { dir: dir.to_owned(), disk, damaged: 0, found_until: 0, active, old };
+        let mut medium = Self {
+            dir: dir.to_owned(),
+            disk,
+            damaged: 0,
+            found_until: 0,
+            active: Mutex::default(),
+            old: Arc::default(),
+            opening: Arc::default(),
+            seals: Mutex::default(),
+            sealing: Mutex::default(),
+        };
         medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
         medium.found_until = newest.unwrap_or(0);
         if let Some(no) = newest {
+            // It is written to: opening it syncs its folder.
+            seal::remove(&path_of(dir, no))?;
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             *lock(&medium.active) = Some(Arc::new(generation));
         }
@@ -148,7 +177,7 @@ impl SledMedium {
         Generation::open(path_of(&self.dir, no), no, cache_bytes, Arc::clone(&self.disk))
     }
 
-    /// What opening them takes of the disk the next time.
+    /// What opening them takes of the disk the next time, at most: a sealed one is not opened while its seal is good.
     fn owed_bytes(&self) -> u64 {
         let made = lock(&self.old).all.iter().filter(|no| **no > self.found_until).count();
         made as u64 * SEGMENT_BYTES
@@ -164,11 +193,13 @@ impl SledMedium {
         if let Some(active) = lock(&self.active).as_ref().filter(|active| active.no == no) {
             return Ok(Some(Arc::clone(active)));
         }
+        if let Some(open) = lock(&self.old).find_open(no) {
+            return Ok(Some(open));
+        }
+        let _opening = lock(&self.opening);
         let mut old = lock(&self.old);
-        if let Some(at) = old.open.iter().position(|old| old.no == no) {
-            let generation = old.open.remove(at);
-            old.open.push(Arc::clone(&generation));
-            return Ok(Some(generation));
+        if let Some(open) = old.find_open(no) {
+            return Ok(Some(open));
         }
         if !old.all.contains(&no) {
             return Ok(None);
@@ -179,8 +210,9 @@ impl SledMedium {
         {
             old.open.remove(at);
         }
+        drop(old);
         let generation = Arc::new(self.open_generation(no, OLD_CACHE_BYTES)?);
-        old.open.push(Arc::clone(&generation));
+        lock(&self.old).open.push(Arc::clone(&generation));
         Ok(Some(generation))
     }
 }
@@ -217,12 +249,15 @@ impl Medium for SledMedium {
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
+        if let Some(seal) = self.seal(generation) {
+            if seal.scan(each) {
+                return Ok(());
+            }
+            self.unseal(generation)?;
+            return Err(MediumError::Unsealed);
+        }
         let Some(found) = self.generation(generation)? else { return Ok(()) };
-        found.scan(each)?;
-        drop(found);
-        // sled keeps a page in each of 256 parts of its cache, however small that is: it goes when the database is closed.
-        lock(&self.old).open.retain(|old| old.no != generation || Arc::strong_count(old) > 1);
-        Ok(())
+        self.scan_with_sled(found, each)
     }
 
     fn new_generation(&self, generation: u32) -> Result<(), MediumError> {
@@ -232,8 +267,12 @@ impl Medium for SledMedium {
         let mut old = lock(&self.old);
         old.all.push(generation);
         let before = lock(&self.active).replace(Arc::new(opened));
-        // Closed, it takes no memory; it is opened again when somebody reads from it.
-        old.open.extend(before.filter(|before| Arc::strong_count(before) > 1));
+        // One in use cannot be opened a second time.
+        old.open.extend(before.iter().cloned());
+        drop(old);
+        if let Some(closed) = before {
+            self.begin_seal(closed);
+        }
         Ok(())
     }
 
@@ -269,6 +308,9 @@ impl Medium for SledMedium {
     }
 
     fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
+        if let Some(found) = self.seal(generation).and_then(|seal| seal.read(frame)) {
+            return Ok(Some(found));
+        }
         match self.generation(generation)? {
             Some(generation) => generation.read(frame),
             None => Ok(None),
@@ -276,10 +318,13 @@ impl Medium for SledMedium {
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {
+        let opening = lock(&self.opening);
         let mut old = lock(&self.old);
         old.all.retain(|no| *no != generation);
         old.open.retain(|old| old.no != generation);
-        drop(old);
+        drop((old, opening));
+        lock(&self.seals).forget(generation);
+        self.end_seal(|no| no == generation);
         let deleted = suffixed(&self.dir, generation, DELETED);
         rename_durably(&path_of(&self.dir, generation), &deleted)?;
         if let Err(error) = fs::remove_dir_all(&deleted) {

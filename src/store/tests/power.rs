@@ -6,7 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
@@ -26,6 +26,7 @@ use crate::{
             sled::{DataSync, SledMedium},
         },
     },
+    sync::lock,
     time::WallClock,
 };
 
@@ -51,6 +52,8 @@ const HEAVY: Life = Life { cuts: 4, generation_bytes: 2 << 20, scale: 20, forget
 #[derive(Debug)]
 struct ImageDisk {
     images: PathBuf,
+    /// Held while images are taken or read: a generation is sealed on a thread of its own.
+    busy: Mutex<()>,
     /// The fault this rig is for: the sync that is forgotten.
     forgets: AtomicBool,
 }
@@ -63,6 +66,7 @@ impl DataSync for ImageDisk {
 
 impl ImageDisk {
     fn keep(&self, generation: &Path) -> io::Result<()> {
+        let _busy = lock(&self.busy);
         copy_files(generation, &self.images.join(generation.file_name().unwrap()))
     }
 }
@@ -180,7 +184,7 @@ impl Machine {
     fn boot(&mut self, before: Option<&World>) -> Result<World, String> {
         let (dir, images) = (self.journal_dir(), self.images_dir());
         fs::create_dir_all(&images).unwrap();
-        let disk = Arc::new(ImageDisk { images, forgets: AtomicBool::new(false) });
+        let disk = Arc::new(ImageDisk { images, busy: Mutex::default(), forgets: AtomicBool::new(false) });
         let aside = Aside::new(self.root.path().join("damaged"), WallClock::UNKNOWN);
         let inner = Arc::new(SledMedium::open_on(&dir, &aside, disk.clone()).map_err(|e| e.to_string())?);
         for generation in inner.generations() {
@@ -214,6 +218,8 @@ impl Machine {
     /// Cuts the power: the next boot finds the images, and of each block written since, whatever chance decides.
     fn cut(&mut self, chance: &mut Chance) {
         let (dir, images) = (self.journal_dir(), self.images_dir());
+        let disk = self.disk.take().unwrap();
+        let _busy = lock(&disk.busy);
         self.boots += 1;
         let next = self.journal_dir();
         fs::create_dir_all(&next).unwrap();
@@ -260,7 +266,11 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
+            match fs::copy(entry.path(), to.join(entry.file_name())) {
+                // The file of a seal has got its name meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                copied => drop(copied?),
+            }
         }
     }
     Ok(())

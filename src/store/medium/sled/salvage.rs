@@ -14,7 +14,10 @@ use std::{
 use memchr::memmem;
 
 use super::{
-    DELETED, MediumError, REBUILT, SledMedium, census::Census, path_of, remove_if_there, rename_durably,
+    DELETED, MediumError, REBUILT, SledMedium,
+    census::Census,
+    path_of, remove_if_there, rename_durably,
+    seal::{self, Seal},
     suffixed,
 };
 use crate::{
@@ -28,11 +31,37 @@ use crate::{
 /// How much of the data file is looked at in one go.
 const WINDOW_BYTES: usize = 1 << 20;
 
-/// What sled says of a generation.
-pub(super) struct Finding {
-    pub(super) no: u32,
-    /// The frames it shows; `None` when it fails.
-    pub(super) shown: Option<Census>,
+/// What is known of a generation.
+struct Finding {
+    no: u32,
+    sight: Sight,
+}
+
+enum Sight {
+    /// The first and the last of its commits: it is whole, as its seal says.
+    Sealed(u64, u64),
+    /// The frames sled shows.
+    Shown(Census),
+    /// sled fails.
+    Failed,
+}
+
+impl Sight {
+    fn ends(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Sealed(first, last) => Some((*first, *last)),
+            Self::Shown(census) => census.ends(),
+            Self::Failed => None,
+        }
+    }
+
+    fn has_gaps(&self) -> bool {
+        match self {
+            Self::Sealed(..) => false,
+            Self::Shown(census) => census.has_gaps(),
+            Self::Failed => true,
+        }
+    }
 }
 
 /// What became of a generation.
@@ -48,27 +77,41 @@ pub(super) enum Outcome {
 }
 
 impl SledMedium {
-    /// Looks at every generation: those that sled cannot read, those at a gap in the commits, and the newest, whose end
-    /// no later commit vouches for, are compared with what lies in their files.
+    /// Looks at every generation that is not sealed: those that sled cannot read, those at a gap in the commits, and the
+    /// newest, whose end no later commit vouches for, are compared with what lies in their files.
     pub(super) fn check(&self, all: &[u32], aside: &Aside) -> Result<u64, MediumError> {
         let mut findings = Vec::with_capacity(all.len());
         for &no in all {
-            findings.push(Finding { no, shown: self.look(no)? });
+            let path = path_of(&self.dir, no);
+            let seal = if all.last() == Some(&no) { None } else { Seal::open(no, &path) };
+            let sealed = seal.map(|seal| seal.commits());
+            let sight = match sealed {
+                Some((first, last)) => Sight::Sealed(first, last),
+                None => self.look(no)?,
+            };
+            findings.push(Finding { no, sight });
         }
-        let ends: Vec<_> = findings.iter().map(|f| f.shown.as_ref().and_then(Census::ends)).collect();
+        let ends: Vec<_> = findings.iter().map(|finding| finding.sight.ends()).collect();
         let joins = |before: usize| match (ends.get(before), ends.get(before + 1)) {
             (Some(Some((_, last))), Some(Some((first, _)))) => last + 1 == *first,
             _ => false,
         };
         let mut damaged = 0;
         let mut before = 0;
-        for (at, finding) in findings.iter().enumerate() {
-            let gaps = finding.shown.as_ref().is_none_or(Census::has_gaps);
+        let newest = findings.len().saturating_sub(1);
+        for (at, mut finding) in findings.into_iter().enumerate() {
+            let gaps = finding.sight.has_gaps();
             let is_joined = (at == 0 || joins(at - 1)) && joins(at);
             let from = ends.get(at).copied().flatten().map_or(before + 1, |(first, _)| first);
-            let newest = at + 1 == findings.len();
-            let outcome =
-                if gaps || !is_joined { self.compare(finding, from, newest, aside)? } else { Outcome::Sound };
+            let outcome = if gaps || !is_joined {
+                if let Sight::Sealed(..) = finding.sight {
+                    seal::remove(&path_of(&self.dir, finding.no))?;
+                    finding.sight = self.look(finding.no)?;
+                }
+                self.compare(&finding, from, at == newest, aside)?
+            } else {
+                Outcome::Sound
+            };
             damaged += u64::from(matches!(outcome, Outcome::Saved | Outcome::Lost));
             if outcome != Outcome::Lost {
                 lock(&self.old).all.push(finding.no);
@@ -78,8 +121,8 @@ impl SledMedium {
         Ok(damaged)
     }
 
-    /// The frames sled shows; `None` if it fails. An error is the machine's fault, not the generation's.
-    fn look(&self, no: u32) -> Result<Option<Census>, MediumError> {
+    /// The frames sled shows. An error is the machine's fault, not the generation's.
+    fn look(&self, no: u32) -> Result<Sight, MediumError> {
         let db = path_of(&self.dir, no).join("db");
         // A generation gets its name when its file is whole. sled would take this one for a new database.
         if !fs::metadata(&db).is_ok_and(|db| db.len() > 0) {
@@ -87,7 +130,7 @@ impl SledMedium {
                 generation = no,
                 "a part of the journal is damaged: its data file is empty or missing"
             );
-            return Ok(None);
+            return Ok(Sight::Failed);
         }
         let mut census = Census::default();
         let mut newer = None;
@@ -99,13 +142,13 @@ impl SledMedium {
             })
         });
         match result {
-            Ok(()) => newer.map_or(Ok(Some(census)), |version| Err(MediumError::Newer(version))),
+            Ok(()) => newer.map_or(Ok(Sight::Shown(census)), |version| Err(MediumError::Newer(version))),
             Err(MediumError::Io(error)) if super::is_environment(&error) => Err(error.into()),
             Err(error) => {
                 tracing::error!(generation = no, %error, "a part of the journal is damaged");
                 // Not ours to judge, if a newer build wrote it.
                 find_frames(&db, &mut |_, _, _| {})?
-                    .map_or(Ok(None), |version| Err(MediumError::Newer(version)))
+                    .map_or(Ok(Sight::Failed), |version| Err(MediumError::Newer(version)))
             }
         }
     }
@@ -123,14 +166,16 @@ impl SledMedium {
         let mut raw = Census::default();
         find_frames(&db, &mut |frame, _, _| raw.see(&frame.header))?;
         let nothing = Census::default();
-        let shown = finding.shown.as_ref().unwrap_or(&nothing);
+        let (shown, fails) = match &finding.sight {
+            Sight::Shown(census) => (census, false),
+            _ => (&nothing, true),
+        };
         let missing = raw.missing_in(shown, from);
-        if missing.is_empty() && finding.shown.is_some() {
+        if missing.is_empty() && !fails {
             return Ok(Outcome::Sound);
         }
         let last = shown.ends().map_or(0, |(_, last)| last);
-        let is_tail =
-            newest && finding.shown.is_some() && missing.len() == 1 && missing.keys().all(|c| *c >= last);
+        let is_tail = newest && !fails && missing.len() == 1 && missing.keys().all(|c| *c >= last);
 
         let mut frames = BTreeMap::new();
         find_frames(&db, &mut |frame, bytes, _| {
@@ -138,7 +183,7 @@ impl SledMedium {
                 frames.insert(frame.header.frame, bytes.to_vec());
             }
         })?;
-        if finding.shown.is_some() {
+        if !fails {
             self.open_generation(no, super::OLD_CACHE_BYTES)?.scan(&mut |frame, bytes| {
                 frames.entry(frame).or_insert_with(|| bytes.to_vec());
             })?;
