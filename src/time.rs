@@ -77,8 +77,9 @@ pub struct Timeline {
 
 impl Timeline {
     /// The longest downtime that is believed. A clock that is further ahead is broken (one that lost its battery can
-    /// show 2099 as well as 1970), and what it would expire is still wanted.
-    pub const DOWNTIME_MAX: Duration = Duration::from_secs(10 * 365 * 86_400);
+    /// show any year), and what it would expire is still wanted. A broker that was in fact off for longer than a year keeps
+    /// things for as long again as they had left: late is harmless, early is lost.
+    pub const DOWNTIME_MAX: Duration = Duration::from_secs(365 * 86_400);
 
     /// The time to start from when the wall clock now reads `wall`. Downtime counts only when both readings are
     /// believed, the clock did not run backwards, and not by more than [`Self::DOWNTIME_MAX`]; else the time line goes
@@ -118,7 +119,8 @@ mod tests {
     fn a_clock_far_ahead_counts_no_downtime() {
         let line = Timeline { at: Timestamp(5_000), wall: WallClock::believed(Y2026) };
         assert_eq!(line.resume(WallClock::believed(Y2026 + 73 * 365 * DAY)), Timestamp(5_000));
-        assert_eq!(line.resume(WallClock::believed(Y2026 + 3_650 * DAY)), Timestamp(5_000 + 3_650 * DAY));
+        assert_eq!(line.resume(WallClock::believed(Y2026 + 365 * DAY)), Timestamp(5_000 + 365 * DAY));
+        assert_eq!(line.resume(WallClock::believed(Y2026 + 366 * DAY)), Timestamp(5_000));
         let in_2099 = Timeline { at: Timestamp(5_000), wall: WallClock::believed(Y2026 + 73 * 365 * DAY) };
         assert_eq!(in_2099.resume(WallClock::believed(Y2026)), Timestamp(5_000), "set right later");
     }

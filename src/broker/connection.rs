@@ -17,6 +17,7 @@ use super::{
     connack::refusal,
     counters::Counters,
     dispatch::{RouteCache, Touched},
+    last_answers::LastAnswers,
     lifecycle::Parting,
     slot::{Farewell, Slot, State},
     stats::Traffic,
@@ -44,6 +45,8 @@ pub struct Connection {
     pub(super) peer: Peer,
     /// How it ends, once that is clear.
     ending: Option<Ending>,
+    /// What it still says then. On the heap: it is there for a moment.
+    last_answers: Option<Box<LastAnswers>>,
     paused: bool,
     loading: Option<Arc<Loading>>,
     closed: bool,
@@ -75,6 +78,8 @@ impl Loading {
 pub(super) enum Ending {
     /// The client said goodbye.
     Parted(Parting),
+    /// The client sends no more, and has not said goodbye.
+    Lost,
     /// The client broke the protocol, or may not do what it does: v5 is told by DISCONNECT.
     Refused(ReasonCode, &'static str),
     /// It could not be decoded.
@@ -122,7 +127,8 @@ pub enum Reading {
     Continue,
     /// Not until [`Connection::may_read`]; the keep alive is suspended meanwhile. The waker is called.
     Pause,
-    /// The connection is closing: discard input.
+    /// The connection is closing: discard input, and ask [`Connection::poll_transmit`] for what still has to leave until it
+    /// says so, or that takes too long.
     Stop,
 }
 
@@ -155,6 +161,7 @@ impl Connection {
             authentication: authenticated.map(|a| Box::new(a.into())),
             peer,
             ending: None,
+            last_answers: None,
             paused: false,
             loading: None,
             closed: false,
@@ -216,10 +223,22 @@ impl Connection {
                 Err(error) => Err(Ending::Undecodable(error)),
             };
             if let Err(ending) = handled {
-                self.end(ending);
+                self.end(ending, now, touched);
             }
         }
         Reading::Stop
+    }
+
+    /// The peer has closed its side, and may still read: the session ends or goes to sleep as after a loss, and the
+    /// answers to what came before leave by [`Connection::poll_transmit`].
+    pub fn input_ended(&mut self, now: Timestamp) {
+        self.seen = now;
+        let slot = Arc::clone(&self.slot);
+        let mut touched = Touched::default();
+        let _handling = lock(&slot.handling);
+        if self.ending.is_none() {
+            self.end(Ending::Lost, now, &mut touched);
+        }
     }
 
     /// Backpressure: the publisher is slowed by TCP.
@@ -312,33 +331,37 @@ impl Connection {
         Ok(Ending::Parted(Parting { with_will, session_expiry }))
     }
 
-    /// Notes how the connection ends, and says so to a v5 client. From then on nobody finds the link: what others
+    /// Ends the connection, and says so to a v5 client that has not. The session lets go of it at once: what others
     /// deliver would follow the DISCONNECT, as would a second one [MQTT-3.14.4-1].
-    fn end(&mut self, ending: Ending) {
+    fn end(&mut self, ending: Ending, now: Timestamp, touched: &mut Touched) {
         self.ending = Some(ending);
-        let verdict = match ending {
-            Ending::Refused(reason, why) => Verdict::refused(reason, why),
-            Ending::Undecodable(error) => Verdict::refused(error.disconnect_reason(), error.message()),
-            Ending::Parted(_) | Ending::Replaced => return,
+        let goodbye = match ending {
+            Ending::Refused(reason, why) => Some(Verdict::refused(reason, why)),
+            Ending::Undecodable(error) => Some(Verdict::refused(error.disconnect_reason(), error.message())),
+            Ending::Parted(_) | Ending::Lost => None,
+            Ending::Replaced => return,
         };
-        let mut state = self.slot.state();
+        let slot = Arc::clone(&self.slot);
+        let mut state = slot.state();
         if !state.is_served_by(self.epoch) {
             self.ending = Some(Ending::Replaced);
             return;
         }
-        self.slot.set_online(false);
-        let Some(mut link) = state.session.link.take() else { return };
-        link.say_goodbye(verdict);
-        self.broker.counters.sent(link.tally, link.out.len());
-        self.farewell.leave(link.out, verdict);
+        let link = state.session.link.take();
+        self.last_answers = link.map(|link| Box::new(LastAnswers::new(link, goodbye)));
+        self.broker.after_connection(&slot, state, self.parting_of_client(), now, touched);
+    }
+
+    fn parting_of_client(&self) -> Option<Parting> {
+        if let Some(Ending::Parted(parting)) = self.ending { Some(parting) } else { None }
     }
 
     /// Appends to `out` what is ready to be sent, up to the configured bound, and keeps `waker`.
     pub fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit {
         self.seen = now;
-        if matches!(self.ending, Some(Ending::Refused(..) | Ending::Undecodable(_))) {
-            out.extend(self.farewell.take().into_iter().flat_map(|(bytes, _)| bytes));
-            return Transmit::Closing;
+        if let Some(last) = &mut self.last_answers {
+            let waits = last.poll(&self.broker, waker, now, out);
+            return if waits { Transmit::Open } else { Transmit::Closing };
         }
         let slot = Arc::clone(&self.slot);
         let mut state = slot.state();
@@ -351,10 +374,6 @@ impl Connection {
             if !connection.waker.as_ref().is_some_and(|w| w.will_wake(waker)) {
                 connection.waker = Some(waker.clone());
             }
-        }
-        if self.ending.is_some() {
-            take_output(&mut state, out, &self.broker.counters);
-            return Transmit::Closing;
         }
         while self.transmit_once(&mut state, waker, now) {}
         if self.ending.is_some() {
@@ -443,10 +462,7 @@ impl Connection {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        let parting = match self.ending {
-            Some(Ending::Parted(parting)) => Some(parting),
-            _ => None,
-        };
+        let parting = self.parting_of_client();
         let mut touched = Touched::default();
         let slot = Arc::clone(&self.slot);
         let state = slot.state();
@@ -465,6 +481,7 @@ impl Connection {
             Some(Ending::Parted(_)) => "by the client".to_owned(),
             Some(Ending::Refused(_, why)) => why.to_owned(),
             Some(Ending::Undecodable(error)) => error.to_string(),
+            Some(Ending::Lost) => "connection lost".to_owned(),
             Some(Ending::Replaced) => "another connection with this client identifier".to_owned(),
             None => match reason {
                 CloseReason::Lost => "connection lost".to_owned(),

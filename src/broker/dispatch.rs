@@ -304,7 +304,7 @@ impl Broker {
         if passes_by && !stands_in_line {
             if online {
                 let mut packet = at_most_once(publish, topic, &share.delivery);
-                match state.session.deliver_at_most_once(&slot.keep, &mut packet, topic) {
+                match state.session.deliver_at_most_once(&slot.keep, &mut packet, topic, now) {
                     Fate::Sent => {}
                     Fate::NoRoom => self.drops.slow_reader(&slot.client_id),
                     Fate::TooLarge => self.drops.too_large(&slot.client_id, topic),

@@ -22,6 +22,7 @@ mod counters;
 mod dispatch;
 mod features;
 mod keep;
+mod last_answers;
 mod lifecycle;
 mod publish;
 mod queues;

@@ -13,7 +13,7 @@ use crate::{
     message::{Delivery, Message},
     routing::Retained,
     session::{Answer, Overflow},
-    store::{Completion, Gate, Journal, RecoveredRetained, Stored, Target},
+    store::{Completion, Gate, Journal, Record, RecoveredRetained, Stored, Target, Urgency},
     sync::lock,
     time::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -35,6 +35,8 @@ pub(super) struct RetainedMessages {
     next_version: u64,
     /// The latest clearing: who clears a topic that is clear already waits for it too.
     last_cleared: Gate,
+    /// Some value has come to its end by time, of which the journal was not told.
+    has_expired: bool,
 }
 
 /// A topic's value has changed in memory.
@@ -53,6 +55,7 @@ impl RetainedMessages {
             bytes: 0,
             next_version,
             last_cleared: Gate::Open,
+            has_expired: false,
         };
         for RecoveredRetained { stored, message, .. } in recovered {
             all.put(RetainedValue { message, stored });
@@ -101,6 +104,7 @@ impl RetainedMessages {
     /// Takes out a value whose time has passed.
     fn pop_expired(&mut self, now: Timestamp) -> Option<RetainedValue> {
         let (_, topic) = self.expiring.first().filter(|(at, _)| *at <= now)?.clone();
+        self.has_expired = true;
         self.remove(&topic)
     }
 
@@ -109,6 +113,11 @@ impl RetainedMessages {
         if let Some(old) = self.remove(topic) {
             let version = self.take_version();
             self.last_cleared = journal.unretain(&old.stored, Some((topic.clone(), version)));
+        } else if self.has_expired {
+            // The journal may have one whose end by time it was not told: a crash takes time back, where the clock is
+            // not believed.
+            let cleared = Record::RetainedCleared(topic.clone(), self.take_version());
+            self.last_cleared = journal.append(cleared, Urgency::Now);
         }
         Replaced { version: None, old: None }
     }

@@ -5,6 +5,7 @@
 //! for a store that is damaged (`store`), 78
 //! (`EX_CONFIG` of sysexits) for a configuration that is not right.
 
+mod allocator;
 pub mod bench;
 pub mod certs;
 pub mod check;

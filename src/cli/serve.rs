@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, net::SocketAddr, path::Path, time::Duration};
 
-use super::{Failure, certs, config_args::ConfigArgs, logging, open_files, say};
+use super::{Failure, allocator, certs, config_args::ConfigArgs, logging, open_files, say};
 use crate::{
     config::Config,
     net::{
@@ -15,6 +15,7 @@ use crate::{
 
 /// Serves until SIGTERM or SIGINT.
 pub fn run(args: &ConfigArgs) -> Result<(), Failure> {
+    allocator::give_orders();
     let config = args.load()?;
     logging::init(config.log);
     open_files::allow(config.network.connections_max);

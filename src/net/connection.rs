@@ -39,7 +39,8 @@ use crate::{
 const ROUNDS_MAX: u32 = 16;
 /// A packet under way counts as a sign of life for each of these: an upload may take longer than the keep alive.
 const SIGN_OF_LIFE_BYTES: usize = 1024;
-/// How long a closing connection waits for the peer to have read its last packet and to close.
+/// How long a closing connection waits for the peer to have read its last packet and to close; and before that, for the
+/// disk to have what the last answers promise.
 const DRAIN: Duration = Duration::from_secs(2);
 /// What a closing connection throws away at most. Default 16 MiB: more than a kernel holds of what a peer has sent blindly,
 /// which on Linux is up to 4 MiB in its send buffer and 6 MiB in our receive buffer. A peer that sends more than that
@@ -89,7 +90,7 @@ enum Stage<C> {
 
 struct Open<C> {
     client: C,
-    /// When the last whole packet, or the last `SIGN_OF_LIFE_BYTES` of one, came.
+    /// When the last whole packet, or the last `SIGN_OF_LIFE_BYTES` of one, came; when the input ended, where it has.
     heard: Timestamp,
     /// Bytes since then.
     bytes_since: usize,
@@ -214,7 +215,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
         };
         match open.read(&mut self.wire, &mut self.inbox, cx, now) {
             Input::Taken => return Round::Moved,
-            Input::Ended => {
+            Input::Failed => {
                 let Some(how) = self.wire.violation() else { return self.end(CloseReason::Lost, now) };
                 // The peer is told.
                 self.close_client(CloseReason::Misframed(how), now);
@@ -224,23 +225,33 @@ impl<G: Gate, W: Wire> Task<G, W> {
             Input::None if wrote => return Round::Moved,
             Input::None => {}
         }
-        let silent_until = open.silent_until();
+        let waits_until = open.waits_until();
         let takes_until = self.takes_until();
         if now >= takes_until {
             self.wire.reset_on_close();
             return self.end(CloseReason::SlowReader, now);
         }
-        if now >= silent_until {
+        if now >= waits_until {
+            return self.run_out(now);
+        }
+        Round::Wait(waits_until.min(takes_until))
+    }
+
+    /// An open connection has waited long enough: for the peer, or for its own last answers.
+    fn run_out(&mut self, now: Timestamp) -> Round {
+        let Stage::Open(open) = &self.stage else { return Round::Moved };
+        let mut reason = CloseReason::Closed;
+        if open.reading != Reading::Stop {
             // [MQTT-3.1.2-22], [MQTT3-3.1.2-24]
             if self.outbox.is_waiting() {
                 self.wire.reset_on_close();
                 return self.end(CloseReason::KeepAliveTimeout, now);
             }
-            self.close_client(CloseReason::KeepAliveTimeout, now);
-            self.begin_closing(now);
-            return Round::Moved;
+            reason = CloseReason::KeepAliveTimeout;
         }
-        Round::Wait(silent_until.min(takes_until))
+        self.close_client(reason, now);
+        self.begin_closing(now);
+        Round::Moved
     }
 
     /// [MQTT-4.13.2-1]: who is told a reason has to be disconnected, and who is disconnected has to be told.
@@ -358,8 +369,8 @@ enum Input {
     Taken,
     /// Nothing there, or nothing wanted.
     None,
-    /// The peer closed or reset.
-    Ended,
+    /// The peer reset, or broke the rules of what carries MQTT.
+    Failed,
 }
 
 impl<C: Client> Open<C> {
@@ -387,12 +398,24 @@ impl<C: Client> Open<C> {
         let mut scratch = Scratch::borrow();
         match scratch.read(wire, cx) {
             Poll::Pending => Input::None,
-            Poll::Ready(Ok([]) | Err(_)) => Input::Ended,
+            Poll::Ready(Err(_)) => Input::Failed,
+            Poll::Ready(Ok([])) => {
+                self.client.input_ended(now);
+                self.stop(inbox, now);
+                Input::Taken
+            }
             Poll::Ready(Ok(fresh)) => {
                 self.offer(inbox, fresh, now);
                 Input::Taken
             }
         }
+    }
+
+    /// Nothing more is read: what is left are answers.
+    fn stop(&mut self, inbox: &mut Inbox, now: Timestamp) {
+        inbox.discard();
+        self.reading = Reading::Stop;
+        self.heard = now;
     }
 
     fn offer(&mut self, inbox: &mut Inbox, fresh: &[u8], now: Timestamp) {
@@ -408,15 +431,17 @@ impl<C: Client> Open<C> {
         }
         self.reading = reading;
         if reading == Reading::Stop {
-            inbox.discard();
+            self.stop(inbox, now);
         }
     }
 
-    /// Until when the peer has to be heard. Never while it is not listened to.
-    fn silent_until(&self) -> Timestamp {
-        match self.client.keep_alive_limit() {
-            Some(limit) if self.reading != Reading::Pause => self.heard.after(limit),
-            _ => Timestamp::NEVER,
+    /// Until when the peer has to be heard, which is never while it is not listened to; or until when its last answers
+    /// have to be ready.
+    fn waits_until(&self) -> Timestamp {
+        match (self.reading, self.client.keep_alive_limit()) {
+            (Reading::Stop, _) => self.heard.after(DRAIN),
+            (Reading::Continue, Some(limit)) => self.heard.after(limit),
+            (Reading::Continue, None) | (Reading::Pause, _) => Timestamp::NEVER,
         }
     }
 }

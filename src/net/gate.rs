@@ -33,6 +33,7 @@ pub(super) trait Client: Send + Unpin + 'static {
     fn receive(&mut self, input: &[u8], now: Timestamp) -> (usize, Reading);
     fn poll_transmit(&mut self, waker: &Waker, now: Timestamp, out: &mut Vec<u8>) -> Transmit;
     fn may_read(&self) -> bool;
+    fn input_ended(&mut self, now: Timestamp);
     fn keep_alive_limit(&self) -> Option<Duration>;
     fn close(self, reason: CloseReason, now: Timestamp) -> Vec<u8>;
 }
@@ -76,6 +77,10 @@ impl Client for Connection {
 
     fn may_read(&self) -> bool {
         Connection::may_read(self)
+    }
+
+    fn input_ended(&mut self, now: Timestamp) {
+        Connection::input_ended(self, now);
     }
 
     fn keep_alive_limit(&self) -> Option<Duration> {

@@ -6,6 +6,7 @@ use super::link::Terms;
 use crate::{
     codec::{Ack, Packet, PacketId, ReasonCode, ReasonProperties},
     message::{Delivery, Message},
+    time::Timestamp,
 };
 
 /// How what a client asked for has ended: a code for programs and, where it was refused, a sentence for people.
@@ -49,8 +50,8 @@ pub enum Answer {
     Suback(Vec<u8>),
     /// A QoS 0 retained message: it follows its SUBACK, and is encoded when the out-buffer has room.
     Retained(Arc<Message>, Delivery),
-    /// A QoS 0 PUBLISH, encoded, that came while others were held back.
-    Publish(Vec<u8>),
+    /// A QoS 0 PUBLISH, encoded, that came while others were held back, and when it expires.
+    Publish(Vec<u8>, Timestamp),
     /// Any other packet, encoded.
     Encoded(Vec<u8>),
 }

@@ -9,6 +9,7 @@ use std::{
 use super::answer::{Answer, Verdict, acknowledgement};
 use crate::{
     codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, Version},
+    message::expires_at,
     time::Timestamp,
     topic::TopicName,
 };
@@ -129,7 +130,7 @@ impl<G: Clone> Link<G> {
         match &answer {
             Answer::Suback(_) => self.subacks_waiting += 1,
             Answer::Retained(..) => self.messages_waiting += 1,
-            Answer::Publish(bytes) => {
+            Answer::Publish(bytes, _) => {
                 self.messages_waiting += 1;
                 self.publish_bytes += bytes.len();
             }
@@ -140,7 +141,13 @@ impl<G: Clone> Link<G> {
 
     /// A QoS 0 message of now: into the out-buffer, or behind those that are held back, so that no older one of its
     /// topic comes after it.
-    pub fn publish_at_most_once(&mut self, publish: &mut Publish<'_>, topic: &TopicName, open: G) -> Fate {
+    pub fn publish_at_most_once(
+        &mut self,
+        publish: &mut Publish<'_>,
+        topic: &TopicName,
+        open: G,
+        now: Timestamp,
+    ) -> Fate {
         let room = self.terms.out_bytes_max.saturating_sub(self.out.len() + self.publish_bytes);
         if room == 0 {
             return Fate::NoRoom;
@@ -155,7 +162,8 @@ impl<G: Clone> Link<G> {
         }
         let mut encoded = Vec::with_capacity(bytes);
         publish.encode(self.terms.version, &mut encoded);
-        self.answer(open, Answer::Publish(encoded));
+        let until = expires_at(publish.properties.message_expiry, now);
+        self.answer(open, Answer::Publish(encoded, until));
         Fate::Sent
     }
 
@@ -163,6 +171,12 @@ impl<G: Clone> Link<G> {
     pub fn count_publish(&mut self) -> usize {
         self.unanswered += 1;
         self.unanswered
+    }
+
+    /// Gives up the messages that wait among the answers: nobody is there to take them any more.
+    pub fn forget_messages(&mut self) {
+        self.answers.retain(|(_, answer)| !matches!(answer, Answer::Retained(..) | Answer::Publish(..)));
+        (self.messages_waiting, self.publish_bytes) = (0, 0);
     }
 
     /// Answers that wait.
@@ -211,11 +225,14 @@ impl<G: Clone> Link<G> {
                 self.tally.packet();
                 self.out.extend_from_slice(&bytes);
             }
-            Answer::Publish(bytes) => {
+            Answer::Publish(bytes, until) => {
                 self.messages_waiting -= 1;
                 self.publish_bytes -= bytes.len();
-                self.tally.message(QoS::AtMostOnce);
-                self.out.extend_from_slice(&bytes);
+                // [MQTT-3.3.2-5]
+                if until > now {
+                    self.tally.message(QoS::AtMostOnce);
+                    self.out.extend_from_slice(&bytes);
+                }
             }
             Answer::Retained(message, delivery) => {
                 self.messages_waiting -= 1;

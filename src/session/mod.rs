@@ -122,9 +122,15 @@ impl<K: Keeper> Session<K> {
     }
 
     /// A QoS 0 message for an online client, straight into the out-buffer if nothing is held back.
-    pub fn deliver_at_most_once(&mut self, keeper: &K, publish: &mut Publish<'_>, topic: &TopicName) -> Fate {
+    pub fn deliver_at_most_once(
+        &mut self,
+        keeper: &K,
+        publish: &mut Publish<'_>,
+        topic: &TopicName,
+        now: Timestamp,
+    ) -> Fate {
         let Some(link) = &mut self.link else { return Fate::NoRoom };
-        link.publish_at_most_once(publish, topic, keeper.open_gate())
+        link.publish_at_most_once(publish, topic, keeper.open_gate(), now)
     }
 
     /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).

@@ -30,17 +30,27 @@ impl Aside {
 
     /// Moves a file or a folder away, durably, and returns where it is now.
     pub(super) fn take(&self, path: &Path, what: &str) -> io::Result<PathBuf> {
-        folder::make(&self.folder)?;
-        let name = format!("{}-{what}", self.when);
-        let more = (2_u32..).map(|n| format!("{name}-{n}"));
-        let mut names = std::iter::once(name.clone()).chain(more).map(|name| self.folder.join(name));
-        let to = names.find(|to| to.symlink_metadata().is_err());
-        let to = to.ok_or_else(|| io::Error::other("no name left"))?;
+        self.make_folder()?;
+        let to = free_name(&self.folder.join(format!("{}-{what}", self.when)))?;
         fs::rename(path, &to)?;
         for around in [path.parent(), to.parent()].into_iter().flatten() {
             folder::sync(around)?;
         }
         Ok(to)
+    }
+
+    /// A file that stands where the folder belongs is the first thing to lie in it.
+    fn make_folder(&self) -> io::Result<()> {
+        if !self.folder.is_file() {
+            return folder::make(&self.folder);
+        }
+        let parked = free_name(&self.folder.with_extension("file"))?;
+        fs::rename(&self.folder, &parked)?;
+        folder::make(&self.folder)?;
+        let lies_at = self.take(&parked, "file-named-damaged")?;
+        let to = lies_at.display();
+        tracing::error!(%to, "a file stood where the folder for damage belongs: it was set aside");
+        Ok(())
     }
 
     /// Says so in the log when what lies there has become much. Nothing else bounds it.
@@ -55,6 +65,17 @@ impl Aside {
             );
         }
     }
+}
+
+/// This path, or the first with a number behind it, at which there is nothing.
+fn free_name(path: &Path) -> io::Result<PathBuf> {
+    let numbered = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!("-{n}"));
+        PathBuf::from(name)
+    };
+    let mut names = std::iter::once(path.to_owned()).chain((2_u32..).map(numbered));
+    names.find(|to| to.symlink_metadata().is_err()).ok_or_else(|| io::Error::other("no name left"))
 }
 
 /// Bytes of all files in a folder and below it; what cannot be looked at counts nothing.
@@ -130,5 +151,20 @@ mod tests {
             assert_eq!(to, dir.path().join("damaged").join(name));
             assert_eq!(fs::read_to_string(to).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_set_aside_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let aside = Aside::new(dir.path().join("damaged"), WallClock::UNKNOWN);
+        fs::write(dir.path().join("damaged"), "notes").unwrap();
+        fs::write(dir.path().join("damaged.file"), "other notes").unwrap();
+        fs::write(dir.path().join("x"), "a").unwrap();
+        let to = aside.take(&dir.path().join("x"), "x").unwrap();
+        assert_eq!(fs::read_to_string(to).unwrap(), "a");
+        let notes = dir.path().join("damaged/undated-file-named-damaged");
+        assert_eq!(fs::read_to_string(notes).unwrap(), "notes");
+        assert_eq!(fs::read_to_string(dir.path().join("damaged.file")).unwrap(), "other notes");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

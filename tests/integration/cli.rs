@@ -9,6 +9,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::harness::Broker;
+
 fn dormouse(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
     command.args(args).current_dir(dir).stdin(Stdio::null());
@@ -251,4 +253,15 @@ fn help_and_version_end_with_0_and_nonsense_with_2() {
     let version = format!("dormouse {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run(dir.path(), &["--version"]), (Some(0), version, String::new()));
     assert_eq!(run(dir.path(), &["--nonsense"]).0, Some(2));
+}
+
+/// What glibc keeps of free memory it is told before it begins, so the process begins twice.
+#[test]
+#[cfg(target_env = "gnu")]
+fn the_allocator_is_told_to_give_memory_back() {
+    let broker = Broker::start();
+    let environment = fs::read(format!("/proc/{}/environ", broker.pid())).unwrap();
+    for order in ["MALLOC_ARENA_MAX=1", "MALLOC_TRIM_THRESHOLD_=131072"] {
+        assert!(environment.split(|byte| *byte == 0).any(|variable| variable == order.as_bytes()), "{order}");
+    }
 }

@@ -261,6 +261,11 @@ impl Peer {
         within("hanging up", self.link.shutdown()).await.unwrap();
     }
 
+    /// Sends no more, and goes on reading.
+    pub(crate) async fn close_its_side(&mut self) {
+        within("closing one side", self.link.shutdown()).await.unwrap();
+    }
+
     async fn try_receive(&mut self) -> io::Result<Spec> {
         self.try_receive_with(|packet| Spec::from(packet)).await
     }

@@ -13,6 +13,7 @@
 
 mod chance;
 mod changer;
+mod clocks;
 mod content;
 mod disk;
 mod faults;

@@ -124,6 +124,24 @@ fn a_client_hears_its_own_messages() {
     assert_eq!(heard, ["SUBACK 1", "PUBACK 1", "PUBLISH q0 a=y", "PUBLISH q1 #1 a=x"]);
 }
 
+/// [MQTT-3.3.2-5]: what came while SUBACK waited for the disk leaves behind it, unless it has expired meanwhile.
+#[test]
+fn a_live_message_that_waits_for_suback_can_expire() {
+    let world = World::new();
+    let mut publisher = world.joined(&connect("pub"), false);
+    let mut client = world.joined(&connect("c"), false);
+    client.send(&subscribe("#", QoS::AtMostOnce));
+    for (payload, expiry) in [("brief", Some(1)), ("long", Some(2)), ("for ever", None)] {
+        let mut packet = publish(QoS::AtMostOnce, 0, "a", payload);
+        packet.properties.message_expiry = expiry;
+        publisher.send(&Packet::Publish(packet));
+    }
+    world.pass(1_000);
+    assert_eq!(client.heard(), NOTHING);
+    world.settle();
+    assert_eq!(client.heard(), ["SUBACK 0", "PUBLISH q0 a=long", "PUBLISH q0 a=for ever"]);
+}
+
 /// [MQTT-3.1.3-8]
 #[test]
 fn a_client_identifier_longer_than_the_limit_is_refused() {

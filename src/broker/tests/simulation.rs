@@ -2,6 +2,7 @@
 //!
 //! `DORMOUSE_TEST_SEEDS` says how many seeds are tried, `DORMOUSE_TEST_SEED` which one alone, with a trace.
 
+mod chance;
 mod device;
 mod model;
 mod trial;

@@ -199,6 +199,24 @@ fn a_good_bye_holds_at_the_end_of_the_session() {
     assert_eq!(queued(&world), 0);
 }
 
+/// Nobody waits for the acknowledgement of a will, and the record of its session goes without it: held back until its
+/// subscribers have confirmed it, it would be lost in a crash.
+#[test]
+fn wills_are_never_held_back_by_elision() {
+    for delay in [0, 10] {
+        let mut world = World::new();
+        let mut watcher = world.subscriber(&connect("watcher"), "wills", QoS::AtLeastOnce);
+        world.joined(&with_will(connect("dev"), delay), false).lose();
+        world.pass(u64::from(delay) * 1_000);
+        assert_eq!(watcher.heard(), ["PUBLISH q1 #1 wills=gone"]);
+        world.settle();
+        drop(watcher);
+        world.cut(1);
+        world.pass(20_000);
+        assert_eq!(queued(&world), 1, "once, with a delay of {delay} s");
+    }
+}
+
 /// The record of the new connection has no such will: in the journal before the will's message, it would lose both in a
 /// crash.
 #[test]

@@ -28,11 +28,15 @@ struct Lines {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what a test says and what it sees, side by side")]
 struct State {
     received: Vec<String>,
     to_send: VecDeque<u8>,
     closing: bool,
     paused: bool,
+    /// The disk is slow: it ends only when a test says so.
+    answers_wait: bool,
+    input_ended: bool,
     keep_alive: Option<Duration>,
     closed: Option<CloseReason>,
     waker: Option<Waker>,
@@ -93,7 +97,7 @@ impl Client for Script {
             used += line.len();
             let line = String::from_utf8(line[..line.len() - 1].to_vec()).unwrap();
             if line == "bye" {
-                state.closing = true;
+                state.closing = !state.answers_wait;
                 return (used, Reading::Stop);
             }
             state.paused |= line == "pause";
@@ -111,6 +115,12 @@ impl Client for Script {
 
     fn may_read(&self) -> bool {
         !self.0.state().paused
+    }
+
+    fn input_ended(&mut self, _now: Timestamp) {
+        let mut state = self.0.state();
+        state.input_ended = true;
+        state.closing = !state.answers_wait;
     }
 
     fn keep_alive_limit(&self) -> Option<Duration> {
@@ -385,8 +395,49 @@ fn garbage_is_answered_by_what_the_broker_says_and_closed() {
 fn a_peer_that_closes_is_lost() {
     let mut world = World::connected(64);
     world.hang_up();
-    assert_eq!(world.closed(), Some(CloseReason::Lost));
+    assert!(world.lines.state().input_ended, "the broker is told");
+    assert_eq!(world.closed(), Some(CloseReason::Closed));
     assert_eq!(world.outcome, Some(Outcome::Served));
+}
+
+#[test]
+fn last_answers_that_wait_for_the_disk_are_written_before_the_end() {
+    for half_closed in [false, true] {
+        let mut world = World::connected(64);
+        world.change(|state| state.answers_wait = true);
+        if half_closed {
+            world.hang_up();
+        } else {
+            world.send("bye\n");
+        }
+        world.pass(DRAIN.saturating_sub(Duration::from_millis(1)));
+        assert_eq!(world.closed(), None);
+        world.change(|state| {
+            state.to_send.extend(b"done");
+            state.closing = true;
+        });
+        assert_eq!(world.closed(), Some(CloseReason::Closed));
+        assert_eq!(world.take_to_the_end(), "done");
+    }
+}
+
+#[test]
+fn last_answers_that_take_too_long_are_given_up() {
+    for half_closed in [false, true] {
+        let mut world = World::connected(64);
+        world.change(|state| {
+            state.answers_wait = true;
+            state.keep_alive = None;
+        });
+        if half_closed {
+            world.hang_up();
+        } else {
+            world.send("bye\n");
+        }
+        world.pass(DRAIN);
+        assert_eq!(world.closed(), Some(CloseReason::Closed));
+        assert_eq!(world.take_to_the_end(), "");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod basic;
 mod crash;
 mod damage;
 mod gather;
+mod growth;
 mod offline;
 mod power;
 mod records;

@@ -193,8 +193,8 @@ async fn after_puback_the_same_id_is_a_new_message() {
     }
 }
 
-/// [MQTT-4.3.3-4], [MQTT-4.3.3-5], [MQTT-4.3.3-6], [MQTT3-4.3.3-1]: a PUBREC is answered by PUBREL, which is sent again
-/// until PUBCOMP; the PUBLISH is not.
+/// [MQTT-4.3.3-4], [MQTT-4.3.3-5], [MQTT-4.3.3-6], [MQTT-4.4.0-1], [MQTT3-4.3.3-1], [MQTT3-4.4.0-1]: a PUBREC is answered by
+/// PUBREL, which is sent again until PUBCOMP; the PUBLISH is not.
 #[tokio::test]
 async fn pubrel_follows_pubrec_and_stands_in_for_the_message() {
     let broker = Broker::start();

@@ -1,5 +1,5 @@
-//! The last word reaches the client: a refusal or a DISCONNECT is sent, and then the connection is closed, in such a way
-//! that no reset overtakes it, whatever the client is doing at that moment.
+//! The last word reaches the client: a refusal, a DISCONNECT or an answer is sent, and then the connection is closed, in
+//! such a way that no reset overtakes it, whatever the client is doing at that moment.
 
 use dormouse::codec::{QoS, ReasonCode, Version};
 
@@ -8,7 +8,10 @@ use crate::{
     harness::Broker,
     peer::{
         Over, Peer,
-        packets::{Spec, connack, connect, disconnect, publish},
+        packets::{
+            Spec, connack, connack_present, connect, disconnect, puback, publish, pubrec, suback, subscribe,
+            unsuback, unsubscribe,
+        },
     },
 };
 
@@ -132,4 +135,98 @@ async fn a_connect_may_have_so_many_bytes_and_no_more() {
         whole.expect_nothing_for_one_ping().await;
     }
     broker.expect_logged(BOTH.len(), &["\"refused\"", "packet is larger"]).await;
+}
+
+/// [MQTT-3.1.4-5], [MQTT3-3.1.4-4]: a client that has nothing to say is answered, as soon as the disk has its session.
+#[tokio::test]
+async fn a_connect_with_its_good_bye_is_answered() {
+    let broker = Broker::start_configured(LISTENERS);
+    for version in BOTH {
+        for over in EVERY_WAY {
+            let name = format!("{version:?} {over:?}");
+            let hello = || connect(&name).persistent().will(publish("wills", "gone"));
+            let mut peer = broker.peer_over(over, version).await;
+            peer.send_all([hello().into(), disconnect()]).await;
+            peer.expect(connack(ReasonCode::Success)).await;
+            peer.expect_closed().await;
+            let mut peer = broker.peer_over(over, version).await;
+            peer.send_all([hello().into(), disconnect()]).await;
+            peer.expect(connack_present()).await;
+            peer.expect_closed().await;
+        }
+    }
+    assert_eq!(broker.logged(&["will published"]), 0);
+    let ends = 2 * BOTH.len() * EVERY_WAY.len();
+    broker.expect_logged(ends, &["\"disconnected\"", "by the client"]).await;
+}
+
+/// [MQTT-3.3.4-1], [MQTT-3.8.4-1], [MQTT-3.10.4-4], [MQTT3-3.3.4-1], [MQTT3-3.8.4-1], [MQTT3-3.10.4-4]: what came before
+/// the DISCONNECT is done and answered, and is there for others.
+#[tokio::test]
+async fn what_came_before_a_good_bye_is_answered() {
+    let broker = Broker::start_configured(LISTENERS);
+    for version in BOTH {
+        for over in EVERY_WAY {
+            broker.sleeper(version, "sleeper", "t", QoS::ExactlyOnce).await;
+            let mut peer = broker.peer_over(over, version).await;
+            peer.send_all([
+                connect("brief").into(),
+                subscribe(1, "a", QoS::AtLeastOnce).into(),
+                publish("t", "one").qos1(2).into(),
+                publish("t", "two").qos2(3).into(),
+                unsubscribe(4, "a"),
+                disconnect(),
+            ])
+            .await;
+            peer.expect(connack(ReasonCode::Success)).await;
+            peer.expect(suback(1, [ReasonCode::GrantedQos1])).await;
+            peer.expect(puback(2)).await;
+            peer.expect(pubrec(3)).await;
+            peer.expect(unsuback(4, version.is_v5().then_some(ReasonCode::Success))).await;
+            peer.expect_closed().await;
+            let mut sleeper = broker.returning(version, connect("sleeper").persistent()).await;
+            sleeper.take(publish("t", "one").qos1(0)).await;
+            sleeper.take(publish("t", "two").qos2(0)).await;
+            sleeper.leave().await;
+            broker.client(version, connect("sleeper")).await.leave().await;
+        }
+    }
+}
+
+/// A client that closes its side and says no good-bye is answered as well, and missed at once.
+#[tokio::test]
+async fn a_half_closed_connection_is_answered() {
+    let broker = Broker::start_configured(LISTENERS);
+    for version in BOTH {
+        let mut watcher = broker.client(version, connect("watcher")).await;
+        watcher.subscribed("wills", QoS::AtMostOnce).await;
+        for over in [Over::Tcp, Over::Tls, Over::Unix] {
+            let mut peer = broker.peer_over(over, version).await;
+            let hello = connect("brief").persistent().will(publish("wills", "gone"));
+            peer.send_all([hello.into(), publish("t", "one").qos1(2).into()]).await;
+            peer.close_its_side().await;
+            watcher.expect_publish(publish("wills", "gone")).await;
+            peer.expect(connack(ReasonCode::Success)).await;
+            let answer = puback(2);
+            let nobody = puback(2).because(ReasonCode::NoMatchingSubscribers);
+            peer.expect(if version.is_v5() { nobody } else { answer }).await;
+            peer.expect_closed().await;
+            broker.client(version, connect("brief")).await.leave().await;
+        }
+        watcher.leave().await;
+    }
+    broker.expect_logged(3 * BOTH.len(), &["\"disconnected\"", "\"brief\"", "connection lost"]).await;
+}
+
+/// [MQTT-4.13.2-1]: an error ends the connection behind the answers to what was in order.
+#[tokio::test]
+async fn an_error_right_behind_the_connect_is_told_behind_the_connack() {
+    let broker = Broker::start();
+    for version in BOTH {
+        let mut peer = broker.peer(version).await;
+        let name = format!("{version:?}");
+        peer.send_all([connect(&name).persistent().into(), publish("a/#", "x").into()]).await;
+        peer.expect(connack(ReasonCode::Success)).await;
+        peer.expect_shown_out(version, ReasonCode::TopicNameInvalid).await;
+    }
 }

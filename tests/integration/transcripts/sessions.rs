@@ -124,61 +124,6 @@ async fn unacknowledged_messages_are_sent_again_with_dup_and_their_ids() {
     }
 }
 
-/// [MQTT-4.4.0-1], [MQTT3-4.4.0-1]: a PUBREL without its PUBCOMP is sent again, and the message is not.
-#[tokio::test]
-async fn pubrel_is_sent_again_until_pubcomp() {
-    let broker = Broker::start();
-    for version in BOTH {
-        broker.sleeper(version, "dev", "t", QoS::ExactlyOnce).await;
-        let mut other = broker.client(version, connect("other")).await;
-        other.published(publish("t", "1").qos2(1)).await;
-        let mut first = broker.returning(version, dev()).await;
-        let id = first.expect_message(publish("t", "1").qos2(0)).await;
-        first.send(pubrec(id)).await;
-        first.expect(pubrel(id)).await;
-        first.leave().await;
-        for _ in 0..2 {
-            let mut again = broker.returning(version, dev()).await;
-            again.expect(pubrel(id)).await;
-            again.leave().await;
-        }
-        let mut last = broker.returning(version, dev()).await;
-        last.expect(pubrel(id)).await;
-        last.send(pubcomp(id)).await;
-        last.expect_nothing_for_one_ping().await;
-        last.leave().await;
-        let mut done = broker.returning(version, dev()).await;
-        done.expect_nothing_for_one_ping().await;
-        done.leave().await;
-        broker.client(version, connect("dev")).await.leave().await;
-        other.leave().await;
-    }
-}
-
-/// A QoS 2 id that was not released when its client left is still the same message when it returns.
-#[tokio::test]
-async fn an_inbound_qos_2_id_outlives_its_connection() {
-    let broker = Broker::start();
-    for version in BOTH {
-        let mut reader = broker.client(version, connect("reader")).await;
-        reader.subscribed("t", QoS::AtMostOnce).await;
-        let mut publisher = broker.client(version, dev()).await;
-        publisher.send(publish("t", "1").qos2(9)).await;
-        publisher.expect(pubrec(9)).await;
-        reader.expect_publish(publish("t", "1")).await;
-        publisher.hang_up().await;
-        let mut publisher = broker.returning(version, dev()).await;
-        publisher.send(publish("t", "1").qos2(9).dup()).await;
-        publisher.expect(pubrec(9)).await;
-        publisher.send(pubrel(9)).await;
-        publisher.expect(pubcomp(9)).await;
-        reader.expect_nothing_for_one_ping().await;
-        reader.leave().await;
-        publisher.leave().await;
-        broker.client(version, connect("dev")).await.leave().await;
-    }
-}
-
 /// [MQTT-3.1.4-3], [MQTT3-3.1.4-2]: the connection that was there first is told (v5) and closed, and the session goes on.
 #[tokio::test]
 async fn a_second_connection_takes_the_session_over() {

@@ -3,22 +3,12 @@
 //! Bytes to the broker come in pieces cut anywhere. What the broker has sent is judged when it leaves the broker, and
 //! heard by the device later or never. The device keeps what it must of a session, and sends again what it must.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering},
-    task::Waker,
-};
+mod wire;
 
-use super::super::{Woken, id, peer, puback, pubcomp, publish, pubrec, pubrel};
-use crate::{
-    broker::{Broker, CloseReason, Connection, Greeting, Handshake, Reading, Transmit},
-    codec::{
-        Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, Publish,
-        PublishProperties, QoS, ReasonCode, Subscribe, SubscribeFilter, SubscribeOptions, Unsubscribe,
-        Version, Will, decode,
-    },
-    time::Timestamp,
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+pub(super) use self::wire::Wire;
+use crate::codec::{QoS, Version};
 
 /// Who a device is.
 pub(super) type Who = usize;
@@ -113,43 +103,33 @@ pub(super) struct Device {
     pub(super) wire: Option<Wire>,
     pub(super) open: VecDeque<Open>,
     next_id: u16,
+    /// Packet ids of what it has given up, not knowing whether its session is the one that has them.
+    burnt: BTreeSet<u16>,
     /// QoS 2 received and not released.
     known: BTreeMap<u16, Body>,
     /// Answers it has not sent yet.
     pub(super) owed: VecDeque<Said>,
+    /// It takes the lowest packet id that is free, else the next one.
+    pub(super) reuses_ids: bool,
     /// Which of its sessions it knows.
     incarnation: u32,
-}
-
-/// A network connection.
-pub(super) struct Wire {
-    handshake: Handshake,
-    connection: Option<Connection>,
-    version: Version,
-    bytes: Vec<u8>,
-    /// The packets in `bytes`, with their ends, counted from the beginning of the connection.
-    packets: VecDeque<(usize, Said)>,
-    taken_bytes: usize,
-    said_bytes: usize,
-    /// How many of `bytes` have arrived.
-    arrived: usize,
-    pub(super) heard: VecDeque<Heard>,
-    pub(super) greeted: bool,
-    pub(super) closing: bool,
-    reading: Reading,
-    woken: Arc<Woken>,
-    refusal: Vec<Heard>,
-    /// Messages that left the broker and whose acknowledgement has not come there.
-    pub(super) unanswered: BTreeSet<u16>,
-    pub(super) receive_maximum: u16,
-    /// When the broker was asked for output last, on its time line.
-    pub(super) looked_at: u64,
 }
 
 impl Device {
     pub(super) fn new(name: &'static str, version: Version) -> Self {
         let (open, known, owed) = (VecDeque::new(), BTreeMap::new(), VecDeque::new());
-        Self { name, version, wire: None, open, next_id: 1, known, owed, incarnation: 0 }
+        Self {
+            name,
+            version,
+            wire: None,
+            open,
+            next_id: 1,
+            burnt: BTreeSet::new(),
+            known,
+            owed,
+            reuses_ids: false,
+            incarnation: 0,
+        }
     }
 
     pub(super) fn is_greeted(&self) -> bool {
@@ -159,25 +139,9 @@ impl Device {
     /// Begins a connection: CONNECT is on its way.
     pub(super) fn dial(&mut self, hello: Hello) {
         self.owed.clear();
-        let mut wire = Wire {
-            handshake: Handshake::default(),
-            connection: None,
-            version: self.version,
-            bytes: Vec::new(),
-            packets: VecDeque::new(),
-            taken_bytes: 0,
-            said_bytes: 0,
-            arrived: 0,
-            heard: VecDeque::new(),
-            greeted: false,
-            closing: false,
-            reading: Reading::Continue,
-            woken: Arc::default(),
-            refusal: Vec::new(),
-            looked_at: 0,
-            unanswered: BTreeSet::new(),
-            receive_maximum: if self.version == Version::V5 { hello.receive_maximum } else { u16::MAX },
-        };
+        let is_v5 = self.version == Version::V5;
+        let receive_maximum = if is_v5 { hello.receive_maximum } else { u16::MAX };
+        let mut wire = Wire::new(self.version, receive_maximum);
         wire.say(self.name, Said::Connect(hello));
         self.wire = Some(wire);
     }
@@ -192,9 +156,11 @@ impl Device {
     pub(super) fn publish(&mut self, message: Message) {
         let mut id = 0;
         if message.qos != QoS::AtMostOnce {
-            while id == 0 || self.open.iter().any(|o| o.id == id) {
+            self.next_id = if self.reuses_ids { 1 } else { self.next_id };
+            let ids = 12 + u16::try_from(self.burnt.len()).unwrap();
+            while id == 0 || self.burnt.contains(&id) || self.open.iter().any(|o| o.id == id) {
                 id = self.next_id;
-                self.next_id = self.next_id % 12 + 1;
+                self.next_id = self.next_id % ids + 1;
             }
             self.open.push_back(Open { id, message: message.clone(), released: false });
         }
@@ -239,7 +205,13 @@ impl Device {
         }
         if !present || self.incarnation != incarnation {
             self.incarnation = incarnation;
-            self.open.clear();
+            let given_up = self.open.drain(..).map(|open| open.id);
+            if present {
+                self.burnt.extend(given_up);
+            } else {
+                drop(given_up);
+                self.burnt.clear();
+            }
             self.known.clear();
         }
         let again = self.open.iter().map(|open| {
@@ -271,187 +243,4 @@ impl Device {
         }
         Outcome::Message { body, qos, retain, dup }
     }
-}
-
-impl Wire {
-    fn say(&mut self, name: &str, said: Said) {
-        let before = self.bytes.len();
-        encode(name, &said, self.version, &mut self.bytes);
-        self.said_bytes += self.bytes.len() - before;
-        self.packets.push_back((self.said_bytes, said));
-    }
-
-    /// How many bytes are on their way.
-    pub(super) fn on_the_way(&self) -> usize {
-        self.bytes.len() - self.arrived
-    }
-
-    /// The next `bytes` arrive. Returns the packets that the broker has taken.
-    pub(super) fn arrive(&mut self, bytes: usize, broker: &Arc<Broker>, now: Timestamp) -> Vec<Said> {
-        self.arrived = (self.arrived + bytes).min(self.bytes.len());
-        let mut used = 0;
-        if self.connection.is_none() && !self.closing {
-            match broker.connect(&mut self.handshake, &self.bytes[..self.arrived], &peer(), now) {
-                Greeting::Incomplete => return Vec::new(),
-                Greeting::Challenged { .. } => unreachable!("no device asks for it"),
-                Greeting::Refused { reply } => {
-                    self.closing = true;
-                    used = self.arrived;
-                    self.refusal = packets(&reply, self.version);
-                }
-                Greeting::Connected { connection, used_bytes } => {
-                    used = used_bytes;
-                    self.connection = Some(connection);
-                    self.woken.0.store(true, Ordering::Relaxed);
-                }
-            }
-        } else if let Some(connection) = self.connection.as_mut().filter(|_| !self.closing)
-            && (self.reading == Reading::Continue
-                || (self.reading == Reading::Pause && connection.may_read()))
-        {
-            (used, self.reading) = connection.receive(&self.bytes[..self.arrived], now);
-            self.woken.0.store(true, Ordering::Relaxed);
-        }
-        self.bytes.drain(..used);
-        self.arrived -= used;
-        self.taken_bytes += used;
-        let mut taken = Vec::new();
-        while self.packets.front().is_some_and(|(end, _)| *end <= self.taken_bytes) {
-            taken.extend(self.packets.pop_front().map(|(_, said)| said));
-        }
-        taken
-    }
-
-    /// What leaves the broker now.
-    pub(super) fn leave(&mut self, now: Timestamp) -> Vec<Heard> {
-        self.looked_at = now.0;
-        let waker = Waker::from(Arc::clone(&self.woken));
-        let mut all = Vec::new();
-        while let Some(connection) = self.connection.as_mut().filter(|_| !self.closing) {
-            if !self.woken.0.swap(false, Ordering::Relaxed) {
-                break;
-            }
-            let mut out = Vec::new();
-            self.closing = connection.poll_transmit(&waker, now, &mut out) == Transmit::Closing;
-            if !out.is_empty() {
-                self.woken.0.store(true, Ordering::Relaxed);
-            }
-            all.append(&mut out);
-        }
-        let mut heard = std::mem::take(&mut self.refusal);
-        heard.extend(packets(&all, self.version));
-        heard
-    }
-
-    /// Ends the connection as its driver would.
-    pub(super) fn end(mut self, now: Timestamp) {
-        if let Some(connection) = self.connection.take() {
-            let reason = if self.closing { CloseReason::Closed } else { CloseReason::Lost };
-            connection.close(reason, now);
-        }
-    }
-}
-
-fn encode(name: &str, said: &Said, version: Version, bytes: &mut Vec<u8>) {
-    let payload;
-    let packet = match said {
-        Said::Connect(hello) => {
-            let will_payload = hello.will.as_ref().map(|will| will.body.to_string());
-            return encode_connect(name, hello, will_payload.as_deref(), version, bytes);
-        }
-        Said::Publish { id, message, dup } => {
-            let filled = format!("{}{}", message.body, " ".repeat(message.pad));
-            payload = if message.clears { String::new() } else { filled };
-            let expiry = message.expiry.filter(|_| version == Version::V5);
-            let properties = PublishProperties { message_expiry: expiry, ..PublishProperties::default() };
-            let id = if message.qos == QoS::AtMostOnce { 1 } else { *id };
-            let packet = publish(message.qos, id, message.topic, &payload);
-            Packet::Publish(Publish { dup: *dup, retain: message.retain, properties, ..packet })
-        }
-        Said::Puback(id) => puback(*id),
-        Said::Pubrec(id) => pubrec(*id),
-        Said::Pubrel(id) => pubrel(*id),
-        Said::Pubcomp(id) => pubcomp(*id),
-        Said::Subscribe { id: packet_id, filter, qos } => {
-            let options = SubscribeOptions { qos: *qos, ..SubscribeOptions::default() };
-            let filters = vec![SubscribeFilter { filter, options }];
-            Packet::Subscribe(Subscribe {
-                packet_id: id(*packet_id),
-                subscription_id: None,
-                user: Vec::new(),
-                filters,
-            })
-        }
-        Said::Unsubscribe { id: packet_id, filter } => Packet::Unsubscribe(Unsubscribe {
-            packet_id: id(*packet_id),
-            user: Vec::new(),
-            filters: vec![filter],
-        }),
-        Said::Disconnect { with_will, ends_session } => {
-            let reason = if *with_will { ReasonCode::DisconnectWithWill } else { ReasonCode::Success };
-            let session_expiry = ends_session.then_some(0);
-            let properties = DisconnectProperties { session_expiry, ..DisconnectProperties::default() };
-            Packet::Disconnect(Disconnect { reason, properties })
-        }
-    };
-    packet.encode(version, bytes);
-}
-
-fn encode_connect(name: &str, hello: &Hello, will: Option<&str>, version: Version, bytes: &mut Vec<u8>) {
-    let v5 = version == Version::V5;
-    let will = hello.will.as_ref().zip(will).map(|(wish, payload)| Will {
-        topic: wish.topic,
-        payload: payload.as_bytes(),
-        qos: wish.qos,
-        retain: wish.retain,
-        delay: (v5 && wish.delay > 0).then_some(wish.delay),
-        properties: PublishProperties::default(),
-    });
-    let mut properties = ConnectProperties::default();
-    if v5 {
-        properties.session_expiry = Some(hello.expiry);
-        properties.receive_maximum = std::num::NonZeroU16::new(hello.receive_maximum);
-    }
-    let connect = Connect {
-        version,
-        client_id: name,
-        clean_start: hello.clean,
-        keep_alive: 0,
-        will,
-        user_name: None,
-        password: None,
-        properties,
-    };
-    Packet::Connect(Box::new(connect)).encode(version, bytes);
-}
-
-fn packets(bytes: &[u8], version: Version) -> Vec<Heard> {
-    let (mut rest, mut all) = (bytes, Vec::new());
-    while let Some((packet, used)) = decode(rest, version, 1 << 28).unwrap() {
-        rest = &rest[used..];
-        all.push(match packet {
-            Packet::Connack(c) => Heard::Connack { present: c.session_present, refused: c.reason.is_error() },
-            Packet::Publish(p) => {
-                let text = std::str::from_utf8(p.payload).unwrap();
-                Heard::Publish {
-                    id: p.packet_id.map_or(0, PacketId::get),
-                    body: if text.is_empty() { NOBODY } else { text.trim_end().parse().unwrap() },
-                    topic: p.topic.to_owned(),
-                    qos: p.qos,
-                    dup: p.dup,
-                    retain: p.retain,
-                }
-            }
-            Packet::Puback(a) => Heard::Puback { id: a.packet_id.get(), refused: a.reason.is_error() },
-            Packet::Pubrec(a) => Heard::Pubrec { id: a.packet_id.get(), refused: a.reason.is_error() },
-            Packet::Pubrel(a) => Heard::Pubrel(a.packet_id.get()),
-            Packet::Pubcomp(a) => Heard::Pubcomp(a.packet_id.get()),
-            Packet::Suback(s) => Heard::Suback(s.packet_id.get()),
-            Packet::Unsuback(s) => Heard::Unsuback(s.packet_id.get()),
-            Packet::Disconnect(_) => Heard::Disconnect,
-            other => panic!("{other:?} from a server"),
-        });
-    }
-    assert!(rest.is_empty(), "whole packets leave the broker");
-    all
 }

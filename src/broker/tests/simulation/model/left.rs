@@ -1,0 +1,161 @@
+//! What leaves the broker, and what a device's application hears.
+
+use super::{
+    super::device::{Body, Who},
+    Exists, Fate, Model, Verdict, open_fate,
+};
+use crate::codec::QoS;
+
+impl Model {
+    pub(in super::super) fn greeted(&mut self, who: Who, present: bool, refused: bool) -> Verdict {
+        if refused {
+            if !self.failing {
+                return Err("refused".to_owned());
+            }
+            let s = &mut self.sessions[who];
+            s.connected = false;
+            s.end_is_open = true;
+            s.exists = Exists::Perhaps;
+            let will = s.will.take();
+            open_fate(&mut self.told, will.as_ref());
+            return Ok(());
+        }
+        let s = &mut self.sessions[who];
+        if s.present.is_some_and(|expected| expected != present) {
+            return Err(format!("session present is {present}"));
+        }
+        if !s.connected && (s.present.is_none() || s.exists != Exists::Yes) {
+            // It has parted since, and may have ended with that.
+            return Ok(());
+        }
+        let was_gone = !present && s.present.is_none();
+        if was_gone {
+            s.begin();
+        }
+        s.exists = Exists::Yes;
+        s.greeted = true;
+        if !present || s.will.is_some() {
+            s.wake_is_durable = true;
+            s.asleep_on_disk = if s.connected { u64::MAX } else { s.expires_true };
+        }
+        s.promised = s.persistent;
+        s.may_be_new = false;
+        s.expiry_floor_ms = s.expiry_ms;
+        s.end_is_open = false;
+        s.ghosts.clear();
+        s.ghost_subs.clear();
+        for told in self.told.iter_mut().filter(|told| told.from == who) {
+            if let Fate::TakenBack { durably } = &mut told.fate {
+                *durably = true;
+            }
+        }
+        if was_gone {
+            self.member_gone();
+        }
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC without an error: what the broker has promised.
+    pub(in super::super) fn promised(&mut self, body: Body) {
+        let attempt = self.told[body].attempt;
+        for s in &mut self.sessions {
+            if let Some(e) = s.expects.get_mut(&body) {
+                e.must |= e.attempt == attempt;
+            }
+        }
+        let told = &mut self.told[body];
+        told.shared.must |= told.shared.attempt == attempt;
+        if told.message.retain
+            && let Some(topic) = self.topics.get_mut(told.message.topic)
+            && let Some(at) = topic.values.iter().position(|(_, a)| *a == attempt)
+        {
+            topic.floor = topic.floor.max(at);
+        }
+    }
+
+    pub(in super::super) fn subscribed(&mut self, who: Who, id: u16) {
+        let s = &mut self.sessions[who];
+        if let Some(filter) = s.subscribing.remove(&id)
+            && !s.subscribing.values().any(|f| *f == filter)
+            && let Some(sub) = s.subs.get_mut(filter)
+        {
+            sub.durable = true;
+        }
+    }
+
+    pub(in super::super) fn unsubscribed(&mut self, who: Who, id: u16) {
+        self.sessions[who].leaving.retain(|(of, _, _)| *of != id);
+    }
+
+    /// A PUBLISH leaves that was put together after the moment `not_before`.
+    pub(in super::super) fn sent(&mut self, who: Who, body: Body, dup: bool, not_before: u64) -> Verdict {
+        let Some(told) = self.told.get(body) else { return Ok(()) };
+        if !dup && told.deadline.1 > 0 && told.deadline.1 <= not_before {
+            return Err(format!(
+                "{who} is sent {body}, which ended at {:?}; it is {}",
+                told.deadline, self.line
+            ));
+        }
+        match told.fate {
+            Fate::Armed | Fate::TakenBack { .. } => Err(format!("the will {body} is sent: {:?}", told.fate)),
+            Fate::Sent | Fate::Leaving | Fate::Open => Ok(()),
+        }
+    }
+
+    pub(in super::super) fn heard(
+        &mut self,
+        who: Who,
+        body: Body,
+        qos: QoS,
+        retain: bool,
+        dup: bool,
+    ) -> Verdict {
+        let Some(told) = self.told.get_mut(body) else { return Ok(()) };
+        let s = &mut self.sessions[who];
+        if retain {
+            let Some((granted, heard, owed)) = s.retained.get_mut(&body) else {
+                return Err(format!("the retained {body} is not what {who} asked for"));
+            };
+            *heard += u32::from(!dup);
+            *owed = false;
+            let too_often = qos == QoS::ExactlyOnce && heard > granted;
+            return if too_often { Err(format!("the retained {body} came {heard} times")) } else { Ok(()) };
+        }
+        if qos == QoS::ExactlyOnce && !s.exactly_once.insert(body) {
+            return Err(format!("{body} came to {who} twice"));
+        }
+        if told.message.topic.starts_with("s/") {
+            let shared = &mut told.shared;
+            shared.heard = true;
+            if qos == QoS::ExactlyOnce && shared.exactly_once.replace(who).is_some_and(|by| by != who) {
+                return Err(format!("{body} came to two members"));
+            }
+            return Ok(());
+        }
+        if told.fate == Fate::Open {
+            return Ok(());
+        }
+        let Some(e) = s.expects.get_mut(&body) else {
+            return Err(format!("{who} hears {body} on {}, which was not for it", told.message.topic));
+        };
+        if e.qos.is_some_and(|expected| expected != qos) {
+            return Err(format!("{who} hears {body} with {qos:?}, not {:?}", e.qos));
+        }
+        e.heard += 1;
+        if e.heard > 1 && !dup && e.tries < 2 && told.attempt > 0 && qos != QoS::ExactlyOnce {
+            return Err(format!("{body} came to {who} again, as if new"));
+        }
+        let in_order = qos > QoS::AtMostOnce || told.message.qos == QoS::AtMostOnce;
+        // A QoS 1 message that its publisher sends again is routed again, to who has subscribed since, behind later ones.
+        let is_again = told.routed > 1 && told.message.qos == QoS::AtLeastOnce;
+        // One that had expired, and whose end a crash has undone, counts as sent before those behind it.
+        let may_be_back = told.deadline.0 <= self.line;
+        if e.heard == 1 && e.routes == 1 && !told.message.will && in_order && !is_again && !may_be_back {
+            let stream = (told.from, told.message.topic, told.message.qos, qos);
+            if s.streams.insert(stream, body).is_some_and(|last| last > body) {
+                return Err(format!("{body} came to {who} after a later one of its stream"));
+            }
+        }
+        Ok(())
+    }
+}
