@@ -7,7 +7,7 @@ use std::{
     hash::{Hash, Hasher},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Output},
     thread,
 };
 
@@ -82,11 +82,22 @@ impl Disk {
 
     /// Starts a broker on it, recorded.
     pub(super) fn start(&self, tls: bool) -> Result<Process, String> {
-        self.launch(tls, self.library())
+        self.launch(tls, self.environment())
     }
 
-    /// What puts the library between a process and this disk.
-    fn library(&self) -> Vec<(&'static str, OsString)> {
+    /// Runs a command of the binary on its data to the end, recorded.
+    pub(super) fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_dormouse"))
+            .args(arguments)
+            .arg("--data")
+            .arg(self.root().join("data"))
+            .envs(self.environment())
+            .current_dir(self.folder.path())
+            .output()
+            .unwrap()
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
         let of = |name: &str| self.folder.path().join(name).into_os_string();
         vec![
             ("LD_PRELOAD", library().into_os_string()),
@@ -96,9 +107,9 @@ impl Disk {
         ]
     }
 
-    /// Runs a command that ends by itself, recorded, and returns what was there at first and all that it did.
-    pub(super) fn run(self, command: &mut Command) -> (model::Model, Vec<Record>) {
-        let output = command.envs(self.library()).output().unwrap();
+    /// The same with any command that ends well; returns what was there at first and all that it did.
+    pub(super) fn play(self, command: &mut Command) -> (model::Model, Vec<Record>) {
+        let output = command.envs(self.environment()).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         (self.start, trace::read(&self.folder.path().join("trace")))
     }

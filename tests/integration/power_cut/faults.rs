@@ -186,6 +186,27 @@ fn a_read_only_filesystem_is_told() {
     disk.start_plain(false).expect("it starts when the disk can be written to").kill();
 }
 
+/// What may not be changed can be looked at all the same: on a filesystem that an error has made read-only.
+#[test]
+fn a_store_on_a_read_only_filesystem_can_be_checked_and_exported() {
+    let disk = Disk::holding(&Image::new());
+    let ledger = Arc::new(Ledger::default());
+    let mut broker = disk.start(false).unwrap();
+    assert!(wake(&broker, &ledger, |ledger| ledger.is_subscribed(SLEEPER)));
+    assert!(!publish(&broker, &ledger, || ledger.acknowledged() >= 5));
+    broker.kill();
+    disk.set(Field::FailChangesErrno, EROFS);
+    disk.set(Field::FailChangesTo, u64::MAX);
+    disk.set(Field::FailChangesFrom, 1);
+    for command in ["check", "stats", "export"] {
+        let output = disk.run(&["store", command]);
+        let (said, wrong) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{command}: {said}{wrong}");
+        assert!(command != "export" || said.contains(SLEEPER), "{said}");
+    }
+}
+
 /// A gateway without a battery boots in 1970, and learns the time later.
 #[test]
 fn a_boot_in_1970_and_a_jump_to_now_expire_nothing() {

@@ -71,7 +71,7 @@ fn cut(before: &Model, from: Option<&str>, to: Option<&str>, chance: &mut Chance
     } else {
         words.push("--plain");
     }
-    let (mut model, records) = disk.run(&mut store(&words, &data, from));
+    let (mut model, records) = disk.play(&mut store(&words, &data, from));
     let (mut left, mut played) = ([0, 0], 0);
     for at in places(&records, chance) {
         records[played..at].iter().for_each(|record| model.play(record));
