@@ -23,6 +23,10 @@ use crate::{
 /// The verdict on what would have to be stored on a full disk.
 pub(super) const DISK_FULL: Verdict = Verdict { reason: ReasonCode::QuotaExceeded, why: "the disk is full" };
 
+/// The verdict on a message from a client where only the broker publishes.
+pub(super) const RESERVED: Verdict =
+    Verdict { reason: ReasonCode::NotAuthorized, why: "topics under $dead are the broker's own" };
+
 /// What has to be found for a message.
 struct Wanted<'a> {
     route: &'a Route,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{features::Features, queues::QueueBound};
+use super::{dead_letters::DeadLetters, features::Features, queues::QueueBound};
 use crate::session::{Overflow, QueueLimits};
 
 /// Bounds and options of the broker. Every bound has a defined behaviour when it is reached.
@@ -54,6 +54,8 @@ pub struct Config {
     /// Bounds for the waiting messages of some topics and clients: the first that matches counts, instead of `queue`. At
     /// most 32. Default none.
     pub queue_bounds: Vec<QueueBound>,
+    /// What is published of messages that somebody does not get. Default nothing.
+    pub dead_letters: DeadLetters,
 }
 
 impl Default for Config {
@@ -76,6 +78,7 @@ impl Default for Config {
             subscriptions_max: 1_000,
             features: Features::default(),
             queue_bounds: Vec::new(),
+            dead_letters: DeadLetters::default(),
         }
     }
 }

@@ -6,10 +6,11 @@ use tracing::{debug, info};
 
 use super::{
     Broker, Peer,
-    admission::DISK_FULL,
+    admission::{DISK_FULL, RESERVED},
     authenticate::{Authenticated, Handshake},
     connack::refusal_of_malformed,
     connection::Connection,
+    dead_letters::is_reserved,
     dispatch::Touched,
     keep::Keep,
     lifecycle::ARM_AFTER,
@@ -27,6 +28,7 @@ use crate::{
 };
 
 /// What the first bytes of a connection led to.
+#[expect(clippy::large_enum_variant, reason = "made once for a connection, and taken apart at once")]
 pub enum Greeting {
     /// Not yet a whole CONNECT: read more. Its size is bounded: an oversized or malformed one is refused.
     Incomplete,
@@ -345,6 +347,7 @@ impl Broker {
             client_id: Arc::clone(client_id),
             persistent,
             drops: Arc::clone(&self.drops),
+            letters: Arc::clone(&self.letters),
         }
     }
 
@@ -488,6 +491,9 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, Verd
     let Some(will) = &packet.will else { return Ok(None) };
     let topic = TopicName::parse(will.topic)
         .map_err(|_| Verdict::refused(ReasonCode::TopicNameInvalid, "invalid will topic"))?;
+    if is_reserved(will.topic) {
+        return Err(RESERVED);
+    }
     let publish = crate::codec::Publish {
         dup: false,
         qos: will.qos,

@@ -195,6 +195,7 @@ impl Connection {
         let mut traffic = Traffic::default();
         let reading = self.handle_packets(input, now, &mut touched, &mut traffic);
         self.broker.counters.received(&traffic);
+        self.broker.send_letters(now, &mut touched);
         (usize::try_from(traffic.bytes).unwrap_or(usize::MAX), reading)
     }
 
@@ -243,7 +244,9 @@ impl Connection {
 
     /// Backpressure: the publisher is slowed by TCP.
     fn is_overloaded(&self) -> bool {
-        self.broker.journal.backlogged() || self.is_owed_too_much(&self.slot.state())
+        self.broker.journal.backlogged()
+            || self.broker.letters.is_backlogged()
+            || self.is_owed_too_much(&self.slot.state())
     }
 
     /// Whether the client asks for more than it takes. Messages to it stop at `out_bytes_max`, answers go on to twice
@@ -386,7 +389,9 @@ impl Connection {
         slot.note_busy(&state);
         // Whoever is owed too much has something in `out`, or an answer that waits for a gate: it is looked at again.
         self.paused =
-            self.paused && (self.is_owed_too_much(&state) || !self.broker.journal.poll_backlog(waker));
+            self.paused && (self.is_owed_too_much(&state) || !self.broker.poll_backlog(self.epoch, waker));
+        drop(state);
+        self.broker.send_letters(now, &mut Touched::default());
         Transmit::Open
     }
 
@@ -469,6 +474,7 @@ impl Connection {
         if state.is_served_by(self.epoch) {
             self.broker.after_connection(&slot, state, parting, now, &mut touched);
         }
+        self.broker.send_letters(now, &mut touched);
         let why = self.why(reason);
         info!(client_id = &*slot.client_id, address = %self.peer.address, reason = %why, "disconnected");
     }

@@ -4,9 +4,17 @@
 //! its targets; confirmations that arrive before that are remembered on the message itself, so none can precede it in
 //! the journal. No session's lock is held while another's is taken.
 
+mod dead;
+
 use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 
-use super::{Broker, keep::Kept, shared::Group, slot::Slot};
+use super::{
+    Broker,
+    dead_letters::{DeadReason, Loss, is_reserved},
+    keep::Kept,
+    shared::Group,
+    slot::Slot,
+};
 use crate::{
     codec::{PacketId, Publish, QoS},
     message::{Delivery, Message, SessionNo},
@@ -47,10 +55,19 @@ pub(super) struct Route {
     pub(super) groups: Vec<Group>,
 }
 
+impl Route {
+    /// Whether it leads to nobody.
+    pub(super) fn is_empty(&self) -> bool {
+        self.direct.is_empty() && self.groups.is_empty()
+    }
+}
+
 /// The routes of the topics a client publishes to. Devices publish to the same few for ever.
 #[derive(Default)]
 pub(super) struct RouteCache {
     routes: HashMap<Box<str>, Arc<Route>>,
+    /// Of the message before: the next one mostly goes the same way, and to compare is cheaper than to hash.
+    last: Option<Arc<Route>>,
 }
 
 /// A client that has owed an acknowledgement for so long will not spare the disk this message: holding it back would
@@ -63,6 +80,18 @@ impl RouteCache {
     /// The route of `topic`, resolved anew when subscriptions have changed since.
     pub(super) fn resolve(&mut self, broker: &Broker, topic: &str) -> Result<Arc<Route>, TopicError> {
         let generation = broker.generation();
+        if let Some(last) = &self.last
+            && last.generation == generation
+            && last.topic.as_str() == topic
+        {
+            return Ok(Arc::clone(last));
+        }
+        let route = self.look_up(broker, topic, generation)?;
+        self.last = Some(Arc::clone(&route));
+        Ok(route)
+    }
+
+    fn look_up(&mut self, broker: &Broker, topic: &str, generation: u64) -> Result<Arc<Route>, TopicError> {
         let name = match self.routes.get(topic) {
             Some(route) if route.generation == generation => return Ok(Arc::clone(route)),
             Some(stale) => stale.topic.clone(),
@@ -136,6 +165,14 @@ struct Outgoing<'a> {
     now: Timestamp,
 }
 
+impl Outgoing<'_> {
+    /// The message, as something that outlives the read.
+    fn copy(&self) -> Arc<Message> {
+        let copy = || Arc::new(Message::from_packet(self.topic.clone(), self.publish, self.now));
+        self.message.map_or_else(copy, Arc::clone)
+    }
+}
+
 /// Whether a subscriber was still one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Met {
@@ -168,7 +205,7 @@ impl Broker {
         now: Timestamp,
         touched: &mut Touched,
     ) -> Result<Published, Refused> {
-        let mut shares = shares(route, publish, origin);
+        let mut shares = shares(route, publish, Some(origin.slot.no));
         if origin.is_answered {
             self.find_room(&mut shares, route, publish)?;
         }
@@ -221,7 +258,7 @@ impl Broker {
         } else {
             None
         };
-        let mut batch = Batch { targets: Vec::new(), may_elide: true, is_awaited: false };
+        let mut batch = Batch::new();
         let outgoing = Outgoing {
             publish,
             topic: &route.topic,
@@ -232,13 +269,8 @@ impl Broker {
             stored: stored.as_ref(),
             now,
         };
-        for share in shares {
-            if self.deliver(&share, &outgoing, &mut batch, touched) == Met::Gone
-                && let Some(group) = share.group
-            {
-                self.deliver_to_another(group, share.slot.no, &outgoing, &mut batch, touched);
-            }
-        }
+        self.deliver_all(&shares, &outgoing, &mut batch, touched);
+        let letters = self.send_newest(&mut batch, &outgoing, touched);
         // The id is held and handed to the journal under one lock, so that a snapshot has both or neither.
         let mut own = origin.inbound_qos2.map(|_| origin.slot.state());
         let gate = match &stored {
@@ -267,6 +299,9 @@ impl Broker {
             None if replaced.is_some() => self.retained_gate(&route.topic),
             None => Gate::Open,
         };
+        // Behind the letters of those that do not get it.
+        let is_own = stored.as_ref().is_some_and(|s| !self.journal.is_open(&Gate::Message(Arc::clone(s))));
+        let gate = if is_own || matches!(letters, Gate::Open) { gate } else { letters };
         if let Some((id, own)) = origin.inbound_qos2.zip(own.as_mut()) {
             own.session.inbound.accept(id, gate.clone());
         }
@@ -275,6 +310,23 @@ impl Broker {
             self.let_go_of_replaced(replaced);
         }
         Ok(Published { gate, matched })
+    }
+
+    /// Gives each subscriber its share; that of a member that is gone to another one.
+    fn deliver_all(
+        &self,
+        shares: &[Share<'_>],
+        outgoing: &Outgoing<'_>,
+        batch: &mut Batch,
+        touched: &mut Touched,
+    ) {
+        for share in shares {
+            if self.deliver(share, outgoing, batch, touched) == Met::Gone
+                && let Some(group) = share.group
+            {
+                self.deliver_to_another(group, share.slot, outgoing, batch, touched);
+            }
+        }
     }
 
     /// Whether the share is queued rather than written out or let go at once.
@@ -307,7 +359,10 @@ impl Broker {
                 match state.session.deliver_at_most_once(&slot.keep, &mut packet, topic, now) {
                     Fate::Sent => {}
                     Fate::NoRoom => self.drops.slow_reader(&slot.client_id),
-                    Fate::TooLarge => self.drops.too_large(&slot.client_id, topic),
+                    Fate::TooLarge => {
+                        self.drops.too_large(&slot.client_id, topic);
+                        self.note_dead(DeadReason::TooLarge, slot, outgoing);
+                    }
                 }
                 slot.note_busy(&state);
                 touched.add(state.notify());
@@ -330,12 +385,12 @@ impl Broker {
         let bytes = topic.as_str().len() + publish.payload.len();
         if must_fit && !state.session.outbound.has_room(bytes, rule) {
             self.drops.newest(&slot.client_id, topic);
+            batch.newest.extend(self.dead_newest(slot).filter(|_| !is_reserved(topic.as_str())));
             return Met::Yes;
         }
         let kept = if is_in_memory {
             // What it stands behind will not keep it for long; or nobody was promised more.
-            let copy = || Arc::new(Message::from_packet(topic.clone(), publish, now));
-            Kept::Memory { message: message.map_or_else(copy, Arc::clone), after: Gate::Open }
+            Kept::Memory { message: outgoing.copy(), after: Gate::Open }
         } else {
             let Some(message) = message else { return Met::Yes };
             match stored {
@@ -381,18 +436,19 @@ impl Broker {
     fn deliver_to_another(
         &self,
         group: &TopicFilter,
-        gone: SessionNo,
+        gone: &Slot,
         outgoing: &Outgoing<'_>,
         batch: &mut Batch,
         touched: &mut Touched,
     ) {
-        let mut passed_over = vec![gone];
+        let mut passed_over = vec![gone.no];
         loop {
             let members = self.group(group);
             let chosen = members.as_ref().and_then(|members| members.choose(&passed_over));
             let Some((slot, subscription)) = chosen else {
                 if outgoing.publish.qos != QoS::AtMostOnce {
                     self.drops.no_member(group);
+                    self.note_dead(DeadReason::NoMember, gone, outgoing);
                 }
                 return;
             };
@@ -412,20 +468,26 @@ struct Batch {
     may_elide: bool,
     /// Somebody online is about to be sent it: its body stays in memory.
     is_awaited: bool,
+    /// Whose queues keep what they have, where a letter says so.
+    newest: Vec<Loss>,
 }
 
 impl Batch {
+    fn new() -> Self {
+        Self { targets: Vec::new(), may_elide: true, is_awaited: false, newest: Vec::new() }
+    }
+
     fn next_target(&self) -> u32 {
         u32::try_from(self.targets.len()).unwrap_or(u32::MAX)
     }
 }
 
 /// Who gets the message, each once.
-fn shares<'a>(route: &'a Route, publish: &Publish<'_>, origin: Origin<'_>) -> Vec<Share<'a>> {
+fn shares<'a>(route: &'a Route, publish: &Publish<'_>, publisher: Option<SessionNo>) -> Vec<Share<'a>> {
     let mut shares = Vec::with_capacity(route.direct.len() + route.groups.len());
     for (slot, matched) in &route.direct {
         // [MQTT-3.8.3-3]: a "no local" subscription does not hear its own client.
-        let matched = if origin.slot.no == slot.no { matched.for_publisher() } else { Some(matched) };
+        let matched = if publisher == Some(slot.no) { matched.for_publisher() } else { Some(matched) };
         let Some(matched) = matched else { continue };
         let delivery = Delivery {
             // [MQTT-3.8.4-8], [MQTT3-3.8.4-6]

@@ -4,7 +4,11 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use super::dispatch::Refused;
+use super::{
+    dead_letters::{DeadReason, Loss, is_reserved},
+    dispatch::Refused,
+    letters::Letters,
+};
 use crate::{
     message::{Delivery, Message, Seq, SessionNo},
     session::{Body, DropReason, Entry, Keeper},
@@ -259,6 +263,7 @@ pub(super) struct Keep {
     pub(super) client_id: Arc<str>,
     pub(super) persistent: bool,
     pub(super) drops: Arc<Drops>,
+    pub(super) letters: Arc<Letters>,
 }
 
 impl Keep {
@@ -272,6 +277,12 @@ impl Keep {
     /// The session has ended, or given up a message, that nobody else can get.
     pub(super) fn give_up(&self, entry: &Entry<Self>) -> Gate {
         self.confirm(entry.seq, &entry.kept)
+    }
+
+    /// The same, if a letter is made of it.
+    pub(super) fn dead(&self, seq: Seq, kept: &Kept, reason: DeadReason) -> Option<Gate> {
+        let loss = Loss { reason, client_id: Arc::clone(&self.client_id) };
+        self.letters.take(&self.journal, (self.session, seq), kept, loss)
     }
 
     /// The client is gone: what was held back for its confirmation is written now.
@@ -381,7 +392,10 @@ impl Keeper for Keep {
 
     fn dropped(&self, seq: Seq, kept: &Kept, reason: DropReason, topic: Option<&TopicName>) -> Gate {
         let body = if topic.is_none() { self.body(kept) } else { Body::Unloaded };
-        let gate = self.confirm(seq, kept);
+        // Nothing is said of what is a letter itself.
+        let dead = DeadReason::of(reason).filter(|_| topic.is_none_or(|topic| !is_reserved(topic.as_str())));
+        let dead = dead.and_then(|reason| self.dead(seq, kept, reason));
+        let gate = dead.unwrap_or_else(|| self.confirm(seq, kept));
         let counter = match reason {
             DropReason::QueueFull => &self.drops.queue_full,
             DropReason::Expired => &self.drops.expired,

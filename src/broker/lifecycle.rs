@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::{
     Broker,
     connect::{TAKEN_OVER, wake_urgency},
+    dead_letters::DeadReason,
     dispatch::{Origin, Touched},
     keep::Ended,
     slot::{Slot, State},
@@ -52,11 +53,16 @@ impl Broker {
         self.rest_restless();
         let mut touched = Touched::default();
         loop {
+            // What sessions leave behind has to be dealt with before more of them end.
+            if self.letters.is_backlogged() {
+                break;
+            }
             let Some(slot) = lock(&self.registry).pop_due(now) else { break };
             self.handle_due(&slot, now, &mut touched);
         }
+        self.send_letters(now, &mut touched);
         let next = lock(&self.registry).next_due();
-        next.unwrap_or(Timestamp::NEVER).min(now.after(TICK))
+        next.unwrap_or(Timestamp::NEVER).min(self.letters_due(now)).min(now.after(TICK))
     }
 
     fn handle_due(&self, slot: &Arc<Slot>, now: Timestamp, touched: &mut Touched) {
@@ -209,16 +215,19 @@ impl Broker {
             self.publish_will(slot, will, now, &mut touched);
         }
         // Nothing is given to it any more. What it leaves to others is theirs before the journal has its end.
-        let Remains { leaving, unconfirmed } = slot.state().session.outbound.dissolve(&slot.keep);
+        let Remains { leaving, mut unconfirmed } = slot.state().session.outbound.dissolve(&slot.keep);
         self.hand_on(slot, leaving, now, &mut touched);
         let mut state = slot.state();
+        let messages = unconfirmed.len();
+        let dead = DeadReason::of_ended(why);
+        unconfirmed.retain(|(seq, kept)| slot.keep.dead(*seq, kept, dead).is_none());
         if slot.keep.persistent {
             state.settled = self.journal.append(Record::Gone(slot.no), Urgency::Now);
         }
-        for kept in &unconfirmed {
+        for (_, kept) in &unconfirmed {
             slot.keep.forget(kept);
         }
-        self.drops.session_ended(&slot.client_id, why, unconfirmed.len());
+        self.drops.session_ended(&slot.client_id, why, messages);
         let gate = state.settled.clone();
         drop(state);
         lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));

@@ -6,8 +6,8 @@
 //! argument, and only the journal touches the disk.
 //!
 //! Invariants:
-//! - Lock order: a slot's `handling`, the registry, a slot's `state`, then the subscriptions or the retained messages,
-//!   then the journal. No thread holds two slots' `state`. Nothing waits for the disk under a lock.
+//! - Lock order: a slot's `handling`, that of who sends dead letters, the registry, a slot's `state`, then the dead letters,
+//!   the subscriptions or the retained messages, then the journal. No thread holds two slots' `state`. Nothing waits for the disk under a lock.
 //! - State that the journal knows changes under its session's lock, and the record is appended under the same lock: the
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
@@ -19,10 +19,12 @@ mod connack;
 mod connect;
 mod connection;
 mod counters;
+mod dead_letters;
 mod dispatch;
 mod features;
 mod keep;
 mod last_answers;
+mod letters;
 mod lifecycle;
 mod publish;
 mod queues;
@@ -52,9 +54,11 @@ pub use config::Config;
 pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
 use counters::Counters;
+pub use dead_letters::{DeadLetters, DeadReason, DeadReasons};
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
+use letters::Letters;
 use queues::Queues;
 pub use queues::{ClientPattern, QueueBound};
 use registry::Registry;
@@ -126,6 +130,7 @@ pub struct Broker {
     retained: Mutex<RetainedMessages>,
     queues: Queues,
     drops: Arc<Drops>,
+    letters: Arc<Letters>,
     /// Sleeping sessions with messages at hand that were not on disk yet. Nothing is locked under it.
     restless: Mutex<Vec<SessionNo>>,
     counters: Arc<Counters>,
@@ -169,6 +174,7 @@ impl Broker {
         let now = recovered.now;
         let first = NonZeroU64::new(recovered.next_session).unwrap_or(NonZeroU64::MIN);
         let queues = Queues::new(config.queue, &config.queue_bounds);
+        let letters = Letters::new(config.dead_letters);
         let broker = Arc::new(Self {
             queues,
             config,
@@ -181,6 +187,7 @@ impl Broker {
                 recovered.next_retained_version,
             )),
             drops: Arc::default(),
+            letters: Arc::new(letters),
             restless: Mutex::default(),
             counters: Arc::default(),
             looked_after_at: AtomicU64::new(now.0),
@@ -190,8 +197,15 @@ impl Broker {
             methods: OnceLock::new(),
             opened_at: now,
         });
+        if broker.letters.is_enabled() {
+            broker.letters.set_office(lock(&broker.registry).take_number());
+        }
         for session in recovered.sessions {
-            broker.recover_session(session, now);
+            if &*session.snapshot.record.client_id == letters::OFFICE {
+                broker.letters.recover(&broker.journal, &session);
+            } else {
+                broker.recover_session(session, now);
+            }
         }
         let source: Arc<dyn store::SnapshotSource> = Arc::clone(&broker) as _;
         broker.journal.set_snapshot_source(Arc::downgrade(&source));
@@ -247,6 +261,7 @@ impl Broker {
 
     /// Commits what is open and closes the journal. Call it when all connections have ended.
     pub fn close(&self) {
+        self.send_last_letters(self.now());
         self.journal.close();
         let s = self.journal.stats();
         info!(
@@ -282,6 +297,7 @@ impl Broker {
         let mut subscriptions = self.subscriptions.write().unwrap_or_else(PoisonError::into_inner);
         let result = change(&mut subscriptions);
         self.generation.store(subscriptions.generation(), Ordering::Release);
+        self.letters.set_wanted(subscriptions.names_level(dead_letters::LEVEL));
         result
     }
 }

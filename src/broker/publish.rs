@@ -3,8 +3,9 @@
 use tracing::warn;
 
 use super::{
-    admission::DISK_FULL,
+    admission::{DISK_FULL, RESERVED},
     connection::{Connection, Ending},
+    dead_letters::is_reserved,
     dispatch::{Origin, Published, Refused, Touched},
 };
 use crate::{
@@ -51,6 +52,9 @@ impl Connection {
         let Ok(route) = self.routes.resolve(&self.broker, topic) else {
             return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
         };
+        if is_reserved(topic) {
+            return self.refuse_reserved(publish);
+        }
         let inbound_qos2 = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
         if let Some(id) = inbound_qos2
             && self.answer_duplicate(id)?
@@ -156,6 +160,15 @@ impl Connection {
                 self.answer_publish(publish, Gate::Open, Verdict::refused(reason, why))
             }
             _ => Err(Ending::Refused(reason, why)),
+        }
+    }
+
+    /// Only v5 has an answer, and that for QoS 1 and 2; the others are shown out [MQTT3-3.3.5-2].
+    fn refuse_reserved(&self, publish: &Publish<'_>) -> Result<(), Ending> {
+        if self.version == Version::V5 && publish.qos != QoS::AtMostOnce {
+            self.answer_publish(publish, Gate::Open, RESERVED)
+        } else {
+            Err(RESERVED.into())
         }
     }
 

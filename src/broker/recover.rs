@@ -73,7 +73,11 @@ impl Broker {
 
 impl SnapshotSource for Broker {
     fn snapshot(&self, session: SessionNo) {
-        let Some(slot) = lock(&self.registry).by_no(session) else { return };
+        let slot = lock(&self.registry).by_no(session);
+        let Some(slot) = slot else {
+            self.letters.snapshot(&self.journal, session);
+            return;
+        };
         let mut state = slot.state();
         if state.ended {
             return;

@@ -10,6 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Broker,
+    dead_letters::DeadReason,
     dispatch::Touched,
     keep::{Keep, Kept},
     registry::Registry,
@@ -91,7 +92,8 @@ impl Broker {
             loop {
                 let members = groups.entry(group.clone()).or_insert_with(|| self.group(&group));
                 let Some((slot, subscription)) = members.as_ref().and_then(|m| m.choose(&passed_over)) else {
-                    latest(&mut last, from.keep.give_up(&entry));
+                    let dead = from.keep.dead(entry.seq, &entry.kept, DeadReason::NoMember);
+                    latest(&mut last, dead.unwrap_or_else(|| from.keep.give_up(&entry)));
                     self.drops.no_member(&group);
                     break;
                 };

@@ -2,7 +2,7 @@
 
 use std::{sync::PoisonError, sync::atomic::Ordering, time::Duration};
 
-use super::{Broker, Dropped};
+use super::{Broker, DeadReason, Dropped};
 use crate::{
     codec::{Packet, ReasonCode},
     store,
@@ -48,6 +48,10 @@ pub struct Stats {
     /// Messages given up before their receiver had them, by reason, one for each receiver; and those that were not
     /// retained as they should have been.
     pub dropped: Dropped,
+    /// Dead letters published, by reason.
+    pub dead_letters: Vec<(DeadReason, u64)>,
+    /// Messages that are to become dead letters.
+    pub dead_letters_waiting: u64,
     /// Publishes refused because the bound on retained messages is reached.
     pub refused_retained_full: u64,
     /// Publishes refused because the queue of a subscriber is full under the policy `reject`.
@@ -113,6 +117,8 @@ impl Broker {
             connects_accepted: counters.accepted_so_far(),
             connects_refused: counters.refused_so_far(),
             dropped,
+            dead_letters: self.letters.sent_so_far(),
+            dead_letters_waiting: self.letters.waiting() as u64,
             refused_retained_full: counters.retained_full.total(),
             refused_queue_full: dropped.rejected,
             refused_disk_full: counters.disk_full.total(),

@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         // [MQTT-1.5.4-1], [MQTT-1.5.7-1]: surrogates are refused too.
         let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::StringNotUtf8)?;
         // [MQTT-1.5.4-2]
-        if bytes.contains(&0) {
+        if memchr::memchr(0, bytes).is_some() {
             return Err(DecodeError::StringHasNull);
         }
         Ok(text)

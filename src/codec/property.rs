@@ -275,5 +275,5 @@ fn response_topic<'a>(r: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
 
 /// Whether a topic name has what only a topic filter may have.
 pub(super) fn has_wildcard(topic: &str) -> bool {
-    topic.bytes().any(|byte| byte == b'+' || byte == b'#')
+    memchr::memchr2(b'+', b'#', topic.as_bytes()).is_some()
 }

@@ -7,6 +7,7 @@
 //! they may have. Invariant: a `Config` that [`Config::load`] returned keeps every range.
 
 mod admin;
+mod dead_letters;
 mod document;
 mod error;
 mod limits;
@@ -53,7 +54,7 @@ pub struct Config {
     pub data: PathBuf,
     /// How the journal keeps messages: the rest of `[store]`.
     pub store: journal::Config,
-    /// What the broker holds and promises: `[sessions]`, `[retained]`, `[mqtt]`, and of `[limits]` what is about one client.
+    /// What the broker holds and promises: `[sessions]`, `[dead_letters]`, `[retained]`, `[mqtt]`, and of `[limits]` what is about one client.
     pub broker: broker::Config,
     /// Bounds over all connections together: the rest of `[limits]`, but for `connect_timeout`, which is each listener's.
     pub network: Limits,
@@ -125,6 +126,7 @@ impl Config {
         root.section("store", |section| store::read(section, &mut config.data, &mut config.store));
         root.section("sessions", |section| sessions::read(section, &mut config.broker));
         queue_limits::read_all(&mut root, &mut config.broker);
+        root.section("dead_letters", |section| dead_letters::read(section, &mut config.broker.dead_letters));
         root.section("retained", |section| retained::read(section, &mut config.broker));
         root.section("mqtt", |section| mqtt::read(section, &mut config.broker.features));
         let mut connect_timeout = None;

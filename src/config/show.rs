@@ -9,9 +9,9 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    Config, admin::RawAdmin, limits::RawLimits, listener::RawListener, log::RawLog, mqtt::RawMqtt,
-    queue_limits::RawQueueLimit, retained::RawRetained, sessions::RawSessions, shutdown::RawShutdown,
-    store::RawStore,
+    Config, admin::RawAdmin, dead_letters::RawDeadLetters, limits::RawLimits, listener::RawListener,
+    log::RawLog, mqtt::RawMqtt, queue_limits::RawQueueLimit, retained::RawRetained, sessions::RawSessions,
+    shutdown::RawShutdown, store::RawStore,
 };
 
 /// Why a configuration cannot be written: the file is UTF-8, and a path need not be.
@@ -27,6 +27,7 @@ struct RawConfig<'c> {
     sessions: RawSessions,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     queue_limits: Vec<RawQueueLimit<'c>>,
+    dead_letters: RawDeadLetters,
     retained: RawRetained,
     mqtt: RawMqtt,
     limits: RawLimits,
@@ -46,6 +47,7 @@ impl Config {
             store: RawStore::of(&self.data, &self.store),
             sessions: RawSessions::of(&self.broker),
             queue_limits: self.broker.queue_bounds.iter().map(RawQueueLimit::of).collect(),
+            dead_letters: RawDeadLetters::of(self.broker.dead_letters),
             retained: RawRetained::of(&self.broker),
             mqtt: RawMqtt::of(&self.broker.features),
             limits: RawLimits::of(&self.broker, &self.network, connect_timeout),

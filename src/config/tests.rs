@@ -48,6 +48,11 @@ client = "pump-*"
 messages_max = 7
 bytes_max = "2KiB"
 policy = "reject"
+[dead_letters]
+enabled = true
+reasons = ["expired", "queue_full"]
+qos = 0
+payload = false
 [retained]
 messages_max = 0
 bytes_max = "1KiB"
@@ -242,6 +247,13 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:2: store.max_disk_bytes: \"8MiB\" is out of range; allowed is \"16MiB\" to \"1048576GiB\"",
                 "x.toml:3: store.disk_reserve: \"0B\" is out of range; allowed is \"4MiB\" to \"1048576GiB\"",
+            ],
+        ),
+        (
+            "[dead_letters]\nreasons = [\"lost\"]\nqos = 2",
+            &[
+                "x.toml:2: dead_letters.reasons: [\"lost\"] is not a list of reasons: \"queue_full\", \"expired\", \"too_large\", \"session_expired\", \"session_cleaned\", \"session_closed\", \"no_member\"",
+                "x.toml:3: dead_letters.qos: 2 is not a whole number from 0 to 1",
             ],
         ),
         ("[store]\npth = \"x\"", &["x.toml:2: store.pth: unknown key `pth`; did you mean `path`?"]),
@@ -573,7 +585,7 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
             "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",
             "--listen (DORMOUSE_LISTEN): \"http://127.0.0.1:80\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
-            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, queue_limits, retained, mqtt, limits, admin, log, shutdown",
+            "x.toml:1: x: unknown key `x`; allowed here: certs, listeners, store, sessions, queue_limits, dead_letters, retained, mqtt, limits, admin, log, shutdown",
         ]
     );
     let alone = Overrides { allow_anonymous: true, ..Overrides::default() };

@@ -86,6 +86,11 @@ impl<K: Copy + Ord> Subscriptions<K> {
         self.root.entries(filter)?.group(filter).cloned()
     }
 
+    /// Whether any filter begins with this level, shared or not.
+    pub fn names_level(&self, level: &str) -> bool {
+        self.root.has_child(level)
+    }
+
     /// Rises with every change that can change what a topic resolves to.
     pub fn generation(&self) -> u64 {
         self.generation

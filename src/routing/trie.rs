@@ -110,6 +110,10 @@ impl<K: Copy + Ord> Entries<K> {
 }
 
 impl<K: Copy + Ord> Node<K> {
+    pub(super) fn has_child(&self, level: &str) -> bool {
+        self.children.get(level).is_some()
+    }
+
     pub(super) fn insert(
         &mut self,
         subscriber: K,

@@ -8,14 +8,54 @@ use std::sync::Arc;
 
 use super::{
     gate::Gate,
-    record::{HandedOn, Record, Target},
-    state::{State, Urgency},
+    journal::Journal,
+    record::{Completion, HandedOn, Record, Target},
+    state::{State, TakenOff, Urgency},
     stored::{Phase, Stored},
 };
 use crate::{
     message::{Seq, SessionNo},
     time::Timestamp,
 };
+
+/// A target's claim on a message.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The message.
+    pub stored: Arc<Stored>,
+    /// Index among the message's targets.
+    pub target: u32,
+    /// Whose it is now.
+    pub session: SessionNo,
+    /// Its number there.
+    pub seq: Seq,
+}
+
+impl Journal {
+    /// The same for a message that takes the place of another: that one's claim ends in the same commit.
+    pub fn complete_instead(
+        &self,
+        stored: &Arc<Stored>,
+        targets: Vec<Target>,
+        completion: &Completion,
+        claim: Option<&Claim>,
+    ) {
+        let now = self.shared().now();
+        self.shared().change(|state| {
+            state.complete(stored, targets, completion, now);
+            if let Some(Claim { stored, target, session, seq }) = claim
+                && state.take_off(stored, *target, TakenOff::Confirmed, now)
+            {
+                state.append(Record::Done(*session, *seq), Urgency::Rides, now);
+            }
+        });
+    }
+
+    /// A claim ends, with nothing in its place.
+    pub fn give_up(&self, claim: &Claim) -> Gate {
+        self.confirm(&claim.stored, claim.target, claim.session, claim.seq)
+    }
+}
 
 impl State {
     /// Gives the claim `index` of a message, which is `from`'s, to another session. `None` when it has ended meanwhile.

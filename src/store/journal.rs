@@ -211,22 +211,6 @@ impl Journal {
         self.shared().state().register(message)
     }
 
-    /// The same for one that may be refused: `None` if there is no room on the disk for it.
-    pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        self.shared().state().register_if_room(message)
-    }
-
-    /// A message of this size was refused for want of room: so is what is smaller, until there is some more.
-    pub fn refused(&self, bytes: usize) {
-        self.shared().change(|state| state.space.refused(bytes));
-    }
-
-    /// A registered message that nobody was given.
-    pub fn withdraw(&self, stored: &Stored) {
-        let message = stored.body();
-        self.shared().change(|state| state.space.came(message.as_ref()));
-    }
-
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
     /// now, or do so while it is held back.
     #[expect(clippy::needless_pass_by_value, reason = "a completion is made for this call")]
@@ -423,12 +407,6 @@ impl Journal {
         !backlogged
     }
 
-    /// Whether there is room on the disk for so many bytes more. Where there is none, what has to be stored is to be refused;
-    /// what makes room goes on. It may have changed when something is registered.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        (bytes as u64) < self.shared().glance.room_bytes.load(Ordering::Acquire)
-    }
-
     /// Whether a write has failed: no gate opens any more.
     pub fn poisoned(&self) -> bool {
         self.shared().glance.poisoned.load(Ordering::Acquire)
@@ -535,6 +513,11 @@ impl Shared {
 
     pub(super) fn timeline(&self) -> Timeline {
         self.clock.get().map_or(self.started, |clock| Timeline { at: clock.now(), wall: clock.wall() })
+    }
+
+    /// See `State::room_bytes`; without the lock.
+    pub(super) fn room_bytes(&self) -> u64 {
+        self.glance.room_bytes.load(Ordering::Acquire)
     }
 
     /// Changes the state, tells the commit thread if there is work for it now, and wakes who is to be woken.

@@ -74,6 +74,7 @@ pub use self::{
     error::OpenError,
     export::{Exported, ImportError, Imported, export, import},
     gate::{CommitNo, Gate},
+    hand_on::Claim,
     journal::Journal,
     key::{KeyError, KeySource, NotAKey, StoreKey},
     offline::{Offline, Progress},

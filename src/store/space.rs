@@ -9,7 +9,12 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    commit::Committer, config::Config, journal::Shared, medium::DiskSpace, state::State, stored::Stored,
+    commit::Committer,
+    config::Config,
+    journal::{Journal, Shared},
+    medium::DiskSpace,
+    state::State,
+    stored::Stored,
 };
 use crate::{message::Message, time::Timestamp};
 
@@ -163,6 +168,35 @@ impl State {
     /// The same, if there is room for it.
     pub(super) fn register_if_room(&mut self, message: &Arc<Message>) -> Option<Arc<Stored>> {
         ((message.whole_bytes() as u64) < self.room_bytes()).then(|| self.register(Arc::clone(message)))
+    }
+}
+
+impl Journal {
+    /// The same for one that may be refused: `None` if there is no room on the disk for it.
+    pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
+        self.shared().state().register_if_room(message)
+    }
+
+    /// A message of this size was refused for want of room: so is what is smaller, until there is some more.
+    pub fn refused(&self, bytes: usize) {
+        self.shared().change(|state| state.space.refused(bytes));
+    }
+
+    /// A registered message that nobody was given.
+    pub fn withdraw(&self, stored: &Stored) {
+        let message = stored.body();
+        self.shared().change(|state| state.space.came(message.as_ref()));
+    }
+
+    /// Whether there is room on the disk for so many bytes more. Where there is none, what has to be stored is to be refused;
+    /// what makes room goes on. It may have changed when something is registered.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        (bytes as u64) < self.shared().room_bytes()
+    }
+
+    /// Whether the disk has so little room that not even what makes some by its end may be written now.
+    pub fn is_pressed(&self) -> bool {
+        self.shared().state().space.pressure() == Pressure::Dire
     }
 }
 

@@ -217,7 +217,7 @@ impl Peer {
                 self.due.retain(|due| !same(due, packet));
                 match self.open.get(&a.packet_id.get()) {
                     Some(open) if open.is_released => drop(self.open.remove(&a.packet_id.get())),
-                    _ => ledger.taint(&self.client_id),
+                    _ => self.acknowledged_blindly(ledger),
                 }
             }
             Packet::Pubrel(a) => self.ask(Kind::Pubcomp, a.packet_id.get(), Asked::Release),
@@ -246,9 +246,14 @@ impl Peer {
                     self.open.remove(&id);
                 }
             }
-            // It may have been sent to it, and not have reached it.
-            _ => ledger.taint(&self.client_id),
+            _ => self.acknowledged_blindly(ledger),
         }
+    }
+
+    /// It may have been sent to it, and not have reached it: then the broker counts it as confirmed, and sends another.
+    fn acknowledged_blindly(&mut self, ledger: &mut Ledger) {
+        ledger.taint(&self.client_id);
+        self.receive_maximum = usize::MAX;
     }
 
     fn ask(&mut self, kind: Kind, id: u16, asked: Asked) {

@@ -99,6 +99,7 @@ fn traffic(stats: &Stats) -> Vec<Family> {
     };
     let (received, sent) = (&stats.received, &stats.sent);
     let dropped = stats.dropped.by_reason().map(|(reason, n)| (words([reason]), Count::Whole(n)));
+    let dead = stats.dead_letters.iter().map(|(reason, n)| (words([reason.as_str()]), Count::Whole(*n)));
     let publishes = [
         ("retained_full", stats.refused_retained_full),
         ("queue_full", stats.refused_queue_full),
@@ -153,6 +154,19 @@ fn traffic(stats: &Stats) -> Vec<Family> {
             labels: &["reason"],
             samples: Samples::Counters(dropped.into()),
         },
+        Family {
+            name: "dormouse_dead_letters",
+            unit: None,
+            help: "Dead letters published, by what became of the message ([dead_letters]).",
+            labels: &["reason"],
+            samples: Samples::Counters(dead.collect()),
+        },
+        gauge(
+            "dormouse_dead_letters_waiting",
+            None,
+            "Messages given up that are to become dead letters.",
+            Some(float(stats.dead_letters_waiting)),
+        ),
         Family {
             name: "dormouse_refused_publishes",
             unit: None,

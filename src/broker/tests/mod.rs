@@ -5,6 +5,7 @@
 
 mod acknowledged;
 mod bounds;
+mod dead_letters;
 mod exactly_once;
 mod full_disk;
 mod health;

@@ -21,7 +21,7 @@ pub struct Remains<K: Keeper> {
     /// To be given to others.
     pub leaving: Vec<Leaving<K>>,
     /// Nobody else's.
-    pub unconfirmed: Vec<K::Kept>,
+    pub unconfirmed: Vec<(Seq, K::Kept)>,
 }
 
 impl<K: Keeper> Outbound<K> {
@@ -91,7 +91,7 @@ impl<K: Keeper> Outbound<K> {
                     remains.leaving.push(Leaving { entry, group });
                 }
                 (State::AwaitPuback(kept, _) | State::AwaitPubrec(kept, _), _) => {
-                    remains.unconfirmed.push(kept);
+                    remains.unconfirmed.push((seq, kept));
                 }
                 _ => {}
             }
@@ -99,7 +99,7 @@ impl<K: Keeper> Outbound<K> {
         for entry in self.queue.take(keeper, |_| true) {
             match group_of(&self.shared, entry.seq).cloned() {
                 Some(group) => remains.leaving.push(Leaving { entry, group }),
-                None => remains.unconfirmed.push(entry.kept),
+                None => remains.unconfirmed.push((entry.seq, entry.kept)),
             }
         }
         self.shared.clear();

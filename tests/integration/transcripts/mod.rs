@@ -9,6 +9,7 @@ mod bad_days;
 mod bad_input;
 mod bad_stores;
 mod closing;
+mod dead_letters;
 mod durability;
 mod expiry;
 mod features;

@@ -1,0 +1,84 @@
+//! Dead letters on their way to their subscribers, by the same way as every message.
+
+use std::sync::Arc;
+
+use super::{
+    super::{
+        Broker,
+        dead_letters::{DeadReason, Loss},
+        slot::Slot,
+    },
+    Batch, Outgoing, Route, Touched, shares,
+};
+use crate::{
+    codec::QoS,
+    message::{Delivery, Message},
+    store::{Claim, Completion, Gate},
+    time::Timestamp,
+};
+
+impl Broker {
+    /// Publishes a dead letter. The claim it stands for, if there is one, ends with it.
+    pub(in crate::broker) fn dispatch_letter(
+        &self,
+        route: &Route,
+        message: &Arc<Message>,
+        claim: Option<&Claim>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) -> Gate {
+        let delivery = Delivery { qos: message.qos, retain: false, subscription_ids: Vec::new() };
+        let publish = message.to_packet(&delivery, now);
+        let shares = shares(route, &publish, None);
+        let must_keep = shares.iter().any(|share| share.slot.keep.persistent && self.keeps(share));
+        let may_pass_on = publish.qos != QoS::AtMostOnce && !route.groups.is_empty();
+        let stored = if must_keep && claim.is_none() {
+            self.journal.message_if_room(message)
+        } else {
+            // On a full disk too: what it stands for makes room for it.
+            (must_keep || may_pass_on).then(|| self.journal.message(Arc::clone(message)))
+        };
+        let outgoing = Outgoing {
+            publish: &publish,
+            topic: &route.topic,
+            label: route.label,
+            is_admitted: false,
+            may_store: stored.is_some() || !must_keep,
+            message: Some(message),
+            stored: stored.as_ref(),
+            now,
+        };
+        let mut batch = Batch::new();
+        self.deliver_all(&shares, &outgoing, &mut batch, touched);
+        let Some(stored) = stored else {
+            return claim.map_or(Gate::Open, |claim| self.journal.give_up(claim));
+        };
+        let completion = Completion { keep_body: batch.is_awaited, ..Completion::default() };
+        self.journal.complete_instead(&stored, batch.targets, &completion, claim);
+        Gate::Message(stored)
+    }
+
+    /// Publishes the letters of those whose queues keep what they have.
+    pub(super) fn send_newest(
+        &self,
+        batch: &mut Batch,
+        outgoing: &Outgoing<'_>,
+        touched: &mut Touched,
+    ) -> Gate {
+        let mut gate = Gate::Open;
+        for loss in std::mem::take(&mut batch.newest) {
+            let message = outgoing.copy();
+            gate = self.send_letter(&message, &loss, None, outgoing.now, touched);
+            // Held back, it could be acknowledged before the letter is safe.
+            batch.may_elide = false;
+        }
+        gate
+    }
+
+    /// Makes a letter of what one subscriber does not get, where a session's lock is held.
+    pub(super) fn note_dead(&self, reason: DeadReason, slot: &Slot, outgoing: &Outgoing<'_>) {
+        if self.letters.wants(reason) {
+            self.letters.keep(outgoing.copy(), Loss { reason, client_id: Arc::clone(&slot.client_id) });
+        }
+    }
+}
