@@ -1,4 +1,4 @@
-//! `dormouse check`: is the configuration right, can its certificates be used, and does its broker live?
+//! `dormouse check`: is the configuration right, can its certificates and its key be used, and does its broker live?
 
 use std::fmt::Write as _;
 
@@ -35,7 +35,7 @@ pub fn run(args: &CheckArgs) -> Result<(), Failure> {
     if args.show {
         say(&shown(&config, &args.config.source())?);
     }
-    let problems = certificate_problems(&config);
+    let problems = problems(&config);
     if !problems.is_empty() {
         return Err(Failure::Runtime(problems.join("\ndormouse: ")));
     }
@@ -64,6 +64,13 @@ fn verdict(config: &Config, source: &str) -> String {
         let _ = writeln!(text, "the first start makes development certificates in {}", certs.display());
     }
     text
+}
+
+/// What a start would stumble over that the configuration only names.
+fn problems(config: &Config) -> Vec<String> {
+    let mut problems = certificate_problems(config);
+    problems.extend(config.store.key.load().err().map(|error| error.to_string()));
+    problems
 }
 
 fn certificate_problems(config: &Config) -> Vec<String> {

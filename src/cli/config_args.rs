@@ -1,10 +1,20 @@
 //! The flags and variables that `serve` and `check` share.
 
-use std::path::PathBuf;
+use std::{
+    env::{self, VarError},
+    path::PathBuf,
+};
 
 use clap::{Args, builder::BoolishValueParser};
+use zeroize::Zeroizing;
 
-use crate::config::{Config, ConfigErrors, Overrides};
+use crate::{
+    config::{Config, ConfigErrors, Overrides},
+    store::{NotAKey, StoreKey},
+};
+
+/// The variable with the key of a sealed store.
+pub(super) const STORE_KEY: &str = "DORMOUSE_STORE_KEY";
 
 /// Which configuration is meant. Flags go before variables, and both before the file.
 #[derive(Clone, Debug, Default, Args)]
@@ -66,6 +76,7 @@ impl ConfigArgs {
         Overrides {
             data: path(&self.data),
             durability: text(&self.durability),
+            store_key: store_key(),
             listen: self.listen.iter().filter(|url| !url.is_empty()).cloned().collect(),
             allow_anonymous: self.allow_anonymous,
             admin: text(&self.admin),
@@ -74,4 +85,13 @@ impl ConfigArgs {
             log_format: text(&self.log_format),
         }
     }
+}
+
+/// The key of a sealed store, if the variable is set. It is no flag, and not clap's to show in a help text.
+fn store_key() -> Option<Result<StoreKey, NotAKey>> {
+    let text = Zeroizing::new(env::var(STORE_KEY).unwrap_or_else(|error| match error {
+        VarError::NotPresent => String::new(),
+        VarError::NotUnicode(_) => "not text".to_owned(),
+    }));
+    (!text.is_empty()).then(|| StoreKey::parse(&text))
 }

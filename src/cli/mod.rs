@@ -45,7 +45,7 @@ enum Command {
     Check(CheckArgs),
     /// Makes a development CA, and a server's and a client's certificate signed by it
     Certs(CertsArgs),
-    /// Looks into the data of a broker that does not run: check, stats, export, import, compact
+    /// Looks into the data of a broker that does not run: check, stats, export, import, compact, rekey
     Store(StoreArgs),
     /// Measures what a broker can do, this one or another
     Bench(BenchArgs),
@@ -68,7 +68,7 @@ pub enum Failure {
 const AFTER_HELP: &str = "\
 Without a file, dormouse serves this machine only: plain MQTT on 127.0.0.1:1883 and TLS on 127.0.0.1:8883, with
 development certificates in ./certs, made at the first start, and its data in ./data.
-`dormouse check --show` prints the configuration in force.
+`dormouse check --show` prints the configuration in force. DORMOUSE_STORE_KEY holds the key of a sealed store, if no file does.
 
 Exit codes: 0 success, 1 something went wrong, 2 command line not understood, 3 a store is damaged \
 (`dormouse store`), 78 configuration not right.";
@@ -135,7 +135,7 @@ mod tests {
     fn every_variable_is_documented_and_works() {
         let reference = include_str!("../../config/dormouse.toml");
         let mut command = Args::command();
-        let read: std::collections::BTreeSet<String> =
+        let mut read: std::collections::BTreeSet<String> =
             command.get_arguments().filter_map(|arg| Some(arg.get_env()?.to_str()?.to_owned())).collect();
         let written: std::collections::BTreeSet<String> = reference
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -143,6 +143,8 @@ mod tests {
             .map(str::to_owned)
             .collect();
         assert!(!read.is_empty());
+        // The one without a flag.
+        read.insert(config_args::STORE_KEY.to_owned());
         assert_eq!(read, written);
         let help = command.render_long_help().to_string();
         for variable in read {

@@ -10,7 +10,7 @@ use crate::{
         tls::{ClientCertificates, TlsVersion},
     },
     server::{self, Started},
-    store::{Durability, SyncLatency},
+    store::{Durability, KeySource, SyncLatency},
 };
 
 /// Serves until SIGTERM or SIGINT.
@@ -71,7 +71,8 @@ fn greeting(config: &Config, started: &Started) -> String {
     if let Some(address) = started.admin {
         let _ = writeln!(text, "  admin       http://{address}  (/metrics, /livez, /readyz)");
     }
-    let _ = writeln!(text, "  data        {}", config.data.display());
+    let sealed = if config.store.key == KeySource::None { "" } else { "  (sealed)" };
+    let _ = writeln!(text, "  data        {}{sealed}", config.data.display());
     let _ = writeln!(text, "  durability  {}", promise(config.store.durability));
     if let Some(SyncLatency { median, max, .. }) = started.sync_latency {
         let (median, max) = (millis(median), millis(max));

@@ -8,6 +8,7 @@ mod export;
 mod findings;
 mod import;
 mod progress;
+mod rekey;
 mod stats;
 
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ use crate::config::Config;
 /// What is to be done.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The broker has to be stopped first; while one of these runs none can be started on the same data.
+The broker has to be stopped first; while one of these runs none can be started on the same data. The key of a sealed store is taken from where \
+the broker takes it: [store] key_file in the configuration, or the variable DORMOUSE_STORE_KEY.
 
 Exit codes: 0 success, 1 something went wrong, 2 command line not understood, 3 the store is damaged (what is whole was dealt with), 78 configuration \
 not right.")]
@@ -41,6 +43,8 @@ enum StoreCommand {
     Import(import::ImportArgs),
     /// Copies what is wanted into fresh files and removes the old ones
     Compact(compact::CompactArgs),
+    /// Seals the store, seals it with another key, or takes the seal off
+    Rekey(rekey::RekeyArgs),
 }
 
 /// Which store is meant.
@@ -58,14 +62,9 @@ struct DataArgs {
 }
 
 impl DataArgs {
-    /// The configuration, for the data folder and the journal's settings.
+    /// The configuration, for the data folder, the key and the journal's settings.
     fn config(&self) -> Result<Config, Failure> {
         Ok(ConfigArgs::of(self.config.clone(), self.data.clone()).load()?)
-    }
-
-    /// The data folder.
-    fn folder(&self) -> Result<PathBuf, Failure> {
-        Ok(self.config()?.data)
     }
 }
 
@@ -77,6 +76,7 @@ pub fn run(args: &StoreArgs) -> Result<(), Failure> {
         StoreCommand::Export(args) => export::run(args),
         StoreCommand::Import(args) => import::run(args),
         StoreCommand::Compact(args) => compact::run(args),
+        StoreCommand::Rekey(args) => rekey::run(args),
     }
 }
 

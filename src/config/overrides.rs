@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Config, admin, document::Document, listener::Listener, value::parse_choice};
+use crate::store::{KeySource, NotAKey, StoreKey};
 
 /// Flags and `DORMOUSE_*` variables, as the user wrote them. They are checked together with the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Overrides {
     pub data: Option<PathBuf>,
     /// `--durability`, `DORMOUSE_DURABILITY`: replaces `store.durability`.
     pub durability: Option<String>,
+    /// `DORMOUSE_STORE_KEY`, which has no flag: those are seen by everybody. It goes before `store.key_file`.
+    pub store_key: Option<Result<StoreKey, NotAKey>>,
     /// `--listen`, `DORMOUSE_LISTEN`: `tcp://ADDRESS`, `tls://ADDRESS`, `ws://ADDRESS/PATH`, `wss://ADDRESS/PATH` or `unix://PATH`; if any, they replace the file's listeners.
     pub listen: Vec<String>,
     /// `--allow-anonymous`, `DORMOUSE_ALLOW_ANONYMOUS`: what `allow_anonymous` is for the listeners of `--listen`.
@@ -26,6 +29,7 @@ pub struct Overrides {
 }
 
 const DURABILITY: &str = "--durability (DORMOUSE_DURABILITY)";
+const STORE_KEY: &str = "DORMOUSE_STORE_KEY";
 const LISTEN: &str = "--listen (DORMOUSE_LISTEN)";
 const ALLOW_ANONYMOUS: &str = "--allow-anonymous (DORMOUSE_ALLOW_ANONYMOUS)";
 const ADMIN: &str = "--admin (DORMOUSE_ADMIN)";
@@ -43,6 +47,11 @@ impl Overrides {
     pub(super) fn apply(&self, config: &mut Config, document: &Document<'_>) {
         if let Some(data) = &self.data {
             config.data.clone_from(data);
+        }
+        match &self.store_key {
+            Some(Ok(key)) => config.store.key = KeySource::Given(key.clone()),
+            Some(Err(why)) => document.report_flag(STORE_KEY, why.to_string()),
+            None => {}
         }
         choose(self.durability.as_deref(), &mut config.store.durability, DURABILITY, document);
         choose(self.log_level.as_deref(), &mut config.log.level, LOG_LEVEL, document);

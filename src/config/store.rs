@@ -12,7 +12,7 @@ use super::{
     document::Section,
     value::{Choice, show_choice, show_duration, show_size},
 };
-use crate::store::{Config, Durability};
+use crate::store::{Config, Durability, KeySource};
 
 const ELISION_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
 /// None: then every message is written.
@@ -32,6 +32,8 @@ const BACKLOG_BYTES: RangeInclusive<usize> = 64 << 10..=1 << 30;
 #[derive(Serialize)]
 pub(super) struct RawStore<'c> {
     path: &'c Path,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<&'c Path>,
     durability: &'static str,
     elision_wait_max: String,
     held_bytes_max: String,
@@ -46,9 +48,14 @@ pub(super) struct RawStore<'c> {
 }
 
 impl<'c> RawStore<'c> {
-    pub(super) fn of(path: &'c Path, store: &Config) -> Self {
+    pub(super) fn of(path: &'c Path, store: &'c Config) -> Self {
         Self {
             path,
+            key_file: match &store.key {
+                KeySource::File(path) => Some(path),
+                // What a variable gave is not for a file.
+                KeySource::None | KeySource::Given(_) => None,
+            },
             durability: show_choice(store.durability),
             elision_wait_max: show_duration(store.elision_wait_max).to_string(),
             held_bytes_max: show_size(store.held_bytes_max).to_string(),
@@ -64,6 +71,9 @@ impl<'c> RawStore<'c> {
 
 pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Config) {
     section.path("path", path);
+    if let Some(file) = section.optional_path("key_file") {
+        store.key = KeySource::File(file);
+    }
     section.choice("durability", &mut store.durability);
     section.duration("elision_wait_max", &mut store.elision_wait_max, &ELISION_WAIT);
     section.size("held_bytes_max", &mut store.held_bytes_max, &HELD_BYTES);

@@ -15,7 +15,7 @@ use crate::net::{
     tls::{ClientCertificates, TlsVersion},
     websocket::WsConfig,
 };
-use crate::store::Durability;
+use crate::store::{Durability, KeySource, StoreKey};
 
 const REFERENCE: &str = include_str!("../../config/dormouse.toml");
 
@@ -24,6 +24,7 @@ pub(super) const EVERY_KEY: &str = r#"
 certs = "/etc/dormouse/certs"
 [store]
 path = "/var/lib/dormouse"
+key_file = "/etc/dormouse/store.key"
 durability = "relaxed"
 elision_wait_max = "0ms"
 held_bytes_max = "0B"
@@ -168,6 +169,7 @@ fn every_value_can_be_set() {
     let config = parse(EVERY_KEY, &Overrides::default()).unwrap();
     let default = Config::default();
     assert_eq!(config.store.durability, Durability::Relaxed);
+    assert_eq!(config.store.key, KeySource::File("/etc/dormouse/store.key".into()));
     assert_eq!(config.store.elision_wait_max, Duration::ZERO);
     assert_eq!(config.broker.inflight_max, 65_535);
     assert_eq!(config.broker.queue.messages_max, 1_000);
@@ -434,7 +436,7 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
                 "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-                "x.toml:9: store.x: unknown key `x`; allowed here: path, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max, max_disk_bytes, disk_reserve",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, key_file, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max, max_disk_bytes, disk_reserve",
             ],
         ),
     ];
@@ -506,6 +508,7 @@ proptest! {
 #[test]
 fn flags_and_variables_go_on_top_of_the_file() {
     let overrides = Overrides {
+        store_key: Some(StoreKey::parse(&"1".repeat(64))),
         data: Some("/d".into()),
         durability: Some("process".into()),
         listen: vec!["tls://127.0.0.1:0".into(), "tcp://[::1]:1883".into()],
@@ -515,10 +518,15 @@ fn flags_and_variables_go_on_top_of_the_file() {
         log_level: Some("warn".into()),
         log_format: Some("human".into()),
     };
-    let config =
-        parse("[store]\npath = \"x\"\ndone_interval = \"3s\"\n[log]\nlevel = \"trace\"", &overrides).unwrap();
+    let config = parse(
+        "[store]\npath = \"x\"\nkey_file = \"k\"\ndone_interval = \"3s\"\n[log]\nlevel = \"trace\"",
+        &overrides,
+    )
+    .unwrap();
     assert_eq!(config.data, PathBuf::from("/d"));
     assert_eq!(config.admin.listen.to_string(), "[::1]:7");
+    assert_eq!(config.store.key, KeySource::Given(StoreKey::parse(&"1".repeat(64)).unwrap()));
+    assert!(!config.to_toml().unwrap().contains("1111"), "a key is not shown");
     assert_eq!(config.store.durability, Durability::Process);
     assert_eq!(config.store.done_interval, Duration::from_secs(3));
     assert_eq!((config.log.level, config.log.format), (LogLevel::Warn, LogFormat::Human));
@@ -564,6 +572,7 @@ fn the_certs_folder_moves_the_default_listeners_too() {
 fn bad_flags_are_told_with_the_file_s_mistakes() {
     let overrides = Overrides {
         durability: Some("full".into()),
+        store_key: Some(StoreKey::parse("a secret of mine")),
         listen: vec!["1883".into(), "tcp://0.0.0.0:1883".into(), "http://127.0.0.1:80".into()],
         ..Overrides::default()
     };
@@ -571,6 +580,7 @@ fn bad_flags_are_told_with_the_file_s_mistakes() {
     assert_eq!(
         errors.lines().collect::<Vec<_>>(),
         [
+            "DORMOUSE_STORE_KEY: a key is 32 bytes, as 64 hexadecimal digits or in base64",
             "--durability (DORMOUSE_DURABILITY): \"full\" is not known; use \"power\", \"process\" or \"relaxed\"",
             "--listen (DORMOUSE_LISTEN): \"1883\" is not a listener; use e.g. tcp://127.0.0.1:1883, tls://127.0.0.1:8883, ws://127.0.0.1:8080/mqtt or unix:///run/dormouse.sock",
             "--listen (DORMOUSE_LISTEN): 0.0.0.0:1883 can be reached from other machines and would let anybody in; require client certificates (type = \"tls\", client_certificates = \"required\"), or say --allow-anonymous",

@@ -8,10 +8,10 @@ use super::{
     batch::{Batch, Encoded, place},
     compact::Compaction,
     config::Durability,
-    frame,
     gate::CommitNo,
     journal::Shared,
     medium::MediumError,
+    packing::CommitHead,
     record::Marks,
     space::Looks,
     state::{Health, State},
@@ -167,7 +167,8 @@ impl Committer {
         let marks = Marks { run: self.run, ..taken.marks };
         let encoded = taken.batch.encode(timeline, self.marks_due.then_some(marks));
         let first_frame = self.next_frame;
-        let frames = frame::cut(self.run, taken.no.0, first_frame, &encoded.stream);
+        let head = CommitHead { run: self.run, commit: taken.no.0, generation, first_frame };
+        let frames = shared.packing.cut(head, &encoded.stream)?;
         let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
         self.next_frame += frames.len() as u64;
         shared.medium.apply(frames)?;

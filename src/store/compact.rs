@@ -157,7 +157,7 @@ impl Committer {
             self.compaction.room = COPY_BYTES_MIN.max(self.compaction.last_commit_bytes);
         }
         let room = &mut self.compaction.room;
-        let mut reader = EntryReader::new(&*shared.medium);
+        let mut reader = EntryReader::new(&*shared.medium, &shared.packing);
         while *room > 0
             && let Some((place, no)) = feeding.messages.pop_front()
         {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::key::KeySource;
 use crate::topic::TopicLabels;
 
 /// What an acknowledgement is worth.
@@ -38,6 +39,8 @@ pub struct Config {
     pub held_bytes_max: usize,
     /// A generation is closed when it holds this many bytes; 16 MiB. Space is given back in such pieces.
     pub generation_bytes: u64,
+    /// The key with which the store is sealed; none: it is not.
+    pub key: KeySource,
     /// Bytes the journal's files may take; none. A part of them is the reserve, as on a disk of that size.
     pub disk_bytes_max: Option<u64>,
     /// Bytes kept free on the file system, so that confirmations and compaction can go on when it is full otherwise; none:
@@ -57,6 +60,7 @@ impl Default for Config {
             backlog_bytes_max: 16 << 20,
             held_bytes_max: 8 << 20,
             generation_bytes: 16 << 20,
+            key: KeySource::None,
             disk_bytes_max: None,
             disk_reserve_bytes: None,
             labels: TopicLabels::default(),

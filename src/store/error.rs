@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use super::key::KeyError;
+
 /// Why a journal cannot be opened. Damaged data is no reason: it is set aside.
 #[derive(Debug, Error)]
 pub enum OpenError {
@@ -50,5 +52,26 @@ pub enum OpenError {
         path: PathBuf,
         /// The format's version.
         version: u8,
+    },
+    /// The key cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// It is sealed, and no key was given.
+    #[error("the store in {} is sealed, and no key was given: name its key in [store] key_file or DORMOUSE_STORE_KEY", .path.display())]
+    KeyMissing {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// It is sealed with another key.
+    #[error("the store in {} is sealed with another key: name that one in [store] key_file or DORMOUSE_STORE_KEY; nothing was changed", .path.display())]
+    KeyWrong {
+        /// The data folder.
+        path: PathBuf,
+    },
+    /// A key was given, and it is not sealed.
+    #[error("the store in {} is not sealed, and a key was given: seal it with dormouse store rekey, or take the key out of the configuration", .path.display())]
+    KeyForPlain {
+        /// The data folder.
+        path: PathBuf,
     },
 }

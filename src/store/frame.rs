@@ -1,28 +1,36 @@
 //! Frames: a commit's bytes, cut into pieces small enough for sled, each of which says what it belongs to.
 //!
-//! All frames of a commit but the last are full, so a place in the commit's stream is found by arithmetic. Layout in
+//! Here they are put together and taken apart as they lie on disk; what is in them may be sealed (`packing`). The header and
+//! the checksum are in the clear, so that frames are found in a damaged file without a key. Layout in
 //! `docs/store-format.md`; numbers are little-endian.
-
-use std::ops::Range;
 
 use thiserror::Error;
 
+use super::seal::SEAL_BYTES;
+
 /// The format version this build writes, and the newest it reads.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
+/// The first version whose frames say how they are packed.
+const PACKED_SINCE: u8 = 3;
 
 /// No frame is longer. A sled tree page of 16 values must stay below a quarter of a segment (128 KiB), else it goes to
 /// a file that sled never syncs.
-pub(super) const FRAME_BYTES_MAX: usize = 4_000;
+pub(super) const FRAME_BYTES_MAX: usize =
+    HEADER_BYTES + FLAGS_BYTES + BODY_BYTES_MAX + SEAL_BYTES + CHECKSUM_BYTES;
 const _: () = assert!(16 * (FRAME_BYTES_MAX + 32) < 512 * 1024 / 4);
 
-/// What a frame carries at most.
-pub(super) const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES - CHECKSUM_BYTES;
+/// What a frame carries of its commit's stream at most.
+pub(super) const BODY_BYTES_MAX: usize = 3_962;
 
 /// The first bytes of every frame; the version follows.
 pub(super) const MAGIC: [u8; 3] = *b"DMJ";
 
 const HEADER_BYTES: usize = 34;
+const FLAGS_BYTES: usize = 1;
 const CHECKSUM_BYTES: usize = 4;
+
+/// The bits of a frame's flags.
+const SEALED: u8 = 1;
 
 /// What a frame is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +47,22 @@ pub(super) struct FrameHeader {
     pub(super) count: u32,
 }
 
+/// How a frame's content is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Packed {
+    /// It is sealed: only its key opens it.
+    pub(super) sealed: bool,
+}
+
 /// A frame taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame<'a> {
     pub(super) header: FrameHeader,
-    pub(super) body: &'a [u8],
-}
-
-impl Frame<'_> {
-    /// Where in the frame's bytes its body is.
-    pub(super) fn body_range(&self) -> Range<usize> {
-        HEADER_BYTES..HEADER_BYTES + self.body.len()
-    }
+    pub(super) packed: Packed,
+    /// All before the content, as it stands there: a seal holds it together with the content.
+    pub(super) prefix: &'a [u8],
+    /// What it carries, as it is packed.
+    pub(super) content: &'a [u8],
 }
 
 /// Why some bytes are not a frame.
@@ -65,19 +77,26 @@ pub(super) enum FrameError {
     /// A newer build wrote it.
     #[error("format version {0}")]
     Newer(u8),
+    /// It is sealed, and there is no key.
+    #[error("it is sealed")]
+    Sealed,
+    /// It is not sealed, in a store whose frames are.
+    #[error("it is not sealed as the others are")]
+    NotSealed,
+    /// The key does not open it: it was changed, or stood somewhere else.
+    #[error("the key does not open it")]
+    Closed,
 }
 
-/// Cuts a commit's stream into frames, numbered from `first_frame`.
-pub(super) fn cut(run: u32, commit: u64, first_frame: u64, stream: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let count =
-        u32::try_from(stream.len().div_ceil(BODY_BYTES_MAX)).expect("a commit is far below 2^32 frames");
-    let mut frames = Vec::with_capacity(count as usize);
-    for (index, body) in (0_u32..).zip(stream.chunks(BODY_BYTES_MAX)) {
-        let frame = first_frame + u64::from(index);
-        let header = FrameHeader { run, commit, frame, index, count };
-        frames.push((frame, encode(&header, body)));
+impl Packed {
+    fn flags(self) -> u8 {
+        if self.sealed { SEALED } else { 0 }
     }
-    frames
+
+    /// Unknown flags are damage: a new one comes with a new version.
+    fn of(flags: u8) -> Option<Self> {
+        (flags & !SEALED == 0).then_some(Self { sealed: flags & SEALED != 0 })
+    }
 }
 
 /// Takes apart a frame that is exactly `bytes`.
@@ -113,13 +132,21 @@ pub(super) fn decode_prefix(bytes: &[u8]) -> Result<(Frame<'_>, usize), FrameErr
     let narrow = |n: u64| u32::try_from(n).map_err(|_| FrameError::Shape);
     let header =
         FrameHeader { run: narrow(run)?, commit, frame, index: narrow(index)?, count: narrow(count)? };
-    let body = covered.get(HEADER_BYTES..).ok_or(FrameError::Shape)?;
-    Ok((Frame { header, body }, covered_len + CHECKSUM_BYTES))
+    let (prefix_len, packed) = if version < PACKED_SINCE {
+        (HEADER_BYTES, Packed::default())
+    } else {
+        let flags = covered.get(HEADER_BYTES).ok_or(FrameError::Shape)?;
+        (HEADER_BYTES + FLAGS_BYTES, Packed::of(*flags).ok_or(FrameError::Shape)?)
+    };
+    let (prefix, content) = covered.split_at_checked(prefix_len).ok_or(FrameError::Shape)?;
+    Ok((Frame { header, packed, prefix, content }, covered_len + CHECKSUM_BYTES))
 }
 
-fn encode(header: &FrameHeader, body: &[u8]) -> Vec<u8> {
-    let len = u16::try_from(body.len()).expect("a body is at most BODY_BYTES_MAX");
-    let mut out = Vec::with_capacity(HEADER_BYTES + body.len() + CHECKSUM_BYTES);
+/// Begins a frame: all before its content, which has `len` bytes.
+pub(super) fn begin(header: &FrameHeader, packed: Packed, len: usize) -> Vec<u8> {
+    let counted =
+        u16::try_from(FLAGS_BYTES + len).expect("a content is a little over BODY_BYTES_MAX at most");
+    let mut out = Vec::with_capacity(HEADER_BYTES + FLAGS_BYTES + len + CHECKSUM_BYTES);
     out.extend_from_slice(&MAGIC);
     out.push(VERSION);
     out.extend_from_slice(&header.run.to_le_bytes());
@@ -127,11 +154,16 @@ fn encode(header: &FrameHeader, body: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&header.frame.to_le_bytes());
     out.extend_from_slice(&header.index.to_le_bytes());
     out.extend_from_slice(&header.count.to_le_bytes());
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(body);
-    let sum = crc32fast::hash(&out);
-    out.extend_from_slice(&sum.to_le_bytes());
+    out.extend_from_slice(&counted.to_le_bytes());
+    out.push(packed.flags());
     out
+}
+
+/// Ends a frame that was begun and given its content.
+pub(super) fn finish(mut frame: Vec<u8>) -> Vec<u8> {
+    let sum = crc32fast::hash(&frame);
+    frame.extend_from_slice(&sum.to_le_bytes());
+    frame
 }
 
 fn number<const N: usize>(bytes: &[u8]) -> Result<(u64, &[u8]), FrameError> {
@@ -139,67 +171,4 @@ fn number<const N: usize>(bytes: &[u8]) -> Result<(u64, &[u8]), FrameError> {
     let mut wide = [0; 8];
     wide.iter_mut().zip(number).for_each(|(to, from)| *to = *from);
     Ok((u64::from_le_bytes(wide), rest))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
-
-    use super::{BODY_BYTES_MAX, FRAME_BYTES_MAX, FrameError, MAGIC, cut, decode, decode_prefix};
-
-    proptest! {
-        #[test]
-        fn a_stream_cut_into_frames_comes_back(
-            run in any::<u32>(), commit in any::<u64>(), first in 0..u64::MAX / 2,
-            stream in prop::collection::vec(any::<u8>(), 1..3 * FRAME_BYTES_MAX),
-        ) {
-            let frames = cut(run, commit, first, &stream);
-            let mut back = Vec::new();
-            for (i, (no, bytes)) in (0_u32..).zip(&frames) {
-                let frame = decode(bytes).unwrap();
-                prop_assert_eq!(frame.header.run, run);
-                prop_assert_eq!(frame.header.commit, commit);
-                prop_assert_eq!(frame.header.frame, *no);
-                prop_assert_eq!(*no, first + u64::from(i));
-                prop_assert_eq!(frame.header.index, i);
-                prop_assert_eq!(frame.header.count as usize, frames.len());
-                prop_assert_eq!(bytes.len() <= FRAME_BYTES_MAX, true);
-                prop_assert_eq!(i + 1 == frame.header.count || frame.body.len() == BODY_BYTES_MAX, true);
-                back.extend_from_slice(frame.body);
-            }
-            prop_assert_eq!(back, stream);
-        }
-
-        #[test]
-        fn any_bytes_are_refused_without_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut bytes = bytes;
-            bytes.splice(..0, MAGIC);
-            prop_assert_eq!(decode_prefix(&bytes).is_err(), true);
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_is_detected() {
-        let (_, good) = cut(1, 2, 3, b"what was acknowledged").remove(0);
-        assert!(decode(&good).is_ok());
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode(&bad).is_err(), "bit {bit} went unnoticed");
-        }
-        for len in 0..good.len() {
-            assert!(decode(&good[..len]).is_err(), "cut to {len} bytes");
-        }
-        assert_eq!(decode(&[good.as_slice(), b"x"].concat()), Err(FrameError::Shape));
-    }
-
-    #[test]
-    fn a_newer_version_is_named() {
-        let (_, mut bytes) = cut(1, 2, 3, b"x").remove(0);
-        bytes[3] = 9;
-        let end = bytes.len() - 4;
-        let sum = crc32fast::hash(&bytes[..end]).to_le_bytes();
-        bytes[end..].copy_from_slice(&sum);
-        assert_eq!(decode(&bytes), Err(FrameError::Newer(9)));
-    }
 }

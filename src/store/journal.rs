@@ -19,11 +19,13 @@ use super::{
     config::{Config, Durability},
     error::OpenError,
     gate::{Gate, wake_all},
+    key_check,
     lock::DataLock,
     medium::{
         Medium, MediumError,
         sled::{SledMedium, left::LeftBehind},
     },
+    packing::Packing,
     read::ReadQueue,
     record::{Completion, Record, Target},
     recover::{self, Recovered},
@@ -31,6 +33,7 @@ use super::{
     state::{Health, State, TakenOff, Urgency},
     stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
+    swap,
 };
 use crate::{
     message::{Message, Seq, SessionNo},
@@ -81,6 +84,7 @@ impl Glance {
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) medium: Box<dyn Medium>,
+    pub(super) packing: Packing,
     pub(super) counters: Counters,
     pub(super) reads: ReadQueue,
     pub(super) source: Mutex<Option<Weak<dyn SnapshotSource>>>,
@@ -102,12 +106,15 @@ impl Journal {
     /// Opens the journal in the data folder `dir`, making it if need be, and recovers what is in it. `wall` is the wall
     /// clock now; `Recovered::now` is where the broker's clock goes on. Nothing is committed before `start`.
     pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
+        let packing = Packing::new(config.key.load()?);
         let lock = DataLock::take(dir)?;
+        swap::settle(dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })?;
+        let journal = swap::current(dir);
+        key_check::check(dir, &journal, &packing)?;
         let aside = Aside::new(dir.join("damaged"), wall);
-        let medium = SledMedium::open(&dir.join("journal"), &aside)
-            .map_err(|error| recover::open_error(error, dir))?;
+        let medium = SledMedium::open(&journal, &aside).map_err(|error| recover::open_error(error, dir))?;
         aside.warn_of_size();
-        match Self::open_with(Box::new(medium), config.clone(), wall, Some(lock)) {
+        match Self::open_with(Box::new(medium), packing, config.clone(), wall, Some(lock)) {
             // Each time one seal less is believed.
             Err(recover::Failure::Medium(MediumError::Unsealed)) => Self::open(dir, config, wall),
             opened => opened.map_err(|error| error.at(dir)),
@@ -117,11 +124,12 @@ impl Journal {
     /// The journal of a broker that does not run, as it lies there; what is written to it is forgotten.
     pub(super) fn open_left(
         left: LeftBehind,
+        packing: Packing,
         config: Config,
         wall: WallClock,
         dir: &Path,
     ) -> Result<(Self, Recovered), OpenError> {
-        Self::open_with(Box::new(left), config, wall, None).map_err(|error| error.at(dir))
+        Self::open_with(Box::new(left), packing, config, wall, None).map_err(|error| error.at(dir))
     }
 
     /// The same on any medium, for simulations: `set_clock` and `step` take the place of `start`.
@@ -130,19 +138,23 @@ impl Journal {
         config: Config,
         wall: WallClock,
     ) -> Result<(Self, Recovered), OpenError> {
-        Self::open_with(medium, config, wall, None).map_err(|error| error.at(Path::new("(simulated)")))
+        let packing = Packing::new(config.key.load()?);
+        let opened = Self::open_with(medium, packing, config, wall, None);
+        opened.map_err(|error| error.at(Path::new("(simulated)")))
     }
 
     fn open_with(
         medium: Box<dyn Medium>,
+        packing: Packing,
         config: Config,
         wall: WallClock,
         lock: Option<DataLock>,
     ) -> Result<(Self, Recovered), recover::Failure> {
-        let (state, committer, recovered) = recover::recover(&*medium, &config, wall)?;
+        let (state, committer, recovered) = recover::recover(&*medium, &packing, &config, wall)?;
         let shared = Shared {
             config,
             medium,
+            packing,
             counters: Counters::default(),
             reads: ReadQueue::default(),
             source: Mutex::new(None),

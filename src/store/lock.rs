@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::error::OpenError;
+use super::{error::OpenError, swap};
 use crate::folder;
 
 /// Holds the data folder until it is dropped. The lock is the operating system's, so a killed process leaves none.
@@ -36,7 +36,7 @@ impl DataLock {
     /// Keeps others from starting a broker on the data, changing nothing; `None` if none was ever started there.
     pub(super) fn look(data: &Path) -> Result<Option<Self>, OpenError> {
         let path = || data.to_owned();
-        if !data.join("journal").is_dir() {
+        if !swap::current(data).is_dir() {
             return Err(OpenError::Missing { path: path() });
         }
         let file = match File::open(data.join("LOCK")) {

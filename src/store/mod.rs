@@ -41,21 +41,27 @@ mod gate;
 mod hand_on;
 mod hold;
 mod journal;
+mod key;
+mod key_check;
 mod ledger;
 mod lock;
 pub mod medium;
 mod offline;
+mod packing;
 mod probe;
 mod read;
 mod record;
 mod recover;
+mod rekey;
 mod replay;
 mod rewrite;
+mod seal;
 mod slab;
 mod space;
 mod state;
 mod stats;
 mod stored;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -70,10 +76,12 @@ pub use self::{
     gate::{CommitNo, Gate},
     hand_on::Claim,
     journal::Journal,
+    key::{KeyError, KeySource, NotAKey, StoreKey},
     offline::{Offline, Progress},
     probe::SyncLatency,
     record::{Completion, HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord},
     recover::{Recovered, RecoveredRetained, RecoveredSession},
+    rekey::{RekeyError, Rekeyed, rekey},
     rewrite::{RewriteError, Rewritten, compact},
     slab::Parked,
     state::{LAZY_INTERVAL, Urgency},

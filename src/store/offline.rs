@@ -10,11 +10,15 @@ use super::{
     config::Config,
     error::OpenError,
     journal::Journal,
+    key::KeySource,
+    key_check,
     lock::DataLock,
     medium::sled::left::{Difference, LeftBehind, PartSize},
+    packing::Packing,
     recover::{Recovered, RecoveredSession, open_error},
     slab::Parked,
     stored::Stored,
+    swap,
 };
 use crate::{
     message::{Delivery, Message, Seq},
@@ -39,6 +43,8 @@ pub struct Offline {
     pub recovered: Recovered,
     /// Its generations.
     pub parts: Vec<PartSize>,
+    /// Whether its frames are sealed.
+    pub sealed: bool,
     /// Bytes of what was set aside.
     pub set_aside_bytes: u64,
     _lock: Option<DataLock>,
@@ -57,20 +63,26 @@ pub(super) struct Waiting {
 }
 
 impl Offline {
-    /// Reads the journal in the data folder `dir`. Damage that is met is logged, as at a start; nothing is set aside.
-    pub fn open(dir: &Path) -> Result<Self, OpenError> {
+    /// Reads the journal in the data folder `dir`, which is sealed with `key` if there is one. Damage that is met is
+    /// logged, as at a start; nothing is set aside.
+    pub fn open(dir: &Path, key: &KeySource) -> Result<Self, OpenError> {
         let lock = DataLock::look(dir)?;
-        let left = LeftBehind::open(&dir.join("journal")).map_err(|error| open_error(error, dir))?;
+        let packing = Packing::new(key.load()?);
+        let path = swap::current(dir);
+        key_check::check(dir, &path, &packing)?;
+        let left = LeftBehind::open(&path).map_err(|error| open_error(error, dir))?;
         let parts = left.sizes();
         // With the clock unknown the time stands where it stood.
-        let (journal, recovered) = Journal::open_left(left, Config::default(), WallClock::UNKNOWN, dir)?;
+        let (journal, recovered) =
+            Journal::open_left(left, packing, Config::default(), WallClock::UNKNOWN, dir)?;
         let set_aside_bytes = size_bytes(&dir.join("damaged"));
-        Ok(Self { parts, set_aside_bytes, _lock: lock, ..Self::around(journal, recovered) })
+        let sealed = journal.shared().packing.seals();
+        Ok(Self { parts, sealed, set_aside_bytes, _lock: lock, ..Self::around(journal, recovered) })
     }
 
     /// What was recovered, whatever it was recovered from.
     pub(super) fn around(journal: Journal, recovered: Recovered) -> Self {
-        Self { journal, recovered, parts: Vec::new(), set_aside_bytes: 0, _lock: None }
+        Self { journal, recovered, parts: Vec::new(), sealed: false, set_aside_bytes: 0, _lock: None }
     }
 
     /// Reads everything a start would not read before it is asked for, and compares it. Returns a sentence for each thing
@@ -93,7 +105,7 @@ impl Offline {
     /// Opens a copy of each generation with sled: a broken index does not show in the frames.
     fn check_files(&self, dir: &Path, progress: Progress<'_>) -> Result<Vec<String>, OpenError> {
         let mut amiss = Vec::new();
-        let left = LeftBehind::open(&dir.join("journal")).map_err(|error| open_error(error, dir))?;
+        let left = LeftBehind::open(&swap::current(dir)).map_err(|error| open_error(error, dir))?;
         let scratch = Scratch::make()?;
         for (done, part) in (1..).zip(&self.parts) {
             let no = part.generation;

@@ -4,7 +4,6 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     iter,
-    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
@@ -12,9 +11,9 @@ use std::{
 
 use super::{
     format::{Entry, read_entry},
-    frame,
     journal::Shared,
     medium::{Medium, MediumError},
+    packing::{Opened, Packing},
     stats::count,
     stored::{Place, Stored},
 };
@@ -115,7 +114,7 @@ impl Shared {
         if frames.places.is_empty() {
             frames = FrameCache::of(FRAMES_MAX);
         }
-        let mut reader = EntryReader { medium: &*self.medium, frames };
+        let mut reader = EntryReader { medium: &*self.medium, packing: &self.packing, frames };
         for stored in wanted {
             match read_body(&mut reader, &stored) {
                 Outcome::Served => {}
@@ -187,13 +186,14 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
 /// Reads entries by place.
 pub(super) struct EntryReader<'a> {
     medium: &'a dyn Medium,
+    packing: &'a Packing,
     frames: FrameCache,
 }
 
 impl<'a> EntryReader<'a> {
     /// One that keeps the last frame: messages of one frame are read one after the other.
-    pub(super) fn new(medium: &'a dyn Medium) -> Self {
-        Self { medium, frames: FrameCache::of(1) }
+    pub(super) fn new(medium: &'a dyn Medium, packing: &'a Packing) -> Self {
+        Self { medium, packing, frames: FrameCache::of(1) }
     }
 
     /// The message at a place; `None` if what stands there is not it.
@@ -209,7 +209,7 @@ impl<'a> EntryReader<'a> {
     pub(super) fn entry(&mut self, place: Place) -> Result<Option<Cow<'_, [u8]>>, MediumError> {
         let (len, offset) = (place.len as usize, usize::from(place.offset));
         let Place { generation, frame: first, .. } = place;
-        if !self.frames.fetch(self.medium, generation, first)? {
+        if !self.frames.fetch(self.medium, self.packing, generation, first)? {
             return Ok(None);
         }
         let Some((commit, body)) = self.frames.get(generation, first) else { return Ok(None) };
@@ -224,7 +224,7 @@ impl<'a> EntryReader<'a> {
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(begun);
         for no in first + 1.. {
-            if !self.frames.fetch(self.medium, generation, no)? {
+            if !self.frames.fetch(self.medium, self.packing, generation, no)? {
                 return Ok(None);
             }
             let Some((of, body)) = self.frames.get(generation, no) else { return Ok(None) };
@@ -252,8 +252,8 @@ struct CachedFrame {
     generation: u32,
     frame: u64,
     commit: CommitOfRun,
-    bytes: Vec<u8>,
-    body: Range<usize>,
+    /// Its body, unpacked.
+    body: Vec<u8>,
 }
 
 /// A commit's number, and the run it is of.
@@ -268,22 +268,27 @@ impl FrameCache {
     fn get(&self, generation: u32, frame: u64) -> Option<(CommitOfRun, &[u8])> {
         let found = self.places.get(self.place(frame)?)?.as_ref()?;
         ((found.generation, found.frame) == (generation, frame))
-            .then_some((found.commit, found.bytes.get(found.body.clone())?))
+            .then_some((found.commit, found.body.as_slice()))
     }
 
     /// Reads a frame unless it is there; false if it is missing or damaged.
-    fn fetch(&mut self, medium: &dyn Medium, generation: u32, no: u64) -> Result<bool, MediumError> {
+    fn fetch(
+        &mut self,
+        medium: &dyn Medium,
+        packing: &Packing,
+        generation: u32,
+        no: u64,
+    ) -> Result<bool, MediumError> {
         if self.get(generation, no).is_some() {
             return Ok(true);
         }
         let Some(bytes) = medium.read(generation, no)? else { return Ok(false) };
-        let Ok(frame) = frame::decode(&bytes) else { return Ok(false) };
-        if frame.header.frame != no {
+        let Ok(Opened { header, body }) = packing.open(generation, &bytes) else { return Ok(false) };
+        if header.frame != no {
             return Ok(false);
         }
-        let commit = (frame.header.run, frame.header.commit);
-        let body = frame.body_range();
-        let found = CachedFrame { generation, frame: no, commit, bytes, body };
+        let commit = (header.run, header.commit);
+        let found = CachedFrame { generation, frame: no, commit, body: body.into_owned() };
         if let Some(place) = self.place(no).and_then(|at| self.places.get_mut(at)) {
             *place = Some(found);
         }

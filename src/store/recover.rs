@@ -9,6 +9,7 @@ use super::{
     gate::CommitNo,
     ledger::{GenerationBooks, Ledger},
     medium::{Medium, MediumError},
+    packing::Packing,
     read::EntryReader,
     record::Snapshot,
     replay::{FoundSession, Replay},
@@ -113,6 +114,7 @@ pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
 /// Reads the journal.
 pub(super) fn recover(
     medium: &dyn Medium,
+    packing: &Packing,
     config: &Config,
     wall: WallClock,
 ) -> Result<(State, Committer, Recovered), Failure> {
@@ -125,7 +127,7 @@ pub(super) fn recover(
         replay.begin_generation(generation);
         medium.scan(generation, &mut |no, bytes| {
             books.frame_bytes += bytes.len() as u64;
-            replay.frame(no, bytes);
+            replay.frame(no, packing.open(generation, bytes));
         })?;
         ledger.generations.push_back(books);
         if let Some(version) = replay.newer {
@@ -136,7 +138,7 @@ pub(super) fn recover(
     drop_unwanted(&mut replay);
     let handed_on = replay.handed_on_left();
 
-    let mut builder = Builder { medium, ledger, messages_lost: 0 };
+    let mut builder = Builder { medium, packing, ledger, messages_lost: 0 };
     builder.place_messages(&mut replay);
     let retained = builder.retained(&replay);
     let sessions = builder.sessions(&mut replay);
@@ -176,6 +178,7 @@ fn drop_unwanted(replay: &mut Replay) {
 
 struct Builder<'a> {
     medium: &'a dyn Medium,
+    packing: &'a Packing,
     ledger: Ledger,
     messages_lost: u64,
 }
@@ -211,7 +214,7 @@ impl Builder<'_> {
             })
             .collect();
         wanted.sort_unstable_by_key(|(place, _, _)| *place);
-        let mut reader = EntryReader::new(self.medium);
+        let mut reader = EntryReader::new(self.medium, self.packing);
         let mut retained = Vec::with_capacity(wanted.len());
         for (place, version, stored) in wanted {
             if let Ok(Some(message)) = reader.message(place, stored.id()) {

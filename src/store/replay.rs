@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{
     batch::{TIMELINE_BYTES, place},
     format::{Entry, StoredMessage, read_entry},
-    frame::{self, FrameError},
+    frame::FrameError,
+    packing::Opened,
     record::{HandedOn, Marks, Record, Snapshot, SubscriptionRecord, Target},
     slab::{Parked, Slab, SlotNo},
     stored::{Bits, Place},
@@ -86,9 +87,9 @@ impl Replay {
     }
 
     /// Takes the next frame. A commit is applied when its last frame has come.
-    pub(super) fn frame(&mut self, no: u64, bytes: &[u8]) {
+    pub(super) fn frame(&mut self, no: u64, opened: Result<Opened<'_>, FrameError>) {
         self.last_frame = self.last_frame.max(no);
-        let frame = match frame::decode(bytes) {
+        let frame = match opened {
             Ok(frame) if frame.header.frame == no => frame,
             Err(FrameError::Newer(version)) => {
                 self.newer = Some(version);
@@ -131,7 +132,7 @@ impl Replay {
         }
         let Some(partial) = &mut self.partial else { return };
         partial.seen += 1;
-        partial.stream.extend_from_slice(frame.body);
+        partial.stream.extend_from_slice(&frame.body);
         if partial.seen >= partial.count
             && let Some(whole) = self.partial.take()
         {

@@ -21,6 +21,7 @@ use super::{
     record::{Record, Snapshot},
     recover::Recovered,
     state::Urgency,
+    swap,
 };
 use crate::{
     message::SessionNo,
@@ -61,11 +62,11 @@ pub fn compact(
     wall: WallClock,
     progress: Progress<'_>,
 ) -> Result<Rewritten, RewriteError> {
-    let path = dir.join("journal");
-    if !path.exists() {
+    if !swap::current(dir).exists() {
         return Err(OpenError::Missing { path: dir.to_owned() }.into());
     }
-    let bytes_before = size_bytes(&path);
+    let path = dir.join("journal");
+    let bytes_before = size_bytes(&swap::current(dir));
     let (journal, recovered) = Journal::open(dir, config, wall)?;
     let generations_before = journal.stats().generations;
     let Timeline { at, wall } = Timeline { at: recovered.now, wall };

@@ -54,6 +54,13 @@ impl Broker {
         Self::start_in(folder, &["--config", path(&file)])
     }
 
+    /// Gives it this configuration file from its next start on, which names no listeners.
+    pub(crate) fn configure(&mut self, toml: &str) {
+        let file = self.folder.path().join("dormouse.toml");
+        fs::write(&file, toml).unwrap();
+        self.options = vec!["--config".to_owned(), path(&file).to_owned()];
+    }
+
     /// The same in this folder.
     pub(crate) fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let options = options.iter().map(|&option| option.to_owned()).collect();

@@ -20,6 +20,7 @@ mod faults;
 mod judge;
 mod load;
 mod model;
+mod rekey;
 mod retainer;
 mod session;
 mod steps;
@@ -44,10 +45,14 @@ const MESSAGES_PER_RUN: usize = 4_000;
 /// Brokers that start at the same time.
 const AT_ONCE: usize = 2;
 
+/// The key of the recorded runs whose store is sealed: every other one.
+const KEY: &str = "a6c1d5e2b7f8094a3c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f80910213";
+
 /// The sums of many cuts.
 #[derive(Default)]
 struct Sums {
     cuts: usize,
+    sealed: usize,
     twice: usize,
     acknowledged: usize,
     judged: usize,
@@ -60,6 +65,7 @@ struct Sums {
 impl Sums {
     fn add(&mut self, recording: &Recording, cut: &Cut, finding: &Finding) {
         self.cuts += 1;
+        self.sealed += usize::from(recording.key.is_some());
         self.twice += usize::from(cut.twice);
         self.judged += finding.acknowledged;
         self.lost += finding.verdict.lost.len();
@@ -119,8 +125,10 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
     let seed = seed();
     let mut chance = Chance::new(seed);
     let sums = Mutex::new(Sums::default());
+    let mut keys = [None, Some(KEY)].into_iter().cycle();
     while sums.lock().unwrap().cuts < cuts {
-        let recording = load::record(chance.next(), MESSAGES_PER_RUN, Syncs::Kept);
+        let key = keys.next().flatten();
+        let recording = load::record(chance.next(), MESSAGES_PER_RUN, Syncs::Kept, key);
         let left = cuts - sums.lock().unwrap().cuts;
         sums.lock().unwrap().acknowledged += recording.ledger.acknowledged();
         eprintln!(
@@ -134,10 +142,10 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
         );
         cut(&recording, left.min(CUTS_PER_RUN), &mut chance, &sums);
     }
-    let Sums { cuts, twice, acknowledged, judged, lost, duplicates, failed_starts, faults } =
+    let Sums { cuts, sealed, twice, acknowledged, judged, lost, duplicates, failed_starts, faults } =
         sums.into_inner().unwrap();
     println!(
-        "power cuts: seed {seed}, cuts {cuts} ({twice} with a second one during the start), acknowledged {acknowledged} (in force at the cuts {judged}), lost {lost}, QoS 2 duplicates {duplicates}, failed starts {failed_starts}, faulty cuts {}",
+        "power cuts: seed {seed}, cuts {cuts} ({sealed} of a sealed store, {twice} with a second one during the start), acknowledged {acknowledged} (in force at the cuts {judged}), lost {lost}, QoS 2 duplicates {duplicates}, failed starts {failed_starts}, faulty cuts {}",
         faults.len()
     );
     assert!(faults.is_empty(), "seed {seed}: {} faulty cuts\n{}", faults.len(), first(&faults).join("\n\n"));
@@ -147,7 +155,7 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
 #[test]
 fn a_broker_that_does_not_sync_is_found_out() {
     let mut chance = Chance::new(seed());
-    let recording = load::record(chance.next(), 1_000, Syncs::Forgotten);
+    let recording = load::record(chance.next(), 1_000, Syncs::Forgotten, None);
     let sums = Mutex::new(Sums::default());
     cut(&recording, 16, &mut chance, &sums);
     let sums = sums.into_inner().unwrap();

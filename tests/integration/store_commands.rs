@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -171,4 +172,91 @@ async fn compaction_gives_room_back_and_the_queue_stays() {
         dev.acknowledge(message.qos, message.packet_id).await;
     }
     dev.expect_nothing_for_one_ping().await;
+}
+
+/// A file with a key in a broker's folder, with this mode.
+fn key_file(folder: &Path, name: &str, digit: &str, mode: u32) -> String {
+    let path = folder.join(name);
+    fs::write(&path, digit.repeat(64)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A configuration with this line in its `[store]`.
+fn configured(folder: &Path, line: &str) -> String {
+    let path = folder.join("sealed.toml");
+    fs::write(&path, format!("[store]\n{line}\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Plain, sealed, sealed with another key: each is served to who has the key, and refused with a sentence to who has not.
+#[tokio::test]
+async fn a_store_is_sealed_with_a_key_and_given_another_one() {
+    let mut broker = Broker::start();
+    broker.sleeper(Version::V5, "dev", "secret/#", QoS::AtLeastOnce).await;
+    let mut other = broker.client(Version::V5, connect("other")).await;
+    other.published(publish("secret/t", "marked payload").qos1(1)).await;
+    assert!(broker.terminate().success());
+    let (data, folder) = (broker.data_dir(), broker.folder().to_owned());
+    let before = ends(store(&data, &["export"]), 0);
+    let first = key_file(&folder, "first", "1", 0o600);
+    let second = key_file(&folder, "second", "2", 0o640);
+    let wide = key_file(&folder, "wide", "2", 0o644);
+
+    assert!(complaint(store(&data, &["rekey"])).contains("name one with --new-key-file"));
+    assert!(complaint(store(&data, &["rekey", "--new-key-file", &wide])).contains("has mode 0644"));
+    let said = ends(store(&data, &["rekey", "--new-key-file", &first]), 0);
+    assert!(said.contains(": sealed; "), "{said}");
+    let nothing_is_said = |needle: &str| {
+        let files = files_below(&data);
+        assert!(files.len() > 3);
+        files.iter().all(|bytes| memchr::memmem::find(bytes, needle.as_bytes()).is_none())
+    };
+    assert!(nothing_is_said("marked payload") && nothing_is_said("secret/"));
+
+    // Who has no key, or another one, is told so, by every command.
+    let config = configured(&folder, &format!("key_file = {second:?}"));
+    for command in ["check", "stats", "export", "compact"] {
+        assert!(complaint(store(&data, &[command])).contains("is sealed, and no key was given"));
+        assert!(
+            complaint(store(&data, &[command, "--config", &config])).contains("is sealed with another key")
+        );
+    }
+    // The key of the configuration is the new one, if the old one is named.
+    let said = ends(store(&data, &["rekey", "--config", &config, "--old-key-file", &first]), 0);
+    assert!(said.contains(": sealed with another key; "), "{said}");
+    for command in ["check", "stats", "compact"] {
+        ends(store(&data, &[command, "--config", &config]), 0);
+    }
+    let stats = ends(store(&data, &["stats", "--json", "--config", &config]), 0);
+    assert!(stats.contains("\"sealed\":true,"), "{stats}");
+    let after = ends(store(&data, &["export", "--config", &config]), 0);
+    let without_time = |text: &str| text.split_once('\n').unwrap().1.to_owned();
+    assert_eq!(without_time(&after), without_time(&before));
+
+    // Served as ever.
+    broker.configure(&fs::read_to_string(&config).unwrap());
+    broker.restart();
+    let mut dev = broker.returning(Version::V5, connect("dev").persistent()).await;
+    let message = dev.receive_publish().await;
+    assert_eq!((&*message.topic, &*message.payload), ("secret/t", &b"marked payload"[..]));
+    dev.acknowledge(message.qos, message.packet_id).await;
+    dev.expect_nothing_for_one_ping().await;
+    assert!(broker.terminate().success());
+    assert!(!broker.log().contains("2222") && nothing_is_said("marked payload"));
+    let said = ends(store(&data, &["rekey", "--config", &config, "--plain"]), 0);
+    assert!(said.contains(": not sealed any more; "), "{said}");
+    assert!(
+        complaint(store(&data, &["check", "--config", &config]))
+            .contains("is not sealed, and a key was given")
+    );
+    assert!(!nothing_is_said("secret/"));
+}
+
+/// The contents of all files below a folder.
+fn files_below(folder: &Path) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![fs::read(path).unwrap()] })
+        .collect()
 }

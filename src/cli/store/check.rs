@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{DataArgs, failed, findings::gather, progress::Line};
 use crate::{
     cli::{Failure, say},
+    config::Config,
     store::Offline,
 };
 
@@ -34,10 +35,10 @@ struct Verdict {
 
 /// Prints what was found; damage is exit code 3.
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
-    let folder = args.data.folder()?;
+    let Config { data: folder, store: journal, .. } = args.data.config()?;
     let mut line = Line::new("checking", args.data.progress);
     let (result, mut damage) = gather(|| {
-        let store = Offline::open(&folder)?;
+        let store = Offline::open(&folder, &journal.key)?;
         let amiss = store.check(&folder, &mut |done, of| line.show(done, of))?;
         Ok((store, amiss))
     });

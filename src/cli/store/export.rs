@@ -11,7 +11,7 @@ use clap::Args;
 use super::{DataArgs, failed, progress::Line};
 use crate::{
     cli::{Failure, logging},
-    config::LogConfig,
+    config::{Config, LogConfig},
     store::{Exported, Offline, OpenError, export},
 };
 
@@ -28,8 +28,8 @@ pub(super) struct ExportArgs {
 /// Writes everything; what could not be read is exit code 3.
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
     logging::init(LogConfig::default());
-    let folder = args.data.folder()?;
-    let store = Offline::open(&folder).map_err(|error: OpenError| failed(&error))?;
+    let Config { data: folder, store: journal, .. } = args.data.config()?;
+    let store = Offline::open(&folder, &journal.key).map_err(|error: OpenError| failed(&error))?;
     let mut line = Line::new("exporting", args.data.progress);
     let mut show = |done, of| line.show(done, of);
     let exported = if let Some(path) = &args.file {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{DataArgs, failed};
 use crate::{
     cli::{Failure, logging, say},
-    config::LogConfig,
+    config::{Config, LogConfig},
     store::Offline,
 };
 
@@ -36,6 +36,7 @@ struct Contents {
     retained_messages: usize,
     retained_bytes: u64,
     damaged: u64,
+    sealed: bool,
     generations: usize,
     frame_bytes: u64,
     live_bytes: u64,
@@ -57,8 +58,8 @@ struct Queue {
 /// Prints it.
 pub(super) fn run(args: &StatsArgs) -> Result<(), Failure> {
     logging::init(LogConfig::default());
-    let folder = args.data.folder()?;
-    let store = Offline::open(&folder).map_err(|error| failed(&error))?;
+    let Config { data: folder, store: journal, .. } = args.data.config()?;
+    let store = Offline::open(&folder, &journal.key).map_err(|error| failed(&error))?;
     let contents = Contents::of(&store);
     if args.json {
         say(&(serde_json::to_string(&contents).map_err(|error| failed(&error))? + "\n"));
@@ -98,6 +99,7 @@ impl Contents {
             retained_messages: recovered.retained.len(),
             retained_bytes: recovered.retained.iter().map(|value| value.message.size_bytes() as u64).sum(),
             damaged: recovered.damaged,
+            sealed: store.sealed,
             generations: store.parts.len(),
             frame_bytes,
             live_bytes,
@@ -116,6 +118,7 @@ impl Contents {
             ("wills", self.wills.to_string()),
             ("queued", format!("{} messages, {} bytes", self.queued_messages, self.queued_bytes)),
             ("retained", format!("{} messages, {} bytes", self.retained_messages, self.retained_bytes)),
+            ("sealed", if self.sealed { "yes" } else { "no" }.to_owned()),
             ("generations", self.generations.to_string()),
             ("live", format!("{} of {} bytes, {:.2}", self.live_bytes, self.frame_bytes, self.live_ratio)),
             ("on disk", format!("{} bytes", self.disk_bytes)),

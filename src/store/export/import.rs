@@ -25,6 +25,7 @@ use crate::{
         lock::DataLock,
         record::{Completion, Record},
         state::Urgency,
+        swap,
     },
     time::Timeline,
 };
@@ -89,6 +90,7 @@ pub fn import(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Imported, ImportError> {
     let lock = DataLock::take(dir)?;
+    swap::settle(dir)?;
     let journal = dir.join("journal");
     match fs::read_dir(&journal).map(|mut entries| entries.next().is_none()) {
         Ok(true) => fs::remove_dir(&journal)?,

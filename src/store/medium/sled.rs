@@ -19,6 +19,7 @@
 //! Deleting one renames it first.
 
 mod census;
+pub(in crate::store) mod frames_of;
 pub mod left;
 mod salvage;
 mod seal;

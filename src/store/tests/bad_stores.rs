@@ -9,7 +9,7 @@ use std::{
 use super::{
     WALL,
     damage::{MESSAGES, fill, open},
-    message,
+    message, plain_frames,
     records::fixture,
     settle, target,
 };
@@ -84,7 +84,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 /// Puts a frame of the next version of the format into a generation.
 fn add_newer_frame(dir: &Path, no: u32, key: u64) {
     let db = sled::open(generation(dir, no)).unwrap();
-    let (_, mut bytes) = frame::cut(9, 9, key, b"from the future").remove(0);
+    let (_, mut bytes) = plain_frames(9, 9, key, b"from the future").remove(0);
     bytes[3] = VERSION + 1;
     let end = bytes.len() - 4;
     let sum = crc32fast::hash(&bytes[..end]).to_le_bytes();
@@ -238,7 +238,7 @@ fn frames_in_a_payload_are_not_the_journals() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     fill(&journal);
-    let (_, forged) = frame::cut(99, 1_000_000, 1_000_000, b"not the journal's").remove(0);
+    let (_, forged) = plain_frames(99, 1_000_000, 1_000_000, b"not the journal's").remove(0);
     let mut newer = forged.clone();
     newer[3] = VERSION + 1;
     let end = newer.len() - 4;

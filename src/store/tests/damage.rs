@@ -3,7 +3,8 @@
 use std::{fs, path::Path, sync::Arc};
 
 use super::{
-    Time, WALL, message, open_sim, queued, session, settle, snapshot, target, truth::Chance, world::load_all,
+    Time, WALL, message, open_sim, plain_frames, queued, session, settle, snapshot, target, truth::Chance,
+    world::load_all,
 };
 use crate::{
     store::{
@@ -130,7 +131,7 @@ fn a_journal_of_a_newer_version_is_left_alone() {
     journal.close();
     drop(journal);
     let db = sled::open(dir.path().join("journal/000001")).unwrap();
-    let (_, mut bytes) = frame::cut(9, 9, 9, b"from the future").remove(0);
+    let (_, mut bytes) = plain_frames(9, 9, 9, b"from the future").remove(0);
     bytes[3] = frame::VERSION + 1;
     let end = bytes.len() - 4;
     let sum = crc32fast::hash(&bytes[..end]).to_le_bytes();
@@ -139,7 +140,10 @@ fn a_journal_of_a_newer_version_is_left_alone() {
     db.flush().unwrap();
     drop(db);
     let error = Journal::open(dir.path(), config(), WallClock(WALL)).unwrap_err();
-    assert!(matches!(error, OpenError::NewerFormat { version: 3, .. }), "{error}");
+    assert!(
+        matches!(error, OpenError::NewerFormat { version, .. } if version == frame::VERSION + 1),
+        "{error}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod growth;
 mod offline;
 mod power;
 mod records;
+mod sealed;
 mod truth;
 mod world;
 
@@ -25,7 +26,9 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    Config, Journal, Recovered, RecoveredSession, SessionRecord, Snapshot, Stored, SubscriptionRecord, Target,
+    Config, Journal, Recovered, RecoveredSession, SessionRecord, Snapshot, StoreKey, Stored,
+    SubscriptionRecord, Target,
+    packing::{CommitHead, Packing},
 };
 use crate::{
     codec::{QoS, RetainHandling, SubscribeOptions},
@@ -84,6 +87,21 @@ pub(in crate::store) fn subscription(filter: &str) -> SubscriptionRecord {
 pub(in crate::store) fn target(no: u64, seq: u64) -> Target {
     let delivery = Delivery { qos: QoS::AtLeastOnce, retain: false, subscription_ids: Vec::new() };
     Target { session: session(no), seq: Seq(seq), delivery, group: None }
+}
+
+/// A commit's frames, not sealed, with these numbers from the first on.
+pub(in crate::store) fn plain_frames(
+    run: u32,
+    commit: u64,
+    first_frame: u64,
+    stream: &[u8],
+) -> Vec<(u64, Vec<u8>)> {
+    Packing::new(None).cut(CommitHead { run, commit, generation: 1, first_frame }, stream).unwrap()
+}
+
+/// A key, one for each digit.
+pub(in crate::store) fn key(digit: char) -> StoreKey {
+    StoreKey::parse(&digit.to_string().repeat(64)).unwrap()
 }
 
 /// A message in a session's queue.

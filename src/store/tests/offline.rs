@@ -13,8 +13,8 @@ use crate::{
     codec::{PacketId, QoS},
     message::{Message, MessageProperties, Seq},
     store::{
-        Completion, Config, Exported, Gate, HandedOn, ImportError, Imported, Journal, Offline, OpenError,
-        Record, Recovered, Snapshot, Target, Urgency, WillRecord, compact, export, import,
+        Completion, Config, Exported, Gate, HandedOn, ImportError, Imported, Journal, KeySource, Offline,
+        OpenError, Record, Recovered, Snapshot, Target, Urgency, WillRecord, compact, export, import,
         medium::sim::SimDisk, rewrite::rewrite,
     },
     time::{Timestamp, WallClock},
@@ -62,7 +62,7 @@ fn put(journal: &Journal, body: Message, targets: Vec<Target>, retained: Option<
 }
 
 /// One of everything.
-fn rich(journal: &Journal) {
+pub(super) fn rich(journal: &Journal) {
     for snapshot in [snapshot(1), sleeper(), snapshot(3)] {
         journal.append(Record::Snapshot(Box::new(snapshot)), Urgency::Now);
     }
@@ -94,19 +94,19 @@ fn text_of(journal: &Journal, recovered: &Recovered) -> String {
     without_time(&text(&Offline::around(journal.clone(), recovered.clone())))
 }
 
-fn text(store: &Offline) -> Vec<u8> {
+pub(super) fn text(store: &Offline) -> Vec<u8> {
     let mut text = Vec::new();
     assert_eq!(export(store, &mut text, &mut |_, _| {}).unwrap().lost, 0);
     text
 }
 
-fn without_time(text: &[u8]) -> String {
+pub(super) fn without_time(text: &[u8]) -> String {
     str::from_utf8(text).unwrap().split_once('\n').unwrap().1.to_owned()
 }
 
 fn exported(dir: &Path) -> (Exported, Vec<u8>) {
     let mut text = Vec::new();
-    let store = Offline::open(dir).unwrap();
+    let store = Offline::open(dir, &KeySource::None).unwrap();
     let exported = export(&store, &mut text, &mut |_, _| {}).unwrap();
     (exported, text)
 }
@@ -215,10 +215,10 @@ fn reading_a_stopped_store_finds_what_a_start_finds_and_leaves_no_trace() {
         if closes {
             journal.close();
         }
-        assert!(matches!(Offline::open(dir.path()).unwrap_err(), OpenError::Locked { .. }));
+        assert!(matches!(Offline::open(dir.path(), &KeySource::None).unwrap_err(), OpenError::Locked { .. }));
         drop(journal);
         let before = contents(dir.path());
-        let store = Offline::open(dir.path()).unwrap();
+        let store = Offline::open(dir.path(), &KeySource::None).unwrap();
         assert_eq!(store.check(dir.path(), &mut |_, _| {}).unwrap(), Vec::<String>::new());
         assert_eq!(store.recovered.damaged, 0);
         let found = without_time(&text(&store));
@@ -240,7 +240,7 @@ fn a_check_finds_damage_and_changes_nothing() {
     fs::write(at("000002/conf"), "what is this").unwrap();
     fs::write(at("000003/db"), "").unwrap();
     let before = contents(dir.path());
-    let store = Offline::open(dir.path()).unwrap();
+    let store = Offline::open(dir.path(), &KeySource::None).unwrap();
     assert_eq!(store.recovered.damaged, 2, "an empty file, and the gap it leaves");
     let amiss = store.check(dir.path(), &mut |_, _| {}).unwrap();
     assert!(amiss.len() == 1 && amiss[0].starts_with("generation 2: sled cannot open it ("), "{amiss:?}");
@@ -252,7 +252,7 @@ fn a_check_finds_damage_and_changes_nothing() {
 fn a_folder_without_a_store_is_told() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().to_owned(), dir.path().join("nowhere")] {
-        assert!(matches!(Offline::open(&path).unwrap_err(), OpenError::Missing { .. }));
+        assert!(matches!(Offline::open(&path, &KeySource::None).unwrap_err(), OpenError::Missing { .. }));
         let said = compact(&path, config(), WallClock(WALL), &mut |_, _| {}).unwrap_err().to_string();
         assert!(said.contains("holds no store"), "{said}");
         assert!(!path.join("LOCK").exists());

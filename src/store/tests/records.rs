@@ -15,7 +15,7 @@ use proptest::{
     prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest},
 };
 
-use super::{message, session, snapshot, subscription, target};
+use super::{key, message, plain_frames, session, snapshot, subscription, target};
 use crate::{
     codec::{PacketId, QoS, RetainHandling, SubscribeOptions},
     message::{Delivery, Message, MessageProperties, Seq, SessionNo},
@@ -27,8 +27,10 @@ use crate::{
             split_message,
         },
         frame,
+        packing::{CommitHead, Packing},
         record::Marks,
         replay::Replay,
+        seal::SEAL_BYTES,
     },
     time::Timestamp,
     topic::{TopicFilter, TopicName},
@@ -273,14 +275,18 @@ fn one_of_everything() -> Vec<u8> {
 /// A fixture holds a commit's frames one after the other. It is written once per format version and never changed: the
 /// tests say so by comparing what it decodes to, not how it is encoded today.
 fn read_fixture(version: u8) -> (usize, Replay) {
-    let bytes = fs::read(fixture(version)).unwrap();
+    read_frames(&fixture(version), version, &Packing::new(None))
+}
+
+fn read_frames(path: &Path, version: u8, packing: &Packing) -> (usize, Replay) {
+    let bytes = fs::read(path).unwrap();
     let mut replay = Replay::default();
     replay.begin_generation(1);
     let (mut rest, mut frames) = (bytes.as_slice(), 0);
     while !rest.is_empty() {
         let (found, len) = frame::decode_prefix(rest).unwrap();
         assert_eq!(rest[3], version);
-        replay.frame(found.header.frame, &rest[..len]);
+        replay.frame(found.header.frame, packing.open(1, &rest[..len]));
         rest = &rest[len..];
         frames += 1;
     }
@@ -332,13 +338,38 @@ fn what_version_2_wrote_is_read() {
     assert_eq!((handed_on[0].0, handed_on[0].1.session, handed_on[0].1.seq), (1, session(1), Seq(22)));
 }
 
-/// The encoder of today still writes version 2 to the byte; when it no longer does, the version must change.
+/// The same as in version 2; only the frames are others.
 #[test]
-fn version_2_is_what_is_written() {
+fn what_version_3_wrote_is_read() {
+    let sealed = fixture(3).with_file_name("journal-v3-sealed.frames");
+    for (path, packing) in [(fixture(3), Packing::new(None)), (sealed, Packing::new(Some(key('3'))))] {
+        let (frames, mut replay) = read_frames(&path, 3, &packing);
+        assert_eq!((frames, replay.damaged, replay.last_commit, replay.last_frame), (2, 0, 41, 1_001));
+        let (_, mut before) = read_fixture(2);
+        assert_eq!(
+            format!("{:?}", replay.queues.get(&session(1))),
+            format!("{:?}", before.queues.get(&session(1)))
+        );
+        assert_eq!(replay.groups, before.groups);
+        assert_eq!(replay.retained, before.retained);
+        assert_eq!((replay.marks, replay.timeline), (before.marks, before.timeline));
+        assert_eq!(replay.handed_on_left(), before.handed_on_left());
+    }
+}
+
+/// The encoder of today still writes version 3 to the byte; when it no longer does, the version must change.
+#[test]
+fn version_3_is_what_is_written() {
     let mut stream = one_of_everything();
     put_groups(&mut stream);
     assert!(stream.len() > TIMELINE_BYTES);
-    let frames = frame::cut(6, 41, 1_000, &stream);
+    let frames = plain_frames(6, 41, 1_000, &stream);
     let bytes: Vec<u8> = frames.into_iter().flat_map(|(_, bytes)| bytes).collect();
-    assert_eq!(bytes, fs::read(fixture(2)).unwrap());
+    assert_eq!(bytes, fs::read(fixture(3)).unwrap());
+    // A seal is never the same twice.
+    let packing = Packing::new(Some(key('3')));
+    let head = CommitHead { run: 6, commit: 41, generation: 1, first_frame: 1_000 };
+    let sealed: Vec<u8> =
+        packing.cut(head, &stream).unwrap().into_iter().flat_map(|(_, bytes)| bytes).collect();
+    assert_eq!(sealed.len(), bytes.len() + 2 * SEAL_BYTES);
 }

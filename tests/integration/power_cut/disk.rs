@@ -48,6 +48,8 @@ pub(super) struct Disk {
     control: File,
     /// What was there before the broker was started.
     start: model::Model,
+    /// The key of the store on it; none: it is not sealed.
+    key: Option<&'static str>,
 }
 
 impl Disk {
@@ -60,7 +62,12 @@ impl Disk {
         let control = folder.path().join("control");
         let control = File::options().create_new(true).read(true).write(true).open(control).unwrap();
         control.set_len(u64::try_from(FIELDS * 8).unwrap()).unwrap();
-        Self { control, start: model::Model::of(&root), folder }
+        Self { control, start: model::Model::of(&root), folder, key: None }
+    }
+
+    /// The store on it is sealed with this key.
+    pub(super) fn sealed_with(self, key: Option<&'static str>) -> Self {
+        Self { key, ..self }
     }
 
     pub(super) fn set(&self, field: Field, value: u64) {
@@ -100,12 +107,20 @@ impl Disk {
         ]
     }
 
+    /// The same with any command that ends well; returns what was there at first and all that it did.
+    pub(super) fn play(self, command: &mut Command) -> (model::Model, Vec<Record>) {
+        let output = command.envs(self.environment()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        (self.start, trace::read(&self.folder.path().join("trace")))
+    }
+
     /// Starts one without the library.
     pub(super) fn start_plain(&self, tls: bool) -> Result<Process, String> {
         self.launch(tls, Vec::new())
     }
 
-    fn launch(&self, tls: bool, environment: Vec<(&'static str, OsString)>) -> Result<Process, String> {
+    fn launch(&self, tls: bool, mut environment: Vec<(&'static str, OsString)>) -> Result<Process, String> {
+        environment.extend(self.key.map(|key| ("DORMOUSE_STORE_KEY", key.into())));
         let (folder, root) = (self.folder.path().to_owned(), self.root());
         Launch { folder, root, tls, environment }.start()
     }

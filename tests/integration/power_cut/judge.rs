@@ -55,7 +55,7 @@ impl Finding {
 pub(super) fn judge(recording: &Recording, cut: &Cut) -> Finding {
     let ledger = Arc::new(recording.ledger.before(cut.moment_ns));
     let acknowledged = ledger.acknowledged();
-    let (image, started) = restart(cut);
+    let (image, started) = restart(cut, recording.key);
     let (disk, mut broker) = match started {
         Ok(started) => started,
         Err(why) => {
@@ -79,21 +79,21 @@ pub(super) fn judge(recording: &Recording, cut: &Cut) -> Finding {
 }
 
 /// Starts a broker on what the cut has left, or on what a second one leaves of that.
-fn restart(cut: &Cut) -> (Image, Result<(Disk, Process), String>) {
+fn restart(cut: &Cut, key: Option<&'static str>) -> (Image, Result<(Disk, Process), String>) {
     let mut image = cut.image.clone();
     if cut.twice {
-        match cut_again(cut) {
+        match cut_again(cut, key) {
             Ok(left) => image = left,
             Err(why) => return (image, Err(why)),
         }
     }
-    let disk = Disk::holding(&image);
+    let disk = Disk::holding(&image).sealed_with(key);
     let started = disk.start_plain(true);
     (image, started.map(|broker| (disk, broker)))
 }
 
-fn cut_again(cut: &Cut) -> Result<Image, String> {
-    let disk = Disk::holding(&cut.image);
+fn cut_again(cut: &Cut, key: Option<&'static str>) -> Result<Image, String> {
+    let disk = Disk::holding(&cut.image).sealed_with(key);
     let broker = disk.start(true)?;
     let (mut model, records) = disk.end(broker);
     let mut chance = Chance::new(cut.seed);

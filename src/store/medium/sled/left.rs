@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -70,7 +71,10 @@ pub enum Difference {
 impl LeftBehind {
     /// Looks through the journal in `dir`. A folder that is not there holds nothing.
     pub fn open(dir: &Path) -> Result<Self, MediumError> {
-        let mut found = list(dir)?;
+        let Listed { parts: mut found, strays } = list(dir)?;
+        for path in strays {
+            tracing::error!(path = %path.display(), "a file stands where a part of the journal belongs");
+        }
         let mut damaged = 0;
         // An earlier run's commits that a cut has taken may still lie there; a later generation begins behind them.
         let mut before = u64::MAX;
@@ -223,10 +227,19 @@ impl Spot {
     }
 }
 
+/// What is in a journal's folder.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// The generations.
+    pub(super) parts: BTreeMap<u32, PathBuf>,
+    /// Files that stand where a generation belongs.
+    pub(super) strays: Vec<PathBuf>,
+}
+
 /// The generations in a folder; one that was rebuilt and not yet given its name counts where the other is away.
-fn list(dir: &Path) -> Result<BTreeMap<u32, PathBuf>, MediumError> {
-    let mut found = BTreeMap::new();
-    if !dir.exists() {
+pub(super) fn list(dir: &Path) -> io::Result<Listed> {
+    let mut found = Listed::default();
+    if !dir.is_dir() {
         return Ok(found);
     }
     let mut rebuilt = Vec::new();
@@ -234,16 +247,14 @@ fn list(dir: &Path) -> Result<BTreeMap<u32, PathBuf>, MediumError> {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
         match name.split_once('.') {
-            None if parse(&name).is_some() && !path.is_dir() => {
-                tracing::error!(path = %path.display(), "a file stands where a part of the journal belongs");
-            }
-            None => found.extend(parse(&name).map(|no| (no, path))),
-            Some((no, REBUILT)) => rebuilt.extend(parse(no).map(|no| (no, path))),
+            None if parse(&name).is_some() && !path.is_dir() => found.strays.push(path),
+            None => found.parts.extend(parse(&name).map(|no| (no, path))),
+            Some((no, REBUILT)) if path.is_dir() => rebuilt.extend(parse(no).map(|no| (no, path))),
             Some(_) => {}
         }
     }
     for (no, path) in rebuilt {
-        found.entry(no).or_insert(path);
+        found.parts.entry(no).or_insert(path);
     }
     Ok(found)
 }

@@ -286,11 +286,11 @@ mod tests {
     use crate::{
         store::{
             aside::Aside,
-            frame,
             medium::{
                 Medium as _, MediumError,
                 sled::{SledMedium, path_of},
             },
+            tests::plain_frames,
         },
         sync::lock,
         time::WallClock,
@@ -301,7 +301,7 @@ mod tests {
     /// The only frame of a commit; `fill` tells frames with one number apart.
     fn one(no: u64, fill: u8) -> Vec<u8> {
         let body = vec![fill; 100 + usize::try_from(no * 37 % 3_000).unwrap()];
-        frame::cut(1, no, no, &body).remove(0).1
+        plain_frames(1, no, no, &body).remove(0).1
     }
 
     fn open(dir: &Path) -> SledMedium {
