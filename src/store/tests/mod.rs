@@ -15,7 +15,9 @@ mod truth;
 mod world;
 
 use std::{
+    fs,
     num::NonZeroU64,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -37,6 +39,21 @@ use crate::{
     time::{Clock, Timestamp, WallClock},
     topic::{TopicFilter, TopicName},
 };
+
+/// All files below a folder with their contents.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(contents(&path));
+        } else {
+            all.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    all.sort();
+    all
+}
 
 /// A QoS 1 message.
 pub(in crate::store) fn message(topic: &str, payload: &[u8]) -> Message {

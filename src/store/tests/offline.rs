@@ -5,7 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use super::{
-    Time, WALL,
+    Time, WALL, contents,
     damage::{MESSAGES, fill},
     message, open_sim, session, settle, snapshot, subscription, target,
 };
@@ -113,21 +113,6 @@ fn exported(dir: &Path) -> (Exported, Vec<u8>) {
 
 fn imported(dir: &Path, text: &[u8]) -> Result<Imported, ImportError> {
     import(dir, config(), &mut &*text, &mut |_| {})
-}
-
-/// All files of a folder with their contents.
-fn contents(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(contents(&path));
-        } else {
-            all.push((path.clone(), fs::read(path).unwrap()));
-        }
-    }
-    all.sort();
-    all
 }
 
 #[test]

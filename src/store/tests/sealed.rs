@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Time, WALL,
+    Time, WALL, contents,
     damage::{MESSAGES, fill},
     key, message,
     offline::{rich, text, without_time},
@@ -57,21 +57,6 @@ fn exported(dir: &Path, key: &KeySource) -> String {
 
 fn set_key(dir: &Path, from: &KeySource, to: &KeySource) -> Result<Rekeyed, RekeyError> {
     rekey(dir, from, to, WallClock(WALL), &mut |_, _| {})
-}
-
-/// All files below a folder with their contents.
-fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut all = Vec::new();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(contents(&path));
-        } else {
-            all.push((path.clone(), fs::read(path).unwrap()));
-        }
-    }
-    all.sort();
-    all
 }
 
 const MARKERS: [&str; 9] = [
