@@ -8,7 +8,7 @@ use dormouse::{
     topic::{TopicFilter, TopicName},
 };
 
-use crate::scene::{Scene, answers, publishes};
+use crate::scene::{Scene, answers, publishes, put_publish};
 
 type Operation = Box<dyn FnMut()>;
 pub(crate) type Case = (&'static str, u32, fn() -> Operation);
@@ -16,12 +16,16 @@ pub(crate) type Case = (&'static str, u32, fn() -> Operation);
 const TOPIC: &str = "site/plant/device-7/temperature";
 /// Messages in one read.
 const BATCH: u16 = 50;
+/// A PUBACK without a reason.
+const PUBACK_BYTES: usize = 4;
 /// Operations of a case.
 pub(crate) const READS: u32 = 20;
 const MESSAGES: u32 = BATCH as u32;
 const FILTERS: u32 = 100_000;
 /// Of those that are looked up.
 const TOPICS: u32 = 100;
+/// Sessions that sleep, each with a topic of its own: an operation is a read for `BATCH` of them, all have their turn.
+const SLEEPERS: u16 = 1_000;
 
 /// All cases.
 pub(crate) const CASES: &[Case] = &[
@@ -35,6 +39,8 @@ pub(crate) const CASES: &[Case] = &[
     ("QoS 2, one subscriber", MESSAGES, || live(QoS::ExactlyOnce, 1, None)),
     ("QoS 1, one persistent subscriber online", MESSAGES, || live(QoS::AtLeastOnce, 1, Some(86_400))),
     ("QoS 1, one that sleeps, with its commit", MESSAGES, asleep),
+    ("QoS 1, 1,000 that sleep in turn, with their commits", MESSAGES, many_asleep),
+    ("QoS 1, one that wakes, and what waited for it", MESSAGES, waking),
 ];
 
 fn decoding() -> Operation {
@@ -126,5 +132,67 @@ fn asleep() -> Operation {
         publisher.receive(&bytes);
         scene.settle();
         assert!(!publisher.drain().is_empty(), "they are acknowledged");
+    })
+}
+
+/// Sleeping sessions, each subscribed to its own topic, and the reads in which a publisher sends one message to each.
+fn sleepers(scene: &Scene, count: u16) -> Vec<Vec<u8>> {
+    let topic = |number: u16| format!("site/plant/device-{number}/command");
+    for number in 0..count {
+        let mut sleeper = scene.connect(&format!("sleeper-{number}"), Some(86_400));
+        scene.subscribe(&mut sleeper, &topic(number), QoS::AtLeastOnce);
+        sleeper.sleep();
+    }
+    scene.settle();
+    let numbers: Vec<u16> = (0..count).collect();
+    let read = |numbers: &[u16]| {
+        let mut bytes = Vec::new();
+        for (id, number) in (1..).zip(numbers) {
+            put_publish(&mut bytes, &topic(*number), QoS::AtLeastOnce, id);
+        }
+        bytes
+    };
+    numbers.chunks(usize::from(BATCH)).map(read).collect()
+}
+
+/// A publisher's read of `BATCH` messages, each for another session that sleeps, one commit, and the acknowledgements.
+fn many_asleep() -> Operation {
+    let scene = Scene::new();
+    let reads: &'static [Vec<u8>] = sleepers(&scene, SLEEPERS).leak();
+    let mut publisher = scene.connect("publisher", None);
+    let mut next = reads.iter().cycle();
+    Box::new(move || {
+        publisher.receive(next.next().expect("it goes round"));
+        scene.settle();
+        assert!(!publisher.drain().is_empty(), "they are acknowledged");
+    })
+}
+
+/// A session wakes, gets the `BATCH` messages that waited for it, confirms them and leaves; the commit is part of it.
+fn waking() -> Operation {
+    let scene = Scene::new();
+    // One more, for the operation before the first that counts.
+    let reads = sleepers(&scene, u16::try_from(READS).expect("few") + 1);
+    let mut publisher = scene.connect("publisher", None);
+    for _ in 0..BATCH {
+        for read in &reads {
+            publisher.receive(read);
+            scene.settle();
+            publisher.drain();
+        }
+    }
+    let mut next = 0;
+    Box::new(move || {
+        let mut sleeper = scene.open(&format!("sleeper-{next}"), Some(86_400));
+        next += 1;
+        let mut confirmed = 0;
+        while confirmed < BATCH {
+            scene.settle();
+            let sent = answers(sleeper.drain());
+            confirmed += u16::try_from(sent.len() / PUBACK_BYTES).expect("few");
+            sleeper.receive(&sent);
+        }
+        sleeper.sleep();
+        scene.settle();
     })
 }

@@ -37,8 +37,16 @@ impl Scene {
         Self { broker }
     }
 
-    /// Connects. `expiry` is the session's, in seconds.
+    /// Connects, and takes the CONNACK. `expiry` is the session's, in seconds.
     pub(crate) fn connect(&self, client_id: &str, expiry: Option<u32>) -> Client {
+        let mut client = self.open(client_id, expiry);
+        self.settle();
+        client.drain();
+        client
+    }
+
+    /// Connects, and leaves what is sent to the client.
+    pub(crate) fn open(&self, client_id: &str, expiry: Option<u32>) -> Client {
         let packet = Packet::from(Connect {
             version: Version::V5,
             client_id,
@@ -58,10 +66,7 @@ impl Scene {
         };
         let greeting = self.broker.connect(&mut Handshake::default(), &bytes, &peer, NOW);
         let Greeting::Connected { connection, .. } = greeting else { panic!("{client_id} is not let in") };
-        let mut client = Client { connection, out: Vec::with_capacity(OUT_BYTES) };
-        self.settle();
-        client.drain();
-        client
+        Client { connection, out: Vec::with_capacity(OUT_BYTES) }
     }
 
     /// Subscribes a client.
@@ -132,18 +137,23 @@ pub(crate) fn answers(sent: &[u8]) -> Vec<u8> {
 pub(crate) fn publishes(topic: &str, qos: QoS, messages: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
     for number in 1..=messages {
-        let packet = Packet::from(Publish {
-            dup: false,
-            qos,
-            retain: false,
-            topic,
-            packet_id: (qos > QoS::AtMostOnce).then(|| id(number)),
-            properties: PublishProperties::default(),
-            payload: &[b'.'; 64],
-        });
-        packet.encode(Version::V5, &mut bytes);
+        put_publish(&mut bytes, topic, qos, number);
     }
     bytes
+}
+
+/// One message more in a read.
+pub(crate) fn put_publish(bytes: &mut Vec<u8>, topic: &str, qos: QoS, number: u16) {
+    let packet = Packet::from(Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: (qos > QoS::AtMostOnce).then(|| id(number)),
+        properties: PublishProperties::default(),
+        payload: &[b'.'; 64],
+    });
+    packet.encode(Version::V5, bytes);
 }
 
 fn id(number: u16) -> PacketId {

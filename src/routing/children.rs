@@ -204,7 +204,9 @@ impl<N> LevelMap for BTreeMap<Box<str>, N> {
 
 /// The first level of `topic`, and what follows its `/`. In step with [`levels`](crate::topic::levels).
 pub(super) fn split_level(topic: &str) -> (&str, Option<&str>) {
-    topic.split_once('/').map_or((topic, None), |(level, rest)| (level, Some(rest)))
+    let Some(at) = memchr::memchr(b'/', topic.as_bytes()) else { return (topic, None) };
+    let (level, rest) = topic.split_at(at);
+    (level, rest.strip_prefix('/'))
 }
 
 #[cfg(test)]

@@ -145,8 +145,8 @@ impl Encoded {
                 self.first_written += 1;
                 self.messages.push((stored, at, self.stream.len() - at));
             }
-            Item::Copy { stored, part, claims } => {
-                put_message(&mut self.stream, &part, &claims);
+            Item::Copy { stored, mut part, claims } => {
+                put_message(&mut self.stream, &mut part, &claims);
                 self.messages.push((stored, at, self.stream.len() - at));
             }
         }

@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 
 use super::{
     record::{HandedOn, Marks, Record, Target},
-    wire::{Reader, put_str, put_varint},
+    wire::{Reader, put_bytes, put_str, put_varint},
 };
 use crate::{
     codec::PacketId,
@@ -59,14 +59,11 @@ pub(super) enum Entry {
     Record(Record),
 }
 
-/// Appends a message. `part` is what `put_message_part` wrote, or what a copy of it read back.
-pub(super) fn put_message(out: &mut Vec<u8>, part: &[u8], claims: &Claims) {
-    let mut tail = Vec::with_capacity(2 + 12 * claims.targets.len());
-    message::put_claims(&mut tail, claims);
+/// Appends a message. `part` is what `put_message_part` wrote, or what a copy of it read back; the claims are added to it.
+pub(super) fn put_message(out: &mut Vec<u8>, part: &mut Vec<u8>, claims: &Claims) {
+    message::put_claims(part, claims);
     out.push(MESSAGE);
-    put_varint(out, (part.len() + tail.len()) as u64);
-    out.extend_from_slice(part);
-    out.extend_from_slice(&tail);
+    put_bytes(out, part);
 }
 
 /// Appends the marks.

@@ -523,7 +523,8 @@ impl Shared {
     /// Changes the state, tells the commit thread if there is work for it now, and wakes who is to be woken.
     pub(super) fn change<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state();
-        let before = state.next_deadline();
+        // One that is at work looks what is due before it sleeps.
+        let before = if state.sleeping { state.next_deadline() } else { None };
         let result = f(&mut state);
         if state.sleeping {
             let sooner = match (before, state.next_deadline()) {

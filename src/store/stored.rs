@@ -55,10 +55,13 @@ pub(super) struct StoredState {
     pub(super) slot: Option<SlotNo>,
 }
 
+/// Where a message is on its way.
+/// The first is the largest by far, and lasts until the commit; a message that is kept for longer sleeps in the slab.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "it would be one more allocation for each message")]
 pub(super) enum Phase {
     /// Not in a batch yet: incomplete, or held back.
-    Early(Box<Early>),
+    Early(Early),
     /// In this commit.
     Queued(CommitNo),
     /// On disk, durably.
@@ -117,7 +120,7 @@ impl Stored {
                 lost: false,
                 retained: false,
                 left: Bits::default(),
-                phase: Phase::Early(Box::default()),
+                phase: Phase::Early(Early::default()),
                 slot: None,
             }),
         }

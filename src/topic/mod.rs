@@ -74,7 +74,7 @@ fn check_text(text: &str) -> Result<(), TopicError> {
         return Err(TopicError::TooLong);
     }
     // [MQTT-4.7.3-2]
-    if text.as_bytes().contains(&0) {
+    if memchr::memchr(0, text.as_bytes()).is_some() {
         return Err(TopicError::NullCharacter);
     }
     Ok(())
@@ -82,7 +82,10 @@ fn check_text(text: &str) -> Result<(), TopicError> {
 
 /// Our own bound, on a topic name or on a filter without its share name.
 fn check_depth(topic: &str) -> Result<(), TopicError> {
-    if levels(topic).nth(LEVELS_MAX).is_some() { Err(TopicError::TooManyLevels) } else { Ok(()) }
+    let separators = memchr::memchr_iter(b'/', topic.as_bytes());
+    // A level more than separators; what is shorter than the bound need not be looked at.
+    let is_short = topic.len() < LEVELS_MAX;
+    if is_short || separators.count() < LEVELS_MAX { Ok(()) } else { Err(TopicError::TooManyLevels) }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ impl TopicName {
     pub fn parse(text: &str) -> Result<Self, TopicError> {
         check_text(text)?;
         // [MQTT-4.7.0-1]
-        if text.contains(['+', '#']) {
+        if memchr::memchr2(b'+', b'#', text.as_bytes()).is_some() {
             return Err(TopicError::WildcardInName);
         }
         check_depth(text)?;

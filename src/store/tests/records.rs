@@ -189,7 +189,7 @@ proptest! {
         let claims = Claims { retained, targets };
         let (mut part, mut out) = (Vec::new(), Vec::new());
         put_message_part(&mut part, id, &message);
-        put_message(&mut out, &part, &claims);
+        put_message(&mut out, &mut part, &claims);
         let (head, same_part, same_claims) = split_message(&out).unwrap();
         prop_assert_eq!((head.id, same_part, &same_claims), (id, part.as_slice(), &claims));
         let stored = StoredMessage { id, message, claims };
@@ -216,7 +216,7 @@ fn put_groups(stream: &mut Vec<u8>) {
     };
     let mut part = Vec::new();
     put_message_part(&mut part, 21, &message("b/c", b"shared"));
-    put_message(stream, &part, &claims);
+    put_message(stream, &mut part, &claims);
     let handed_on = HandedOn { session: session(2), seq: Seq(21), to: group(1, 22, "$share/h/b/#") };
     put_record(stream, &Record::HandedOn(Box::new(handed_on)));
 }
@@ -265,7 +265,7 @@ fn one_of_everything() -> Vec<u8> {
     };
     let mut part = Vec::new();
     put_message_part(&mut part, 20, &message("a/b/c", &[b'x'; 5_000]));
-    put_message(&mut stream, &part, &claims);
+    put_message(&mut stream, &mut part, &claims);
     put_record(&mut stream, &Record::Received(session(1), Seq(11)));
     put_record(&mut stream, &Record::Done(session(1), Seq(12)));
     put_record(&mut stream, &Record::RetainedCleared(TopicName::parse("other").unwrap(), 13));
