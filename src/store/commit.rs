@@ -14,6 +14,7 @@ use super::{
     packing::CommitHead,
     record::Marks,
     space::Looks,
+    spare::Spare,
     state::{Health, State},
     stats::count,
     stored::{Phase, Place, Stored},
@@ -39,6 +40,8 @@ pub(super) struct Committer {
     pub(super) marks_due: bool,
     pub(super) compaction: Compaction,
     pub(super) looks: Looks,
+    /// Where there is a disk to keep it on.
+    pub(super) spare: Option<Spare>,
 }
 
 /// A batch on its way to the disk.
@@ -93,6 +96,9 @@ impl Shared {
         committer.marks_due = true;
         let taken = self.state().take();
         committer.commit(self, taken)?;
+        if let Some(spare) = &mut committer.spare {
+            spare.started();
+        }
         committer.look_at_space(self);
         Ok(())
     }
@@ -139,7 +145,14 @@ impl State {
 
 impl Committer {
     pub(super) fn new(run: u32, next_frame: u64) -> Self {
-        Self { run, next_frame, marks_due: true, compaction: Compaction::default(), looks: Looks::default() }
+        Self {
+            run,
+            next_frame,
+            marks_due: true,
+            compaction: Compaction::default(),
+            looks: Looks::default(),
+            spare: None,
+        }
     }
 
     fn commit_if_due(&mut self, shared: &Shared) -> Result<bool, MediumError> {

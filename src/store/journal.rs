@@ -30,6 +30,7 @@ use super::{
     record::{Completion, Record, Target},
     recover::{self, Recovered},
     slab::Parked,
+    spare::Spare,
     state::{Health, State, TakenOff, Urgency},
     stats::{Counters, Stats, count, read},
     stored::{Phase, Stored},
@@ -108,13 +109,14 @@ impl Journal {
     pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
         let packing = Packing::new(config.key.load()?);
         let lock = DataLock::take(dir)?;
+        let spare = Spare::for_start(dir);
         swap::settle(dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })?;
         let journal = swap::current(dir);
         key_check::check(dir, &journal, &packing)?;
         let aside = Aside::new(dir.join("damaged"), wall);
         let medium = SledMedium::open(&journal, &aside).map_err(|error| recover::open_error(error, dir))?;
         aside.warn_of_size();
-        match Self::open_with(Box::new(medium), packing, config.clone(), wall, Some(lock)) {
+        match Self::open_with(Box::new(medium), packing, config.clone(), wall, Some((lock, spare))) {
             // Each time one seal less is believed.
             Err(recover::Failure::Medium(MediumError::Unsealed)) => Self::open(dir, config, wall),
             opened => opened.map_err(|error| error.at(dir)),
@@ -148,9 +150,11 @@ impl Journal {
         packing: Packing,
         config: Config,
         wall: WallClock,
-        lock: Option<DataLock>,
+        folder: Option<(DataLock, Spare)>,
     ) -> Result<(Self, Recovered), recover::Failure> {
-        let (state, committer, recovered) = recover::recover(&*medium, &packing, &config, wall)?;
+        let (state, mut committer, recovered) = recover::recover(&*medium, &packing, &config, wall)?;
+        let (lock, spare) = folder.unzip();
+        committer.spare = spare;
         let shared = Shared {
             config,
             medium,

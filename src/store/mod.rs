@@ -58,6 +58,7 @@ mod rewrite;
 mod seal;
 mod slab;
 mod space;
+mod spare;
 mod state;
 mod stats;
 mod stored;

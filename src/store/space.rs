@@ -215,6 +215,9 @@ impl Committer {
             bytes_since: 0,
             room_bytes: found.map_or(u64::MAX, |found| found.room_bytes),
         };
+        if let Some((spare, found)) = self.spare.as_mut().zip(found) {
+            spare.has_room(found.room_bytes);
+        }
         shared.change(|state| {
             let space = &mut state.space;
             space.found = found;

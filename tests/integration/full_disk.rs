@@ -4,7 +4,8 @@
 //! instead, and the test says so.
 
 use std::{
-    fs::{self, read_dir},
+    fs::{self, OpenOptions, read_dir},
+    io::Write as _,
     os::unix::fs::{MetadataExt, symlink},
     path::Path,
     process::Command,
@@ -229,4 +230,50 @@ async fn a_full_disk_refuses_and_recovers_by_itself() {
     assert!(broker.terminate().success());
     assert!(!broker.log().contains("writing the journal failed"));
     assert!(broker.logged(&["there is room on the disk again"]) >= BOTH.len());
+}
+
+/// The reserve keeps Dormouse from filling the disk, and not others; a broker that is killed then has to come back.
+#[tokio::test]
+async fn a_start_needs_no_room_on_a_disk_that_others_have_filled() {
+    let disk = SmallDisk::new();
+    if !disk.is_mounted {
+        return;
+    }
+    let mut broker = disk.start();
+    broker.sleeper(Version::V5, "dev", "a", QoS::AtLeastOnce).await;
+    let mut publisher = broker.client(Version::V5, connect("publisher")).await;
+    for n in 0..100 {
+        publisher.send(publish("a", payload(n)).qos1(1)).await;
+        publisher.expect(puback(1)).await;
+    }
+    let others = disk.folder.path().join("others");
+    for start in 0..3 {
+        broker.kill9();
+        let left = fill_with_zeros(&others);
+        assert!(left < 4_096, "{left} bytes are free");
+        broker.restart();
+        let mut publisher = broker.client(Version::V5, connect("publisher")).await;
+        publisher.send(publish("a", payload(0)).qos1(1)).await;
+        publisher.expect(puback(1).because(ReasonCode::QuotaExceeded)).await;
+        let mut dev = broker.returning(Version::V5, connect("dev").persistent()).await;
+        if start == 2 {
+            drain(&mut dev, 100).await;
+        }
+        dev.leave().await;
+    }
+    fs::remove_file(&others).unwrap();
+    let mut publisher = broker.client(Version::V5, connect("publisher")).await;
+    assert!(resumed(&broker, &mut publisher, 0).await, "never again");
+    let mut dev = broker.returning(Version::V5, connect("dev").persistent()).await;
+    drain(&mut dev, 1).await;
+    assert!(broker.terminate().success());
+    assert_eq!(broker.logged(&["the room that was kept for a start is used"]), 3);
+}
+
+/// Writes until nothing fits; the bytes that are free then.
+fn fill_with_zeros(path: &Path) -> u64 {
+    let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+    while file.write_all(&[0; 4_096]).is_ok() {}
+    let found = rustix::fs::statvfs(path).unwrap();
+    found.f_bavail * found.f_frsize
 }
