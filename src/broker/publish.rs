@@ -114,7 +114,7 @@ impl Connection {
             Arrival::Duplicate(gate) => Some(gate),
         })?;
         let Some(gate) = gate else { return Ok(false) };
-        self.answer(gate, Answer::Pubrec(id, Verdict::SUCCESS), now)?;
+        self.answer(gate, Answer::Pubrec(id, Verdict::SUCCESS), None, now)?;
         Ok(true)
     }
 
@@ -124,10 +124,11 @@ impl Connection {
         published: Published,
         now: Timestamp,
     ) -> Result<(), Ending> {
-        let Published { gate, matched } = published;
+        let Published { gate, matched, to_hold } = published;
         let v5 = self.version == Version::V5;
         let reason = if v5 && !matched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        self.answer_publish(publish, gate, reason.into(), now)
+        let Some(id) = publish.packet_id else { return Ok(()) };
+        self.answer(gate, answer(publish, id, reason.into()), to_hold, now)
     }
 
     /// Nothing was kept. v5 is told why; v3 has no word for it but a closed connection without an acknowledgement.
@@ -197,19 +198,23 @@ impl Connection {
         now: Timestamp,
     ) -> Result<(), Ending> {
         let Some(id) = publish.packet_id else { return Ok(()) };
-        let answer = if publish.qos == QoS::ExactlyOnce {
-            Answer::Pubrec(id, verdict)
-        } else {
-            Answer::Puback(id, verdict)
-        };
-        self.answer(gate, answer, now)
+        self.answer(gate, answer(publish, id, verdict), None, now)
     }
 
-    /// Counts a PUBLISH and answers it.
-    fn answer(&mut self, gate: Gate, answer: Answer, now: Timestamp) -> Result<(), Ending> {
+    /// Counts a PUBLISH and answers it. The packet id `to_hold` is held until PUBREL.
+    fn answer(
+        &mut self,
+        gate: Gate,
+        answer: Answer,
+        to_hold: Option<PacketId>,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
         let mut state = self.slot.state();
         if !state.is_served_by(self.epoch) {
             return Err(Ending::Replaced);
+        }
+        if let Some(id) = to_hold {
+            state.session.inbound.accept(id, gate.clone());
         }
         if let Some(link) = &mut state.session.link {
             link.count_publish();
@@ -221,4 +226,8 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn answer(publish: &Publish<'_>, id: PacketId, verdict: Verdict) -> Answer {
+    if publish.qos == QoS::ExactlyOnce { Answer::Pubrec(id, verdict) } else { Answer::Puback(id, verdict) }
 }

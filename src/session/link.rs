@@ -6,10 +6,13 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::answer::{Answer, Verdict, acknowledgement};
+use super::{
+    answer::{Answer, Verdict, acknowledgement},
+    frames::Frames,
+};
 use crate::{
     codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, Version},
-    message::expires_at,
+    message::{Manner, expires_at},
     time::Timestamp,
     topic::TopicName,
 };
@@ -155,8 +158,8 @@ impl<G: Clone> Link<G> {
     /// topic comes after it.
     pub fn publish_at_most_once(
         &mut self,
-        publish: &mut Publish<'_>,
-        topic: &TopicName,
+        frames: &mut Frames<'_>,
+        manner: Manner<'_>,
         open: G,
         now: Timestamp,
     ) -> Fate {
@@ -165,18 +168,39 @@ impl<G: Clone> Link<G> {
             return Fate::NoRoom;
         }
         if !self.holds_messages() && self.messages_waiting == 0 {
-            return if self.publish(publish, topic) { Fate::Sent } else { Fate::TooLarge };
+            return if self.publish_frame(frames, manner, None) { Fate::Sent } else { Fate::TooLarge };
         }
         // Without an alias: packets that leave before it could use that.
-        let bytes = publish.encoded_len(self.terms.version);
-        if bytes > self.terms.packet_bytes_max {
+        let until = expires_at(frames.message_expiry(), now);
+        let mut encoded = Vec::new();
+        if !frames.append(manner, None, &self.terms, &mut encoded) {
             return Fate::TooLarge;
         }
-        let mut encoded = Vec::with_capacity(bytes);
-        publish.encode(self.terms.version, &mut encoded);
-        let until = expires_at(publish.properties.message_expiry, now);
         self.answer(open, Answer::Publish(encoded, until));
         Fate::Sent
+    }
+
+    /// Whether a message may leave at once: nothing is held back, and there is room.
+    pub fn takes_messages(&self) -> bool {
+        !self.holds_messages() && self.messages_waiting == 0 && self.out.len() < self.terms.out_bytes_max
+    }
+
+    /// A message that is passed on as it came, as `publish` does it.
+    pub fn publish_frame(
+        &mut self,
+        frames: &mut Frames<'_>,
+        manner: Manner<'_>,
+        id: Option<PacketId>,
+    ) -> bool {
+        if self.terms.alias_max_out > 0 {
+            let topic = frames.topic();
+            return self.publish(frames.packet(manner, id), topic);
+        }
+        let fits = frames.append(manner, id, &self.terms, &mut self.out);
+        if fits {
+            self.tally.message(manner.qos);
+        }
+        fits
     }
 
     /// Counts a QoS > 0 PUBLISH that is about to be answered.

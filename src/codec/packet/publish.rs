@@ -107,6 +107,17 @@ impl Publish<'_> {
         framed_len(self, version)
     }
 
+    /// Puts another packet id into a PUBLISH with `QoS` > 0 that was encoded: the same message for another receiver.
+    pub fn set_packet_id(encoded: &mut [u8], id: PacketId) {
+        let header_bytes = 1 + encoded.iter().skip(1).take_while(|&&byte| byte & 0x80 != 0).count() + 1;
+        let Some(body) = encoded.get_mut(header_bytes..) else { return };
+        let Some((topic_len, rest)) = body.split_first_chunk_mut() else { return };
+        let place = rest.get_mut(usize::from(u16::from_be_bytes(*topic_len))..);
+        if let Some(place) = place.and_then(|at| at.first_chunk_mut()) {
+            *place = id.get().to_be_bytes();
+        }
+    }
+
     fn first_byte(&self) -> u8 {
         let mut first = PacketType::Publish.first_byte() | u8::from(self.qos) << QOS_SHIFT;
         if self.retain {
