@@ -23,7 +23,7 @@ use super::{
     stats::Traffic,
 };
 use crate::{
-    codec::{DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
+    codec::{DecodeError, Disconnect, Packet, ReasonCode, Version, decode_next},
     session::{Link, Verdict, Waiting},
     store::Gate,
     sync::lock,
@@ -212,6 +212,7 @@ impl Connection {
         traffic: &mut Traffic,
     ) -> Reading {
         let mut rest = input;
+        let mut before = self.routes.last();
         // After that, whatever adds to it looks again.
         self.paused |= self.is_owed_too_much(&self.slot.state());
         while self.ending.is_none() {
@@ -219,7 +220,8 @@ impl Connection {
             if self.paused {
                 return Reading::Pause;
             }
-            let handled = match decode(rest, self.version, self.broker.config.packet_bytes_max) {
+            let topic = before.as_ref().map(|route| &route.topic);
+            let handled = match decode_next(rest, self.version, self.broker.config.packet_bytes_max, topic) {
                 Ok(None) => return Reading::Continue,
                 Ok(Some((packet, bytes))) => {
                     rest = rest.get(bytes..).unwrap_or_default();
@@ -228,6 +230,7 @@ impl Connection {
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
             };
+            self.routes.follow(&mut before);
             if let Err(ending) = handled {
                 self.end(ending, now, touched);
             }

@@ -1,6 +1,6 @@
 //! Where messages of a topic go, resolved once for as long as no subscription changes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ptr, sync::Arc};
 
 use super::super::{Broker, shared::Group, slot::Slot};
 use crate::{
@@ -41,6 +41,19 @@ pub(in crate::broker) struct RouteCache {
 }
 
 impl RouteCache {
+    /// The route of the message before.
+    pub(in crate::broker) fn last(&self) -> Option<Arc<Route>> {
+        self.last.clone()
+    }
+
+    /// The same, where `route` was the last one a moment ago.
+    pub(in crate::broker) fn follow(&self, route: &mut Option<Arc<Route>>) {
+        let place = |route: &Option<Arc<Route>>| route.as_ref().map(Arc::as_ptr);
+        if place(&self.last) != place(route) {
+            route.clone_from(&self.last);
+        }
+    }
+
     /// The route of `topic`, resolved anew when subscriptions have changed since.
     pub(in crate::broker) fn resolve(
         &mut self,
@@ -50,7 +63,7 @@ impl RouteCache {
         let generation = broker.generation();
         if let Some(last) = &self.last
             && last.generation == generation
-            && last.topic.as_str() == topic
+            && (ptr::eq(last.topic.as_str(), topic) || last.topic.as_str() == topic)
         {
             return Ok(Arc::clone(last));
         }
