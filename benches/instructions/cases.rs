@@ -155,17 +155,22 @@ fn sleepers(scene: &Scene, count: u16) -> Vec<Vec<u8>> {
     numbers.chunks(usize::from(BATCH)).map(read).collect()
 }
 
-/// A publisher's read of `BATCH` messages, each for another session that sleeps, one commit, and the acknowledgements.
+/// A publisher's read of `BATCH` messages, each for another session that sleeps, one commit, and the acknowledgements. It is
+/// not the first message for any of them.
 fn many_asleep() -> Operation {
     let scene = Scene::new();
     let reads: &'static [Vec<u8>] = sleepers(&scene, SLEEPERS).leak();
     let mut publisher = scene.connect("publisher", None);
     let mut next = reads.iter().cycle();
-    Box::new(move || {
+    let mut operation = move || {
         publisher.receive(next.next().expect("it goes round"));
         scene.settle();
         assert!(!publisher.drain().is_empty(), "they are acknowledged");
-    })
+    };
+    for _ in reads {
+        operation();
+    }
+    Box::new(operation)
 }
 
 /// A session wakes, gets the `BATCH` messages that waited for it, confirms them and leaves; the commit is part of it.

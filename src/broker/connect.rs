@@ -28,7 +28,6 @@ use crate::{
 };
 
 /// What the first bytes of a connection led to.
-#[expect(clippy::large_enum_variant, reason = "made once for a connection, and taken apart at once")]
 pub enum Greeting {
     /// Not yet a whole CONNECT: read more. Its size is bounded: an oversized or malformed one is refused.
     Incomplete,

@@ -12,7 +12,7 @@ mod shares;
 use std::{mem, sync::Arc, task::Waker};
 
 use deliver::{Batch, Outgoing};
-pub(super) use route::{Route, RouteCache};
+pub(super) use route::{Route, RouteCache, Routes};
 pub(super) use shares::{Share, Shares, group_share};
 
 use super::{Broker, retained::Replaced, slot::Slot};

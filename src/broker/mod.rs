@@ -56,6 +56,7 @@ pub use connect::Greeting;
 pub use connection::{CloseReason, Connection, Reading, Transmit};
 use counters::Counters;
 pub use dead_letters::{DeadLetters, DeadReason, DeadReasons};
+use dispatch::Routes;
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
@@ -128,6 +129,7 @@ pub struct Broker {
     subscriptions: RwLock<Subscriptions<SessionNo>>,
     /// The subscriptions' generation, readable without their lock.
     generation: AtomicU64,
+    routes: Routes,
     retained: Mutex<RetainedMessages>,
     queues: Queues,
     drops: Arc<Drops>,
@@ -183,6 +185,7 @@ impl Broker {
             registry: Mutex::new(Registry::new(SessionNo(first))),
             subscriptions: RwLock::new(Subscriptions::new()),
             generation: AtomicU64::new(0),
+            routes: Routes::default(),
             retained: Mutex::new(RetainedMessages::recover(
                 recovered.retained,
                 recovered.next_retained_version,

@@ -49,6 +49,11 @@ impl Group {
         Self { matched, slots }
     }
 
+    /// How many members it has.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(super) fn name(&self) -> &TopicFilter {
         &self.matched.group
     }

@@ -58,7 +58,6 @@ pub(super) struct StoredState {
 /// Where a message is on its way.
 /// The first is the largest by far, and lasts until the commit; a message that is kept for longer sleeps in the slab.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it would be one more allocation for each message")]
 pub(super) enum Phase {
     /// Not in a batch yet: incomplete, or held back.
     Early(Early),

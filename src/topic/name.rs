@@ -1,6 +1,6 @@
 //! The topic a message is published to.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, sync::Arc};
 
 use super::{TopicError, check_depth, check_text};
 
@@ -29,6 +29,13 @@ impl TopicName {
     /// Whether it begins with `$`, which hides it from filters that begin with a wildcard [MQTT-4.7.2-1].
     pub fn is_hidden(&self) -> bool {
         self.0.starts_with('$')
+    }
+}
+
+/// Equal, ordered and hashed as its text is.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

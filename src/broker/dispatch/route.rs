@@ -1,6 +1,10 @@
 //! Where messages of a topic go, resolved once for as long as no subscription changes.
 
-use std::{collections::HashMap, ptr, sync::Arc};
+use std::{
+    collections::HashMap,
+    mem, ptr,
+    sync::{Arc, Mutex},
+};
 
 use super::super::{Broker, shared::Group, slot::Slot};
 use crate::{
@@ -10,8 +14,12 @@ use crate::{
     topic::{Label, TopicError, TopicName},
 };
 
-/// Topics remembered per connection.
-const ROUTES_MAX: usize = 64;
+/// How many parts the table of routes has, each with a lock of its own.
+const SHARDS: usize = 16;
+/// Subscribers of the routes in one part; some 64 bytes each.
+const SUBSCRIBERS_MAX: usize = 4_096;
+/// A route takes as much as so many subscribers, besides its own.
+const ROUTE_WEIGHT: usize = 4;
 
 /// A topic's subscribers at one generation of the subscriptions.
 pub(in crate::broker) struct Route {
@@ -30,14 +38,71 @@ impl Route {
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_empty()
     }
+
+    fn weight(&self) -> usize {
+        ROUTE_WEIGHT + self.direct.len() + self.groups.iter().map(Group::len).sum::<usize>()
+    }
 }
 
-/// The routes of the topics a client publishes to. Devices publish to the same few for ever.
+/// The route that a connection's last message went: the next one mostly goes the same way, and to compare is cheaper than to
+/// hash.
 #[derive(Default)]
 pub(in crate::broker) struct RouteCache {
-    routes: HashMap<Box<str>, Arc<Route>>,
-    /// Of the message before: the next one mostly goes the same way, and to compare is cheaper than to hash.
     last: Option<Arc<Route>>,
+}
+
+/// The routes that messages of all connections went lately. Devices publish to the same few topics for ever, and a back end
+/// to each of its devices in turn. In parts, by topic; a part that is full begins anew.
+#[derive(Default)]
+pub(in crate::broker) struct Routes {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+/// Nothing is locked under it.
+#[derive(Default)]
+struct Shard {
+    /// Of all its routes.
+    generation: u64,
+    by_topic: HashMap<TopicName, Arc<Route>>,
+    weight: usize,
+}
+
+impl Routes {
+    fn find(&self, topic: &str, generation: u64) -> Option<Arc<Route>> {
+        let shard = lock(self.shard(topic)?);
+        (shard.generation == generation).then(|| shard.by_topic.get(topic).cloned())?
+    }
+
+    fn remember(&self, route: &Arc<Route>) {
+        let weight = route.weight();
+        let Some(shard) = self.shard(route.topic.as_str()).filter(|_| weight <= SUBSCRIBERS_MAX) else {
+            return;
+        };
+        let mut shard = lock(shard);
+        if shard.generation > route.generation {
+            return;
+        }
+        let is_stale = shard.generation < route.generation;
+        let forgotten = if is_stale || shard.weight + weight > SUBSCRIBERS_MAX {
+            mem::take(&mut *shard).by_topic
+        } else {
+            HashMap::new()
+        };
+        shard.generation = route.generation;
+        if shard.by_topic.insert(route.topic.clone(), Arc::clone(route)).is_none() {
+            shard.weight += weight;
+        }
+        drop(shard);
+        // Sessions that have ended may go with them.
+        drop(forgotten);
+    }
+
+    /// The part in which a topic stands (FNV-1a). Who chooses topics to stand in one part has them resolved more often.
+    fn shard(&self, topic: &str) -> Option<&Mutex<Shard>> {
+        let mix = |sum: u32, byte| (sum ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        let sum = topic.bytes().fold(0x811c_9dc5, mix);
+        self.shards.get((sum >> 16) as usize % SHARDS)
+    }
 }
 
 impl RouteCache {
@@ -67,22 +132,14 @@ impl RouteCache {
         {
             return Ok(Arc::clone(last));
         }
-        let route = self.look_up(broker, topic, generation)?;
-        self.last = Some(Arc::clone(&route));
-        Ok(route)
-    }
-
-    fn look_up(&mut self, broker: &Broker, topic: &str, generation: u64) -> Result<Arc<Route>, TopicError> {
-        let name = match self.routes.get(topic) {
-            Some(route) if route.generation == generation => return Ok(Arc::clone(route)),
-            Some(stale) => stale.topic.clone(),
-            None => TopicName::parse(topic)?,
+        let route = if let Some(known) = broker.routes.find(topic, generation) {
+            known
+        } else {
+            let new = Arc::new(broker.route(TopicName::parse(topic)?));
+            broker.routes.remember(&new);
+            new
         };
-        let route = Arc::new(broker.route(name));
-        if self.routes.len() >= ROUTES_MAX {
-            self.routes.clear();
-        }
-        self.routes.insert(topic.into(), Arc::clone(&route));
+        self.last = Some(Arc::clone(&route));
         Ok(route)
     }
 }
@@ -102,5 +159,55 @@ impl Broker {
         let label = self.queues.labels().of(&topic);
         let has_persistent = !groups.is_empty() || direct.iter().any(|(slot, _)| slot.keep.persistent);
         Route { generation, topic, label, direct, groups, has_persistent }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{ROUTE_WEIGHT, Route, Routes, SHARDS, SUBSCRIBERS_MAX};
+    use crate::topic::{Label, TopicName};
+
+    fn route(topic: &str, generation: u64) -> Arc<Route> {
+        Arc::new(Route {
+            generation,
+            topic: TopicName::parse(topic).unwrap(),
+            label: Label::default(),
+            direct: Vec::new(),
+            groups: Vec::new(),
+            has_persistent: false,
+        })
+    }
+
+    #[test]
+    fn a_route_is_found_until_subscriptions_change() {
+        let routes = Routes::default();
+        routes.remember(&route("a", 3));
+        assert!(routes.find("a", 3).is_some());
+        assert!(routes.find("b", 3).is_none());
+        assert!(routes.find("a", 4).is_none());
+        routes.remember(&route("a", 4));
+        assert!(routes.find("a", 4).is_some());
+        // One that was resolved before, by somebody slow.
+        routes.remember(&route("a", 3));
+        assert!(routes.find("a", 3).is_none() && routes.find("a", 4).is_some());
+    }
+
+    #[test]
+    fn routes_are_bounded_and_spread() {
+        let routes = Routes::default();
+        let most = SUBSCRIBERS_MAX / ROUTE_WEIGHT * SHARDS;
+        let topics: Vec<String> = (0..2 * most).map(|n| format!("site/device-{n}/command")).collect();
+        for topic in &topics {
+            routes.remember(&route(topic, 1));
+        }
+        let found = topics.iter().filter(|topic| routes.find(topic, 1).is_some()).count();
+        assert!(found > most / 4 && found <= most, "{found} of {most}");
+        let first = &topics[..most / 2];
+        for topic in first {
+            routes.remember(&route(topic, 2));
+        }
+        assert!(first.iter().all(|topic| routes.find(topic, 2).is_some()), "half of what fits has room");
     }
 }
