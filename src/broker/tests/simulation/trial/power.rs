@@ -62,7 +62,7 @@ impl Trial {
 
     /// The power goes, or the process; some time later the broker starts anew, perhaps only at the third try.
     pub(super) fn crash(&mut self) {
-        self.crashes += 1;
+        self.tally.crashes += 1;
         for device in &mut self.devices {
             drop(device.wire.take());
             device.owed.clear();
