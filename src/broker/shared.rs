@@ -159,6 +159,7 @@ impl Broker {
                 (kept, Gate::Message(Arc::clone(&stored)), Some((stored, target)))
             }
             Kept::Memory { .. } => (entry.kept.clone(), Gate::Open, None),
+            Kept::Sent => return Passed::Ended,
         };
         // Acknowledged long ago, so nothing but `drop-oldest` applies.
         let label = match &kept {
