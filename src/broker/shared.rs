@@ -165,6 +165,7 @@ impl Broker {
         let label = match &kept {
             Kept::Journal { stored, .. } => stored.label(),
             Kept::Memory { message, .. } => self.queues.labels().of(&message.topic),
+            Kept::Sent => return Passed::Ended,
         };
         let rule = self.queues.rule(label, &slot.client_id);
         let seq = outbound.deliver(&slot.keep, kept, delivery, rule);

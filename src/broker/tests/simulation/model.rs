@@ -124,6 +124,8 @@ struct Session {
     connected: bool,
     /// The present connection's CONNACK has left.
     greeted: bool,
+    /// The session of before it made room for the present one.
+    in_place: bool,
     expiry_ms: u64,
     /// The shortest that the disk may have.
     expiry_floor_ms: u64,

@@ -65,7 +65,7 @@ impl Model {
     /// There is no room on the disk for its session, which there is not yet. It was not connected, and its will is nobody's.
     fn turned_away(&mut self, who: Who) -> Verdict {
         let s = &mut self.sessions[who];
-        if s.present == Some(true) || !s.persistent {
+        if s.present == Some(true) || s.in_place || !s.persistent {
             let (present, persistent) = (s.present, s.persistent);
             return Err(format!("{who} is turned away; present {present:?}, persistent {persistent}"));
         }

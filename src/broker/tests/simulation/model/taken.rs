@@ -12,6 +12,8 @@ impl Model {
         if self.sessions[who].connected {
             self.parted(who, true, false);
         }
+        let s = &self.sessions[who];
+        let in_place = hello.clean && s.exists == Exists::Yes && s.persistent;
         if hello.clean && self.sessions[who].exists != Exists::No {
             self.end_session(who);
         }
@@ -35,6 +37,7 @@ impl Model {
         }
         s.connected = true;
         s.greeted = false;
+        s.in_place = in_place;
         s.subscribing.clear();
         s.persistent = if is_v5 { hello.expiry > 0 } else { !hello.clean };
         s.expiry_ms = if is_v5 { u64::from(hello.expiry) * 1_000 } else { 30 * 86_400_000 };

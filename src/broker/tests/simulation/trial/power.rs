@@ -20,6 +20,9 @@ impl Trial {
     pub(super) fn settle(&mut self) {
         self.note(|| "the disk settles".to_owned());
         while self.broker.journal.step() == Step::Worked || self.broker.journal.read_step() {}
+        if !self.failing && self.broker.journal.poisoned() {
+            self.wrong("a write has failed for want of room");
+        }
         self.model.settled();
     }
 
