@@ -189,7 +189,7 @@ proptest! {
         let claims = Claims { retained, targets };
         let (mut part, mut out) = (Vec::new(), Vec::new());
         put_message_part(&mut part, id, &message);
-        put_message(&mut out, &mut part, &claims);
+        put_message(&mut out, &mut part.clone(), &claims);
         let (head, same_part, same_claims) = split_message(&out).unwrap();
         prop_assert_eq!((head.id, same_part, &same_claims), (id, part.as_slice(), &claims));
         let stored = StoredMessage { id, message, claims };
