@@ -16,7 +16,7 @@ use super::{
     authenticate::{Authenticated, Authentication},
     connack::refusal,
     counters::Counters,
-    dispatch::{RouteCache, Touched},
+    dispatch::{Route, RouteCache, Touched},
     last_answers::LastAnswers,
     lifecycle::Parting,
     slot::{Farewell, Slot, State},
@@ -220,13 +220,13 @@ impl Connection {
             if self.paused {
                 return Reading::Pause;
             }
-            let topic = before.as_ref().map(|route| &route.topic);
+            let topic = before.as_deref().map(|route| &route.topic);
             let handled = match decode_next(rest, self.version, self.broker.config.packet_bytes_max, topic) {
                 Ok(None) => return Reading::Continue,
                 Ok(Some((packet, bytes))) => {
                     rest = rest.get(bytes..).unwrap_or_default();
                     traffic.count(&packet, bytes);
-                    self.handle(&packet, &mut rest, now, touched, traffic)
+                    self.handle(&packet, &mut rest, before.as_deref(), now, touched, traffic)
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
             };
@@ -259,17 +259,19 @@ impl Connection {
         state.session.link.as_ref().is_some_and(|link| is_owed_too_much(link, &self.broker))
     }
 
-    /// Handles a packet, and what follows it in `rest` where that is done together.
+    /// Handles a packet, and what follows it in `rest` where that is done together. `before` is the route of the message
+    /// before.
     fn handle(
         &mut self,
         packet: &Packet<'_>,
         rest: &mut &[u8],
+        before: Option<&Route>,
         now: Timestamp,
         touched: &mut Touched,
         traffic: &mut Traffic,
     ) -> Result<(), Ending> {
         match packet {
-            Packet::Publish(publish) => self.handle_publish(publish, now, touched),
+            Packet::Publish(publish) => self.handle_publish(publish, before, now, touched),
             Packet::Puback(_) | Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
                 let used = self.handle_acknowledgements(packet, rest, now, traffic)?;
                 *rest = rest.get(used..).unwrap_or_default();

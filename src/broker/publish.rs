@@ -6,7 +6,7 @@ use super::{
     admission::{DISK_FULL, RESERVED},
     connection::{Connection, Ending, is_owed_too_much},
     dead_letters::is_reserved,
-    dispatch::{Origin, Published, Refused, Touched},
+    dispatch::{Origin, Published, Refused, Route, Touched},
 };
 use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
@@ -18,9 +18,11 @@ use crate::{
 };
 
 impl Connection {
+    /// `before` is the route of the message before.
     pub(super) fn handle_publish(
         &mut self,
         publish: &Publish<'_>,
+        before: Option<&Route>,
         now: Timestamp,
         touched: &mut Touched,
     ) -> Result<(), Ending> {
@@ -42,9 +44,17 @@ impl Connection {
         } else {
             publish.topic
         };
-        // [MQTT-3.3.2-2]
-        let Ok(route) = self.routes.resolve(&self.broker, topic) else {
-            return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
+        let resolved;
+        let route = match before.filter(|before| before.leads_on(&self.broker, topic)) {
+            Some(before) => before,
+            None => {
+                resolved = self.routes.resolve(&self.broker, topic);
+                // [MQTT-3.3.2-2]
+                let Ok(route) = &resolved else {
+                    return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
+                };
+                route
+            }
         };
         if is_reserved(topic) {
             return self.refuse_reserved(publish, now);
@@ -61,7 +71,7 @@ impl Connection {
         }
         let is_answered = publish.qos != QoS::AtMostOnce;
         let origin = Origin { slot: &self.slot, inbound_qos2, is_answered };
-        let published = self.broker.dispatch(&route, publish, origin, now, touched);
+        let published = self.broker.dispatch(route, publish, origin, now, touched);
         match published {
             Ok(published) => self.accept_publish(publish, published, now),
             Err(refused) => self.refuse_publish(publish, refused, now),

@@ -11,7 +11,7 @@ use super::{
     frames::Frames,
 };
 use crate::{
-    codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, Version},
+    codec::{Ack, Disconnect, DisconnectProperties, Forwarded, Packet, PacketId, PacketType, QoS, Version},
     message::{Manner, expires_at},
     time::Timestamp,
     topic::TopicName,
@@ -185,7 +185,7 @@ impl<G: Clone> Link<G> {
         !self.holds_messages() && self.messages_waiting == 0 && self.out.len() < self.terms.out_bytes_max
     }
 
-    /// A message that is passed on as it came, as `publish` does it.
+    /// A message that is passed on as it came, as `forward` does it.
     pub fn publish_frame(
         &mut self,
         frames: &mut Frames<'_>,
@@ -194,7 +194,7 @@ impl<G: Clone> Link<G> {
     ) -> bool {
         if self.terms.alias_max_out > 0 {
             let topic = frames.topic();
-            return self.publish(frames.packet(manner, id), topic);
+            return self.forward(frames.packet(manner, id), topic);
         }
         let fits = frames.append(manner, id, &self.terms, &mut self.out);
         if fits {
@@ -263,9 +263,9 @@ impl<G: Clone> Link<G> {
         };
         self.answered += usize::from(ends);
         match answer {
-            Answer::Puback(id, verdict) => self.acknowledge(Packet::Puback, id, verdict),
-            Answer::Pubrec(id, verdict) => self.acknowledge(Packet::Pubrec, id, verdict),
-            Answer::Pubcomp(id, verdict) => self.acknowledge(Packet::Pubcomp, id, verdict),
+            Answer::Puback(id, verdict) => self.acknowledge(PacketType::Puback, id, verdict),
+            Answer::Pubrec(id, verdict) => self.acknowledge(PacketType::Pubrec, id, verdict),
+            Answer::Pubcomp(id, verdict) => self.acknowledge(PacketType::Pubcomp, id, verdict),
             Answer::Connack(bytes) => {
                 self.greeted = true;
                 self.tally.packet();
@@ -289,7 +289,8 @@ impl<G: Clone> Link<G> {
                 self.messages_waiting -= 1;
                 if message.expires_at > now {
                     // What the client cannot take was left out before.
-                    self.publish(&mut message.to_packet(&delivery, now), &message.topic);
+                    let packet = message.to_packet(now);
+                    self.forward(message.forwarded(&packet, &delivery), &message.topic);
                 }
             }
             Answer::Encoded(bytes) => {
@@ -300,12 +301,12 @@ impl<G: Clone> Link<G> {
     }
 
     /// Encodes PUBACK, PUBREC, PUBREL or PUBCOMP, with its reason where it has one.
-    pub fn acknowledge(&mut self, name: fn(Ack<'static>) -> Packet<'static>, id: PacketId, verdict: Verdict) {
+    pub fn acknowledge(&mut self, name: PacketType, id: PacketId, verdict: Verdict) {
         let Verdict { reason, why } = verdict;
-        if why.is_empty() {
-            return self.send(&acknowledgement(name, id, reason, None));
-        }
         let terms = self.terms;
+        if why.is_empty() {
+            return self.send_as(|out| Ack::encode_plain(name, id, reason, terms.version, out));
+        }
         self.send_as(|out| terms.encode(why, |why| acknowledgement(name, id, reason, why), out));
     }
 
@@ -351,39 +352,36 @@ impl<G: Clone> Link<G> {
 
     /// Encodes a PUBLISH, with a topic alias where the client takes them. `false`: it is larger than the client's
     /// maximum packet size, and nothing was encoded [MQTT-3.1.2-24].
-    pub fn publish(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
-        let known = self.alias(publish, topic);
-        let fits = |p: &Publish<'_>| p.encoded_len(self.terms.version) <= self.terms.packet_bytes_max;
-        if !fits(publish) {
-            if known || publish.properties.topic_alias.take().is_none() {
-                return false;
-            }
-            // Setting the alias may have been what made it too large.
+    pub fn forward(&mut self, mut packet: Forwarded<'_>, topic: &TopicName) -> bool {
+        let known = self.alias(&mut packet, topic);
+        let Terms { version, packet_bytes_max, .. } = self.terms;
+        let mut fits = packet.encode_within(version, packet_bytes_max, &mut self.out);
+        // Setting the alias may have been what made it too large.
+        if !fits && !known && packet.topic_alias.take().is_some() {
             self.aliases_out.remove(topic);
-            if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
-                return false;
-            }
+            fits = packet.encode_within(version, packet_bytes_max, &mut self.out);
         }
-        publish.encode(self.terms.version, &mut self.out);
-        self.tally.message(publish.qos);
-        true
+        if fits {
+            self.tally.message(packet.qos);
+        }
+        fits
     }
 
     /// Gives the packet its alias; `true` if the client knew it before.
-    fn alias(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
+    fn alias(&mut self, packet: &mut Forwarded<'_>, topic: &TopicName) -> bool {
         if self.terms.alias_max_out == 0 {
             return true;
         }
         if let Some(&alias) = self.aliases_out.get(topic) {
-            publish.properties.topic_alias = Some(alias);
-            publish.topic = "";
+            packet.topic_alias = Some(alias);
+            packet.topic = "";
             return true;
         }
         // [MQTT-3.1.2-26], [MQTT-3.3.2-11]: never above the client's maximum. The first topics keep theirs: a device has few.
         let next = u16::try_from(self.aliases_out.len() + 1).ok().filter(|&n| n <= self.terms.alias_max_out);
         if let Some(alias) = next.and_then(NonZeroU16::new) {
             self.aliases_out.insert(topic.clone(), alias);
-            publish.properties.topic_alias = Some(alias);
+            packet.topic_alias = Some(alias);
         }
         false
     }

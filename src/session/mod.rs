@@ -30,7 +30,7 @@ pub use outbound::{
 pub use shelf::{Shelf, Shelved};
 
 use crate::{
-    codec::{Packet, PacketId, QoS, ReasonCode, SubscribeOptions, Version},
+    codec::{PacketId, PacketType, QoS, ReasonCode, SubscribeOptions, Version},
     message::{Manner, Seq},
     time::Timestamp,
     topic::TopicFilter,
@@ -108,14 +108,15 @@ impl<K: Keeper> Session<K> {
             }
             match self.outbound.poll_next(keeper, now) {
                 Next::Publish { body, delivery, seq, dup } => {
-                    let mut publish = body.to_packet(&delivery, now);
-                    publish.dup = dup;
-                    publish.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
-                    if !link.publish(&mut publish, &body.topic) {
+                    let packet = body.to_packet(now);
+                    let mut packet = body.forwarded(&packet, &delivery);
+                    packet.dup = dup;
+                    packet.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
+                    if !link.forward(packet, &body.topic) {
                         self.outbound.skip_too_large(keeper, seq, &body.topic);
                     }
                 }
-                Next::Release(id) => link.acknowledge(Packet::Pubrel, id, Verdict::SUCCESS),
+                Next::Release(id) => link.acknowledge(PacketType::Pubrel, id, Verdict::SUCCESS),
                 Next::Load(kept) => return Waiting::Load(kept),
                 Next::Wait(gate) => return Waiting::Gate(gate),
                 Next::Nothing => return Waiting::Nothing,
@@ -163,7 +164,7 @@ impl<K: Keeper> Session<K> {
                 ReasonCode::PacketIdentifierNotFound,
                 "no message with this packet identifier is in flight",
             );
-            link.acknowledge(Packet::Pubrel, id, unknown);
+            link.acknowledge(PacketType::Pubrel, id, unknown);
         }
     }
 

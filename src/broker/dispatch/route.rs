@@ -30,6 +30,12 @@ impl Route {
     pub(in crate::broker) fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_empty()
     }
+
+    /// Whether messages of `topic` go this way at present.
+    pub(in crate::broker) fn leads_on(&self, broker: &Broker, topic: &str) -> bool {
+        let is_same = ptr::eq(self.topic.as_str(), topic) || self.topic.as_str() == topic;
+        is_same && self.generation == broker.generation()
+    }
 }
 
 /// The routes of the topics a client publishes to. Devices publish to the same few for ever.
@@ -60,14 +66,7 @@ impl RouteCache {
         broker: &Broker,
         topic: &str,
     ) -> Result<Arc<Route>, TopicError> {
-        let generation = broker.generation();
-        if let Some(last) = &self.last
-            && last.generation == generation
-            && (ptr::eq(last.topic.as_str(), topic) || last.topic.as_str() == topic)
-        {
-            return Ok(Arc::clone(last));
-        }
-        let route = self.look_up(broker, topic, generation)?;
+        let route = self.look_up(broker, topic, broker.generation())?;
         self.last = Some(Arc::clone(&route));
         Ok(route)
     }
