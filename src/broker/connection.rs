@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     codec::{DecodeError, Disconnect, Packet, ReasonCode, Version, decode_next},
-    session::{Link, Verdict, Waiting},
+    session::{Aliases, Link, Verdict, Waiting},
     store::Gate,
     sync::lock,
     time::Timestamp,
@@ -38,6 +38,8 @@ pub struct Connection {
     pub(super) epoch: u64,
     pub(super) version: Version,
     pub(super) routes: RouteCache,
+    /// Those the client uses.
+    pub(super) aliases: Aliases,
     farewell: Arc<Farewell>,
     keep_alive_limit: Option<Duration>,
     /// On the heap: most connections have none.
@@ -153,11 +155,13 @@ impl Connection {
         peer: Peer,
         now: Timestamp,
     ) -> Self {
+        let alias_max = if version.is_v5() { broker.config.topic_alias_max } else { 0 };
         Self {
             broker,
             slot,
             epoch,
             version,
+            aliases: Aliases::new(alias_max),
             routes: RouteCache::default(),
             farewell,
             keep_alive_limit,

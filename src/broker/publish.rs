@@ -14,7 +14,6 @@ use crate::{
     store::Gate,
     telemetry::Counter,
     time::Timestamp,
-    topic::TopicName,
 };
 
 impl Connection {
@@ -38,23 +37,23 @@ impl Connection {
             self.check_quota()?;
         }
         let aliased;
-        let topic = if publish.properties.topic_alias.is_some() {
-            aliased = self.resolve_alias(publish)?;
-            aliased.as_str()
-        } else {
-            publish.topic
+        let topic = match publish.properties.topic_alias {
+            Some(alias) => {
+                aliased = self.aliases.resolve(alias, publish.topic).cloned().map_err(bad_alias)?;
+                aliased.as_str()
+            }
+            None => publish.topic,
         };
         let resolved;
-        let route = match before.filter(|before| before.leads_on(&self.broker, topic)) {
-            Some(before) => before,
-            None => {
-                resolved = self.routes.resolve(&self.broker, topic);
-                // [MQTT-3.3.2-2]
-                let Ok(route) = &resolved else {
-                    return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
-                };
-                route
-            }
+        let route = if let Some(before) = before.filter(|before| before.leads_on(&self.broker, topic)) {
+            before
+        } else {
+            resolved = self.routes.resolve(&self.broker, topic);
+            // [MQTT-3.3.2-2]
+            let Ok(route) = &resolved else {
+                return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
+            };
+            route
         };
         if is_reserved(topic) {
             return self.refuse_reserved(publish, now);
@@ -91,29 +90,6 @@ impl Connection {
             return Ok(());
         }
         Err(Ending::Refused(ReasonCode::ReceiveMaximumExceeded, "more in flight than the receive maximum"))
-    }
-
-    fn resolve_alias(&self, publish: &Publish<'_>) -> Result<TopicName, Ending> {
-        let refused = |error| match error {
-            AliasError::AboveMaximum => {
-                Ending::Refused(ReasonCode::TopicAliasInvalid, "a topic alias above the maximum")
-            }
-            AliasError::Unset => {
-                Ending::Refused(ReasonCode::ProtocolError, "a topic alias that stands for no topic")
-            }
-        };
-        let unset = || refused(AliasError::Unset);
-        let alias = publish.properties.topic_alias.ok_or_else(unset)?;
-        self.with_state(|state, _| {
-            let link = state.session.link.as_mut().ok_or_else(unset)?;
-            if publish.topic.is_empty() {
-                return link.aliased(alias).cloned().map_err(refused);
-            }
-            let topic = TopicName::parse(publish.topic)
-                .map_err(|_| Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"))?;
-            link.set_alias(alias, topic.clone()).map_err(refused)?;
-            Ok(topic)
-        })?
     }
 
     /// A QoS 2 message that came before is answered when its first copy is durable, and routed no second time
@@ -240,4 +216,17 @@ impl Connection {
 
 fn answer(publish: &Publish<'_>, id: PacketId, verdict: Verdict) -> Answer {
     if publish.qos == QoS::ExactlyOnce { Answer::Pubrec(id, verdict) } else { Answer::Puback(id, verdict) }
+}
+
+fn bad_alias(error: AliasError) -> Ending {
+    match error {
+        AliasError::AboveMaximum => {
+            Ending::Refused(ReasonCode::TopicAliasInvalid, "a topic alias above the maximum")
+        }
+        AliasError::Unset => {
+            Ending::Refused(ReasonCode::ProtocolError, "a topic alias that stands for no topic")
+        }
+        // [MQTT-3.3.2-2]
+        AliasError::Invalid(_) => Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"),
+    }
 }

@@ -57,12 +57,12 @@ pub enum Answer {
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: `name` is one of the four.
-pub(super) fn acknowledgement<'a>(
+pub(super) fn acknowledgement(
     name: PacketType,
     packet_id: PacketId,
     reason: ReasonCode,
-    reason_string: Option<&'a str>,
-) -> Packet<'a> {
+    reason_string: Option<&str>,
+) -> Packet<'_> {
     let properties = ReasonProperties { reason_string, ..ReasonProperties::default() };
     let ack = Ack { packet_id, reason, properties };
     match name {

@@ -108,7 +108,6 @@ mod tests {
             wants_reasons: true,
             receive_maximum: 100,
             alias_max_out: 0,
-            alias_max_in: 0,
             out_bytes_max: 1 << 20,
         }
     }

@@ -31,19 +31,8 @@ pub struct Terms {
     pub receive_maximum: u16,
     /// Topic aliases the broker may use towards the client.
     pub alias_max_out: u16,
-    /// Topic aliases the client may use.
-    pub alias_max_in: u16,
     /// Bytes waiting to be written beyond which nothing more is encoded.
     pub out_bytes_max: usize,
-}
-
-/// Why a client's topic alias cannot be used (MQTT 5.0 section 3.3.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AliasError {
-    /// It is above the maximum the client was told.
-    AboveMaximum,
-    /// It stands for no topic on this connection.
-    Unset,
 }
 
 /// What became of a QoS 0 message for an online client.
@@ -97,8 +86,6 @@ pub struct Link<G> {
     unanswered: usize,
     /// Of these, those whose last answer is in `out`.
     answered: usize,
-    /// They end with the connection [MQTT-3.3.2-7].
-    aliases_in: Vec<Option<TopicName>>,
     aliases_out: HashMap<TopicName, NonZeroU16>,
 }
 
@@ -116,7 +103,6 @@ impl<G: Clone> Link<G> {
             publish_bytes: 0,
             unanswered: 0,
             answered: 0,
-            aliases_in: Vec::new(),
             aliases_out: HashMap::new(),
         }
     }
@@ -384,31 +370,5 @@ impl<G: Clone> Link<G> {
             packet.topic_alias = Some(alias);
         }
         false
-    }
-
-    /// Resolves an alias the client used without a topic.
-    pub fn aliased(&self, alias: NonZeroU16) -> Result<&TopicName, AliasError> {
-        let index = self.alias_index(alias)?;
-        self.aliases_in.get(index).and_then(Option::as_ref).ok_or(AliasError::Unset)
-    }
-
-    /// Notes an alias the client sets.
-    pub fn set_alias(&mut self, alias: NonZeroU16, topic: TopicName) -> Result<(), AliasError> {
-        let index = self.alias_index(alias)?;
-        if self.aliases_in.len() <= index {
-            self.aliases_in.resize(index + 1, None);
-        }
-        if let Some(slot) = self.aliases_in.get_mut(index) {
-            *slot = Some(topic);
-        }
-        Ok(())
-    }
-
-    /// [MQTT-3.3.2-9], [MQTT-3.3.2-12]: exactly those up to the maximum are valid.
-    fn alias_index(&self, alias: NonZeroU16) -> Result<usize, AliasError> {
-        if alias.get() > self.terms.alias_max_in {
-            return Err(AliasError::AboveMaximum);
-        }
-        Ok(usize::from(alias.get()) - 1)
     }
 }

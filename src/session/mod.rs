@@ -6,6 +6,7 @@
 //! What must be written down goes to the [`Keeper`], which answers with gates: a packet that promises something leaves
 //! only behind its gate.
 
+mod aliases;
 mod answer;
 mod frames;
 mod inbound;
@@ -18,11 +19,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use aliases::{AliasError, Aliases};
 pub use answer::{Answer, Verdict};
 pub use frames::Frames;
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasError, Fate, Link, Tally, Terms};
+pub use link::{Fate, Link, Tally, Terms};
 use outbound::Next;
 pub use outbound::{
     Acknowledged, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
