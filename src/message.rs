@@ -68,14 +68,21 @@ pub struct MessageProperties {
 impl MessageProperties {
     /// Copies what travels; `None` when there is nothing.
     fn from_packet(p: &PublishProperties<'_>) -> Option<Box<Self>> {
-        let properties = Self {
+        let is_plain = p.payload_is_utf8.is_none()
+            && p.response_topic.is_none()
+            && p.correlation_data.is_none()
+            && p.content_type.is_none()
+            && p.user.is_empty();
+        if is_plain {
+            return None;
+        }
+        Some(Box::new(Self {
             payload_is_utf8: p.payload_is_utf8,
             response_topic: p.response_topic.map(Arc::from),
             correlation_data: p.correlation_data.map(Bytes::copy_from_slice),
             content_type: p.content_type.map(Arc::from),
             user: p.user.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
-        };
-        (properties != Self::default()).then(|| Box::new(properties))
+        }))
     }
 
     fn size_bytes(&self) -> usize {
