@@ -217,8 +217,15 @@ impl Connection {
     ) -> Reading {
         let mut rest = input;
         let mut before = self.routes.last();
+        let state = self.slot.state();
+        // Who has taken over handles packets from here on, and is sent again what this one leaves unanswered.
+        let is_replaced = !state.is_served_by(self.epoch);
         // After that, whatever adds to it looks again.
-        self.paused |= self.is_owed_too_much(&self.slot.state());
+        self.paused |= self.is_owed_too_much(&state);
+        drop(state);
+        if is_replaced && self.ending.is_none() {
+            self.end(Ending::Replaced, now, touched);
+        }
         while self.ending.is_none() {
             self.paused |= self.is_overloaded();
             if self.paused {
