@@ -8,7 +8,7 @@ use std::{num::NonZeroU64, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    codec::{PacketId, Publish, PublishProperties, QoS},
+    codec::{Forwarded, PacketId, Publish, PublishProperties, QoS},
     time::Timestamp,
     topic::TopicName,
 };
@@ -68,14 +68,21 @@ pub struct MessageProperties {
 impl MessageProperties {
     /// Copies what travels; `None` when there is nothing.
     fn from_packet(p: &PublishProperties<'_>) -> Option<Box<Self>> {
-        let properties = Self {
+        let is_plain = p.payload_is_utf8.is_none()
+            && p.response_topic.is_none()
+            && p.correlation_data.is_none()
+            && p.content_type.is_none()
+            && p.user.is_empty();
+        if is_plain {
+            return None;
+        }
+        Some(Box::new(Self {
             payload_is_utf8: p.payload_is_utf8,
             response_topic: p.response_topic.map(Arc::from),
             correlation_data: p.correlation_data.map(Bytes::copy_from_slice),
             content_type: p.content_type.map(Arc::from),
             user: p.user.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
-        };
-        (properties != Self::default()).then(|| Box::new(properties))
+        }))
     }
 
     fn size_bytes(&self) -> usize {
@@ -98,17 +105,13 @@ impl Message {
         }
     }
 
-    /// The PUBLISH that carries this message to a subscriber, DUP and packet id aside. The message expiry interval is
-    /// what is left of it at `now` [MQTT-3.3.2-6].
-    pub fn to_packet(&self, delivery: &Delivery, now: Timestamp) -> Publish<'_> {
+    /// The PUBLISH that carries this message, as it was published, packet id aside. The message expiry interval is what is
+    /// left of it at `now` [MQTT-3.3.2-6].
+    pub fn to_packet(&self, now: Timestamp) -> Publish<'_> {
         let message_expiry = (self.expires_at != Timestamp::NEVER).then(|| {
             u32::try_from(self.expires_at.since(now).as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
         });
-        let mut properties = PublishProperties {
-            message_expiry,
-            subscription_ids: delivery.subscription_ids.clone(),
-            ..PublishProperties::default()
-        };
+        let mut properties = PublishProperties { message_expiry, ..PublishProperties::default() };
         if let Some(p) = &self.properties {
             properties.payload_is_utf8 = p.payload_is_utf8;
             properties.response_topic = p.response_topic.as_deref();
@@ -118,12 +121,26 @@ impl Message {
         }
         Publish {
             dup: false,
-            qos: delivery.qos,
-            retain: delivery.retain,
+            qos: self.qos,
+            retain: self.retain,
             topic: self.topic.as_str(),
             packet_id: None,
             properties,
             payload: &self.payload,
+        }
+    }
+
+    /// The same for one subscriber, DUP and packet id aside. `packet` is what `to_packet` gave.
+    pub fn forwarded<'a>(&'a self, packet: &'a Publish<'a>, delivery: &'a Delivery) -> Forwarded<'a> {
+        Forwarded {
+            publish: packet,
+            dup: false,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            topic: self.topic.as_str(),
+            packet_id: None,
+            topic_alias: None,
+            subscription_ids: &delivery.subscription_ids,
         }
     }
 

@@ -186,7 +186,6 @@ impl Broker {
 
     pub(super) fn terms(&self, packet: &Connect<'_>) -> Terms {
         let p = &packet.properties;
-        let v5 = packet.version == Version::V5;
         let receive_maximum = p.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
         Terms {
             version: packet.version,
@@ -196,7 +195,6 @@ impl Broker {
             wants_reasons: p.request_problem_information.unwrap_or(true),
             receive_maximum: receive_maximum.min(self.config.inflight_max),
             alias_max_out: p.topic_alias_maximum.unwrap_or(0).min(self.config.topic_alias_max),
-            alias_max_in: if v5 { self.config.topic_alias_max } else { 0 },
             out_bytes_max: self.config.out_bytes_max,
         }
     }

@@ -16,7 +16,7 @@ use super::{
     authenticate::{Authenticated, Authentication},
     connack::refusal,
     counters::Counters,
-    dispatch::{RouteCache, Touched},
+    dispatch::{Route, RouteCache, Touched},
     last_answers::LastAnswers,
     lifecycle::Parting,
     slot::{Farewell, Slot, State},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     codec::{DecodeError, Disconnect, Packet, ReasonCode, Version, decode_next},
-    session::{Link, Verdict, Waiting},
+    session::{Aliases, Link, Verdict, Waiting},
     store::Gate,
     sync::lock,
     time::Timestamp,
@@ -38,6 +38,8 @@ pub struct Connection {
     pub(super) epoch: u64,
     pub(super) version: Version,
     pub(super) routes: RouteCache,
+    /// Those the client uses.
+    pub(super) aliases: Aliases,
     farewell: Arc<Farewell>,
     keep_alive_limit: Option<Duration>,
     /// On the heap: most connections have none.
@@ -153,11 +155,13 @@ impl Connection {
         peer: Peer,
         now: Timestamp,
     ) -> Self {
+        let alias_max = if version.is_v5() { broker.config.topic_alias_max } else { 0 };
         Self {
             broker,
             slot,
             epoch,
             version,
+            aliases: Aliases::new(alias_max),
             routes: RouteCache::default(),
             farewell,
             keep_alive_limit,
@@ -213,20 +217,27 @@ impl Connection {
     ) -> Reading {
         let mut rest = input;
         let mut before = self.routes.last();
+        let state = self.slot.state();
+        // Who has taken over handles packets from here on, and is sent again what this one leaves unanswered.
+        let is_replaced = !state.is_served_by(self.epoch);
         // After that, whatever adds to it looks again.
-        self.paused |= self.is_owed_too_much(&self.slot.state());
+        self.paused |= self.is_owed_too_much(&state);
+        drop(state);
+        if is_replaced && self.ending.is_none() {
+            self.end(Ending::Replaced, now, touched);
+        }
         while self.ending.is_none() {
             self.paused |= self.is_overloaded();
             if self.paused {
                 return Reading::Pause;
             }
-            let topic = before.as_ref().map(|route| &route.topic);
+            let topic = before.as_deref().map(|route| &route.topic);
             let handled = match decode_next(rest, self.version, self.broker.config.packet_bytes_max, topic) {
                 Ok(None) => return Reading::Continue,
                 Ok(Some((packet, bytes))) => {
                     rest = rest.get(bytes..).unwrap_or_default();
                     traffic.count(&packet, bytes);
-                    self.handle(&packet, &mut rest, now, touched, traffic)
+                    self.handle(&packet, &mut rest, before.as_deref(), now, touched, traffic)
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
             };
@@ -259,17 +270,19 @@ impl Connection {
         state.session.link.as_ref().is_some_and(|link| is_owed_too_much(link, &self.broker))
     }
 
-    /// Handles a packet, and what follows it in `rest` where that is done together.
+    /// Handles a packet, and what follows it in `rest` where that is done together. `before` is the route of the message
+    /// before.
     fn handle(
         &mut self,
         packet: &Packet<'_>,
         rest: &mut &[u8],
+        before: Option<&Route>,
         now: Timestamp,
         touched: &mut Touched,
         traffic: &mut Traffic,
     ) -> Result<(), Ending> {
         match packet {
-            Packet::Publish(publish) => self.handle_publish(publish, now, touched),
+            Packet::Publish(publish) => self.handle_publish(publish, before, now, touched),
             Packet::Puback(_) | Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
                 let used = self.handle_acknowledgements(packet, rest, now, traffic)?;
                 *rest = rest.get(used..).unwrap_or_default();

@@ -178,8 +178,9 @@ impl Broker {
         let mut own = origin.inbound_qos2.map(|_| origin.slot.state());
         let gate = self.complete(&outgoing, batch, needs, replaced.as_ref(), origin);
         // Behind the letters of those that do not get it.
-        let is_own = stored.as_ref().is_some_and(|s| !self.journal.is_open(&Gate::Message(Arc::clone(s))));
-        let gate = if is_own || matches!(letters, Gate::Open) { gate } else { letters };
+        let is_own = |stored: &Arc<Stored>| !self.journal.is_open(&Gate::Message(Arc::clone(stored)));
+        let is_last = matches!(letters, Gate::Open) || stored.as_ref().is_some_and(is_own);
+        let gate = if is_last { gate } else { letters };
         if let Some((id, own)) = origin.inbound_qos2.zip(own.as_mut()) {
             own.session.inbound.accept(id, gate.clone());
         }

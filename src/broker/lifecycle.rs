@@ -16,7 +16,8 @@ use super::{
     slot::{Slot, State},
 };
 use crate::{
-    message::{Delivery, expires_at},
+    codec::Publish,
+    message::expires_at,
     session::Remains,
     store::{Record, Urgency, WillRecord},
     sync::lock,
@@ -239,8 +240,7 @@ impl Broker {
         message.expires_at = expires_at(expiry, now);
         // It may have come when retained messages were still on.
         let retain = message.retain && self.config.features.retain;
-        let delivery = Delivery { qos: message.qos, retain, subscription_ids: Vec::new() };
-        let publish = message.to_packet(&delivery, now);
+        let publish = Publish { retain, ..message.to_packet(now) };
         let route = self.route(message.topic.clone());
         let origin = Origin { slot, inbound_qos2: None, is_answered: false };
         match self.dispatch(&route, &publish, origin, now, touched) {

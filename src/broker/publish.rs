@@ -6,7 +6,7 @@ use super::{
     admission::{DISK_FULL, RESERVED},
     connection::{Connection, Ending, is_owed_too_much},
     dead_letters::is_reserved,
-    dispatch::{Origin, Published, Refused, Touched},
+    dispatch::{Origin, Published, Refused, Route, Touched},
 };
 use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
@@ -14,13 +14,14 @@ use crate::{
     store::Gate,
     telemetry::Counter,
     time::Timestamp,
-    topic::TopicName,
 };
 
 impl Connection {
+    /// `before` is the route of the message before.
     pub(super) fn handle_publish(
         &mut self,
         publish: &Publish<'_>,
+        before: Option<&Route>,
         now: Timestamp,
         touched: &mut Touched,
     ) -> Result<(), Ending> {
@@ -36,15 +37,23 @@ impl Connection {
             self.check_quota()?;
         }
         let aliased;
-        let topic = if publish.properties.topic_alias.is_some() {
-            aliased = self.resolve_alias(publish)?;
-            aliased.as_str()
-        } else {
-            publish.topic
+        let topic = match publish.properties.topic_alias {
+            Some(alias) => {
+                aliased = self.aliases.resolve(alias, publish.topic).cloned().map_err(bad_alias)?;
+                aliased.as_str()
+            }
+            None => publish.topic,
         };
-        // [MQTT-3.3.2-2]
-        let Ok(route) = self.routes.resolve(&self.broker, topic) else {
-            return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
+        let resolved;
+        let route = if let Some(before) = before.filter(|before| before.leads_on(&self.broker, topic)) {
+            before
+        } else {
+            resolved = self.routes.resolve(&self.broker, topic);
+            // [MQTT-3.3.2-2]
+            let Ok(route) = &resolved else {
+                return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
+            };
+            route
         };
         if is_reserved(topic) {
             return self.refuse_reserved(publish, now);
@@ -61,7 +70,7 @@ impl Connection {
         }
         let is_answered = publish.qos != QoS::AtMostOnce;
         let origin = Origin { slot: &self.slot, inbound_qos2, is_answered };
-        let published = self.broker.dispatch(&route, publish, origin, now, touched);
+        let published = self.broker.dispatch(route, publish, origin, now, touched);
         match published {
             Ok(published) => self.accept_publish(publish, published, now),
             Err(refused) => self.refuse_publish(publish, refused, now),
@@ -81,29 +90,6 @@ impl Connection {
             return Ok(());
         }
         Err(Ending::Refused(ReasonCode::ReceiveMaximumExceeded, "more in flight than the receive maximum"))
-    }
-
-    fn resolve_alias(&self, publish: &Publish<'_>) -> Result<TopicName, Ending> {
-        let refused = |error| match error {
-            AliasError::AboveMaximum => {
-                Ending::Refused(ReasonCode::TopicAliasInvalid, "a topic alias above the maximum")
-            }
-            AliasError::Unset => {
-                Ending::Refused(ReasonCode::ProtocolError, "a topic alias that stands for no topic")
-            }
-        };
-        let unset = || refused(AliasError::Unset);
-        let alias = publish.properties.topic_alias.ok_or_else(unset)?;
-        self.with_state(|state, _| {
-            let link = state.session.link.as_mut().ok_or_else(unset)?;
-            if publish.topic.is_empty() {
-                return link.aliased(alias).cloned().map_err(refused);
-            }
-            let topic = TopicName::parse(publish.topic)
-                .map_err(|_| Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"))?;
-            link.set_alias(alias, topic.clone()).map_err(refused)?;
-            Ok(topic)
-        })?
     }
 
     /// A QoS 2 message that came before is answered when its first copy is durable, and routed no second time
@@ -230,4 +216,17 @@ impl Connection {
 
 fn answer(publish: &Publish<'_>, id: PacketId, verdict: Verdict) -> Answer {
     if publish.qos == QoS::ExactlyOnce { Answer::Pubrec(id, verdict) } else { Answer::Puback(id, verdict) }
+}
+
+fn bad_alias(error: AliasError) -> Ending {
+    match error {
+        AliasError::AboveMaximum => {
+            Ending::Refused(ReasonCode::TopicAliasInvalid, "a topic alias above the maximum")
+        }
+        AliasError::Unset => {
+            Ending::Refused(ReasonCode::ProtocolError, "a topic alias that stands for no topic")
+        }
+        // [MQTT-3.3.2-2]
+        AliasError::Invalid(_) => Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"),
+    }
 }

@@ -212,7 +212,8 @@ impl Broker {
     ) -> Option<(Arc<Stored>, Target)> {
         if delivery.qos == QoS::AtMostOnce {
             let link = state.session.link.as_mut()?;
-            let bytes = message.to_packet(&delivery, now).encoded_len(link.terms.version);
+            let packet = message.to_packet(now);
+            let bytes = message.forwarded(&packet, &delivery).encoded_len(link.terms.version);
             if bytes > link.terms.packet_bytes_max {
                 self.drops.too_large(&slot.client_id, &message.topic);
             } else {

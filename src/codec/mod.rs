@@ -33,6 +33,7 @@ pub use self::{
         connack::{Connack, ConnackProperties},
         connect::{Connect, ConnectProperties, Will},
         disconnect::{Disconnect, DisconnectProperties},
+        forward::Forwarded,
         publish::{Publish, PublishProperties},
         suback::Suback,
         subscribe::{RetainHandling, Subscribe, SubscribeFilter, SubscribeOptions},

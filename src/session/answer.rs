@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::link::Terms;
 use crate::{
-    codec::{Ack, Packet, PacketId, ReasonCode, ReasonProperties},
+    codec::{Ack, Packet, PacketId, PacketType, ReasonCode, ReasonProperties},
     message::{Delivery, Message},
     time::Timestamp,
 };
@@ -57,14 +57,20 @@ pub enum Answer {
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP: `name` is one of the four.
-pub(super) fn acknowledgement<'a>(
-    name: fn(Ack<'a>) -> Packet<'a>,
+pub(super) fn acknowledgement(
+    name: PacketType,
     packet_id: PacketId,
     reason: ReasonCode,
-    reason_string: Option<&'a str>,
-) -> Packet<'a> {
+    reason_string: Option<&str>,
+) -> Packet<'_> {
     let properties = ReasonProperties { reason_string, ..ReasonProperties::default() };
-    name(Ack { packet_id, reason, properties })
+    let ack = Ack { packet_id, reason, properties };
+    match name {
+        PacketType::Pubrec => Packet::Pubrec(ack),
+        PacketType::Pubrel => Packet::Pubrel(ack),
+        PacketType::Pubcomp => Packet::Pubcomp(ack),
+        _ => Packet::Puback(ack),
+    }
 }
 
 impl Terms {

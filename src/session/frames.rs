@@ -2,7 +2,7 @@
 
 use super::link::Terms;
 use crate::{
-    codec::{PacketId, Publish, QoS},
+    codec::{Forwarded, PACKET_BYTES_MAX, PacketId, Publish, QoS},
     message::Manner,
     topic::TopicName,
 };
@@ -17,8 +17,7 @@ struct Form {
 
 /// One message's packets.
 pub struct Frames<'a> {
-    /// As its subscribers get it.
-    packet: Publish<'a>,
+    publish: &'a Publish<'a>,
     topic: &'a TopicName,
     /// The packet that was encoded last, with the packet id of whoever got it first.
     bytes: &'a mut Vec<u8>,
@@ -30,17 +29,12 @@ pub struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// Of a message that goes to `subscribers`. `bytes` is room to work in; what it holds is thrown away.
     pub fn new(
-        publish: &Publish<'a>,
+        publish: &'a Publish<'a>,
         topic: &'a TopicName,
         subscribers: usize,
         bytes: &'a mut Vec<u8>,
     ) -> Self {
-        let mut packet = publish.clone();
-        // [MQTT-3.3.1-3], [MQTT3-3.3.1-3]: the publisher's DUP goes no further.
-        packet.dup = false;
-        packet.topic = topic.as_str();
-        packet.properties.topic_alias = None;
-        Self { packet, topic, bytes, form: None, is_shared: subscribers > 1 }
+        Self { publish, topic, bytes, form: None, is_shared: subscribers > 1 }
     }
 
     /// Where it was published.
@@ -50,20 +44,25 @@ impl<'a> Frames<'a> {
 
     /// Seconds it is of use.
     pub(super) fn message_expiry(&self) -> Option<u32> {
-        self.packet.properties.message_expiry
+        self.publish.properties.message_expiry
     }
 
     /// The packet for one subscriber.
-    pub(super) fn packet(&mut self, manner: Manner<'_>, id: Option<PacketId>) -> &mut Publish<'a> {
-        let packet = &mut self.packet;
-        packet.qos = manner.qos;
-        packet.retain = manner.retain;
-        packet.packet_id = id;
-        packet.topic = self.topic.as_str();
-        packet.properties.topic_alias = None;
-        packet.properties.subscription_ids.clear();
-        packet.properties.subscription_ids.extend_from_slice(manner.subscription_ids);
-        packet
+    pub(super) fn packet<'b>(&self, manner: Manner<'b>, id: Option<PacketId>) -> Forwarded<'b>
+    where
+        'a: 'b,
+    {
+        Forwarded {
+            publish: self.publish,
+            // [MQTT-3.3.1-3], [MQTT3-3.3.1-3]: the publisher's DUP goes no further.
+            dup: false,
+            qos: manner.qos,
+            retain: manner.retain,
+            topic: self.topic.as_str(),
+            packet_id: id,
+            topic_alias: None,
+            subscription_ids: manner.subscription_ids,
+        }
     }
 
     /// Appends the packet for a subscriber to `out`. `false`, and nothing is appended, if it is larger than that one takes
@@ -77,21 +76,15 @@ impl<'a> Frames<'a> {
     ) -> bool {
         let version = terms.version;
         if !self.is_shared || !manner.subscription_ids.is_empty() {
-            let packet = self.packet(manner, id);
-            let fits = packet.encoded_len(version) <= terms.packet_bytes_max;
-            if fits {
-                packet.encode(version, out);
-            }
-            return fits;
+            return self.packet(manner, id).encode_within(version, terms.packet_bytes_max, out);
         }
         let form = Form { is_v5: version.is_v5(), qos: manner.qos, retain: manner.retain };
         if self.form != Some(form) {
-            self.packet(manner, id);
             self.bytes.clear();
-            self.packet.encode(version, self.bytes);
+            self.packet(manner, id).encode_within(version, PACKET_BYTES_MAX, self.bytes);
             self.form = Some(form);
         }
-        if self.bytes.len() > terms.packet_bytes_max {
+        if self.bytes.is_empty() || self.bytes.len() > terms.packet_bytes_max {
             return false;
         }
         let from = out.len();
@@ -115,7 +108,6 @@ mod tests {
             wants_reasons: true,
             receive_maximum: 100,
             alias_max_out: 0,
-            alias_max_in: 0,
             out_bytes_max: 1 << 20,
         }
     }

@@ -11,7 +11,7 @@ use super::{
     frames::Frames,
 };
 use crate::{
-    codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, Version},
+    codec::{Ack, Disconnect, DisconnectProperties, Forwarded, Packet, PacketId, PacketType, QoS, Version},
     message::{Manner, expires_at},
     time::Timestamp,
     topic::TopicName,
@@ -31,19 +31,8 @@ pub struct Terms {
     pub receive_maximum: u16,
     /// Topic aliases the broker may use towards the client.
     pub alias_max_out: u16,
-    /// Topic aliases the client may use.
-    pub alias_max_in: u16,
     /// Bytes waiting to be written beyond which nothing more is encoded.
     pub out_bytes_max: usize,
-}
-
-/// Why a client's topic alias cannot be used (MQTT 5.0 section 3.3.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AliasError {
-    /// It is above the maximum the client was told.
-    AboveMaximum,
-    /// It stands for no topic on this connection.
-    Unset,
 }
 
 /// What became of a QoS 0 message for an online client.
@@ -97,8 +86,6 @@ pub struct Link<G> {
     unanswered: usize,
     /// Of these, those whose last answer is in `out`.
     answered: usize,
-    /// They end with the connection [MQTT-3.3.2-7].
-    aliases_in: Vec<Option<TopicName>>,
     aliases_out: HashMap<TopicName, NonZeroU16>,
 }
 
@@ -116,7 +103,6 @@ impl<G: Clone> Link<G> {
             publish_bytes: 0,
             unanswered: 0,
             answered: 0,
-            aliases_in: Vec::new(),
             aliases_out: HashMap::new(),
         }
     }
@@ -185,7 +171,7 @@ impl<G: Clone> Link<G> {
         !self.holds_messages() && self.messages_waiting == 0 && self.out.len() < self.terms.out_bytes_max
     }
 
-    /// A message that is passed on as it came, as `publish` does it.
+    /// A message that is passed on as it came, as `forward` does it.
     pub fn publish_frame(
         &mut self,
         frames: &mut Frames<'_>,
@@ -194,7 +180,7 @@ impl<G: Clone> Link<G> {
     ) -> bool {
         if self.terms.alias_max_out > 0 {
             let topic = frames.topic();
-            return self.publish(frames.packet(manner, id), topic);
+            return self.forward(frames.packet(manner, id), topic);
         }
         let fits = frames.append(manner, id, &self.terms, &mut self.out);
         if fits {
@@ -263,9 +249,9 @@ impl<G: Clone> Link<G> {
         };
         self.answered += usize::from(ends);
         match answer {
-            Answer::Puback(id, verdict) => self.acknowledge(Packet::Puback, id, verdict),
-            Answer::Pubrec(id, verdict) => self.acknowledge(Packet::Pubrec, id, verdict),
-            Answer::Pubcomp(id, verdict) => self.acknowledge(Packet::Pubcomp, id, verdict),
+            Answer::Puback(id, verdict) => self.acknowledge(PacketType::Puback, id, verdict),
+            Answer::Pubrec(id, verdict) => self.acknowledge(PacketType::Pubrec, id, verdict),
+            Answer::Pubcomp(id, verdict) => self.acknowledge(PacketType::Pubcomp, id, verdict),
             Answer::Connack(bytes) => {
                 self.greeted = true;
                 self.tally.packet();
@@ -289,7 +275,8 @@ impl<G: Clone> Link<G> {
                 self.messages_waiting -= 1;
                 if message.expires_at > now {
                     // What the client cannot take was left out before.
-                    self.publish(&mut message.to_packet(&delivery, now), &message.topic);
+                    let packet = message.to_packet(now);
+                    self.forward(message.forwarded(&packet, &delivery), &message.topic);
                 }
             }
             Answer::Encoded(bytes) => {
@@ -300,12 +287,12 @@ impl<G: Clone> Link<G> {
     }
 
     /// Encodes PUBACK, PUBREC, PUBREL or PUBCOMP, with its reason where it has one.
-    pub fn acknowledge(&mut self, name: fn(Ack<'static>) -> Packet<'static>, id: PacketId, verdict: Verdict) {
+    pub fn acknowledge(&mut self, name: PacketType, id: PacketId, verdict: Verdict) {
         let Verdict { reason, why } = verdict;
-        if why.is_empty() {
-            return self.send(&acknowledgement(name, id, reason, None));
-        }
         let terms = self.terms;
+        if why.is_empty() {
+            return self.send_as(|out| Ack::encode_plain(name, id, reason, terms.version, out));
+        }
         self.send_as(|out| terms.encode(why, |why| acknowledgement(name, id, reason, why), out));
     }
 
@@ -351,66 +338,37 @@ impl<G: Clone> Link<G> {
 
     /// Encodes a PUBLISH, with a topic alias where the client takes them. `false`: it is larger than the client's
     /// maximum packet size, and nothing was encoded [MQTT-3.1.2-24].
-    pub fn publish(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
-        let known = self.alias(publish, topic);
-        let fits = |p: &Publish<'_>| p.encoded_len(self.terms.version) <= self.terms.packet_bytes_max;
-        if !fits(publish) {
-            if known || publish.properties.topic_alias.take().is_none() {
-                return false;
-            }
-            // Setting the alias may have been what made it too large.
+    pub fn forward(&mut self, mut packet: Forwarded<'_>, topic: &TopicName) -> bool {
+        let known = self.alias(&mut packet, topic);
+        let Terms { version, packet_bytes_max, .. } = self.terms;
+        let mut fits = packet.encode_within(version, packet_bytes_max, &mut self.out);
+        // Setting the alias may have been what made it too large.
+        if !fits && !known && packet.topic_alias.take().is_some() {
             self.aliases_out.remove(topic);
-            if publish.encoded_len(self.terms.version) > self.terms.packet_bytes_max {
-                return false;
-            }
+            fits = packet.encode_within(version, packet_bytes_max, &mut self.out);
         }
-        publish.encode(self.terms.version, &mut self.out);
-        self.tally.message(publish.qos);
-        true
+        if fits {
+            self.tally.message(packet.qos);
+        }
+        fits
     }
 
     /// Gives the packet its alias; `true` if the client knew it before.
-    fn alias(&mut self, publish: &mut Publish<'_>, topic: &TopicName) -> bool {
+    fn alias(&mut self, packet: &mut Forwarded<'_>, topic: &TopicName) -> bool {
         if self.terms.alias_max_out == 0 {
             return true;
         }
         if let Some(&alias) = self.aliases_out.get(topic) {
-            publish.properties.topic_alias = Some(alias);
-            publish.topic = "";
+            packet.topic_alias = Some(alias);
+            packet.topic = "";
             return true;
         }
         // [MQTT-3.1.2-26], [MQTT-3.3.2-11]: never above the client's maximum. The first topics keep theirs: a device has few.
         let next = u16::try_from(self.aliases_out.len() + 1).ok().filter(|&n| n <= self.terms.alias_max_out);
         if let Some(alias) = next.and_then(NonZeroU16::new) {
             self.aliases_out.insert(topic.clone(), alias);
-            publish.properties.topic_alias = Some(alias);
+            packet.topic_alias = Some(alias);
         }
         false
-    }
-
-    /// Resolves an alias the client used without a topic.
-    pub fn aliased(&self, alias: NonZeroU16) -> Result<&TopicName, AliasError> {
-        let index = self.alias_index(alias)?;
-        self.aliases_in.get(index).and_then(Option::as_ref).ok_or(AliasError::Unset)
-    }
-
-    /// Notes an alias the client sets.
-    pub fn set_alias(&mut self, alias: NonZeroU16, topic: TopicName) -> Result<(), AliasError> {
-        let index = self.alias_index(alias)?;
-        if self.aliases_in.len() <= index {
-            self.aliases_in.resize(index + 1, None);
-        }
-        if let Some(slot) = self.aliases_in.get_mut(index) {
-            *slot = Some(topic);
-        }
-        Ok(())
-    }
-
-    /// [MQTT-3.3.2-9], [MQTT-3.3.2-12]: exactly those up to the maximum are valid.
-    fn alias_index(&self, alias: NonZeroU16) -> Result<usize, AliasError> {
-        if alias.get() > self.terms.alias_max_in {
-            return Err(AliasError::AboveMaximum);
-        }
-        Ok(usize::from(alias.get()) - 1)
     }
 }

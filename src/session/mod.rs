@@ -6,6 +6,7 @@
 //! What must be written down goes to the [`Keeper`], which answers with gates: a packet that promises something leaves
 //! only behind its gate.
 
+mod aliases;
 mod answer;
 mod frames;
 mod inbound;
@@ -18,11 +19,12 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use aliases::{AliasError, Aliases};
 pub use answer::{Answer, Verdict};
 pub use frames::Frames;
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
-pub use link::{AliasError, Fate, Link, Tally, Terms};
+pub use link::{Fate, Link, Tally, Terms};
 use outbound::Next;
 pub use outbound::{
     Acknowledged, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
@@ -30,7 +32,7 @@ pub use outbound::{
 pub use shelf::{Shelf, Shelved};
 
 use crate::{
-    codec::{Packet, PacketId, QoS, ReasonCode, SubscribeOptions, Version},
+    codec::{PacketId, PacketType, QoS, ReasonCode, SubscribeOptions, Version},
     message::{Manner, Seq},
     time::Timestamp,
     topic::TopicFilter,
@@ -108,14 +110,15 @@ impl<K: Keeper> Session<K> {
             }
             match self.outbound.poll_next(keeper, now) {
                 Next::Publish { body, delivery, seq, dup } => {
-                    let mut publish = body.to_packet(&delivery, now);
-                    publish.dup = dup;
-                    publish.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
-                    if !link.publish(&mut publish, &body.topic) {
+                    let packet = body.to_packet(now);
+                    let mut packet = body.forwarded(&packet, &delivery);
+                    packet.dup = dup;
+                    packet.packet_id = (delivery.qos != QoS::AtMostOnce).then(|| seq.packet_id());
+                    if !link.forward(packet, &body.topic) {
                         self.outbound.skip_too_large(keeper, seq, &body.topic);
                     }
                 }
-                Next::Release(id) => link.acknowledge(Packet::Pubrel, id, Verdict::SUCCESS),
+                Next::Release(id) => link.acknowledge(PacketType::Pubrel, id, Verdict::SUCCESS),
                 Next::Load(kept) => return Waiting::Load(kept),
                 Next::Wait(gate) => return Waiting::Gate(gate),
                 Next::Nothing => return Waiting::Nothing,
@@ -163,7 +166,7 @@ impl<K: Keeper> Session<K> {
                 ReasonCode::PacketIdentifierNotFound,
                 "no message with this packet identifier is in flight",
             );
-            link.acknowledge(Packet::Pubrel, id, unknown);
+            link.acknowledge(PacketType::Pubrel, id, unknown);
         }
     }
 

@@ -116,7 +116,6 @@ fn terms(receive_maximum: u16) -> Terms {
         wants_reasons: true,
         receive_maximum,
         alias_max_out: 0,
-        alias_max_in: 10,
         out_bytes_max: 1 << 20,
     }
 }

@@ -11,8 +11,8 @@ use super::{
     Batch, Outgoing, Route, Shares, Touched,
 };
 use crate::{
-    codec::QoS,
-    message::{Delivery, Message},
+    codec::{Publish, QoS},
+    message::Message,
     store::{Claim, Completion, Gate},
     time::Timestamp,
 };
@@ -27,8 +27,7 @@ impl Broker {
         now: Timestamp,
         touched: &mut Touched,
     ) -> Gate {
-        let delivery = Delivery { qos: message.qos, retain: false, subscription_ids: Vec::new() };
-        let publish = message.to_packet(&delivery, now);
+        let publish = Publish { retain: false, ..message.to_packet(now) };
         let shares = Shares::new(route, &publish, None);
         let must_keep = shares.iter().any(|share| share.slot.keep.persistent && self.keeps(&share));
         let may_pass_on = publish.qos != QoS::AtMostOnce && !route.groups.is_empty();
@@ -60,6 +59,9 @@ impl Broker {
         touched: &mut Touched,
     ) -> Gate {
         let mut gate = Gate::Open;
+        if batch.newest.is_empty() {
+            return gate;
+        }
         for loss in std::mem::take(&mut batch.newest) {
             let message = outgoing.copy();
             gate = self.send_letter(&message, &loss, None, outgoing.now, touched);

@@ -42,6 +42,12 @@ impl Route {
     fn weight(&self) -> usize {
         ROUTE_WEIGHT + self.direct.len() + self.groups.iter().map(Group::len).sum::<usize>()
     }
+
+    /// Whether messages of `topic` go this way at present.
+    pub(in crate::broker) fn leads_on(&self, broker: &Broker, topic: &str) -> bool {
+        let is_same = ptr::eq(self.topic.as_str(), topic) || self.topic.as_str() == topic;
+        is_same && self.generation == broker.generation()
+    }
 }
 
 /// The route that a connection's last message went: the next one mostly goes the same way, and to compare is cheaper than to
@@ -126,12 +132,6 @@ impl RouteCache {
         topic: &str,
     ) -> Result<Arc<Route>, TopicError> {
         let generation = broker.generation();
-        if let Some(last) = &self.last
-            && last.generation == generation
-            && (ptr::eq(last.topic.as_str(), topic) || last.topic.as_str() == topic)
-        {
-            return Ok(Arc::clone(last));
-        }
         let route = if let Some(known) = broker.routes.find(topic, generation) {
             known
         } else {

@@ -1,8 +1,9 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP (sections 3.4 to 3.7): they differ in type and reason codes only.
 
-use super::{Body, ReasonProperties, read_reason};
+use super::{Body, ReasonProperties, frame, read_reason};
 use crate::codec::{
     error::DecodeError,
+    header::PacketType,
     packet_id::PacketId,
     primitive::{Reader, Sink},
     property::write_properties,
@@ -44,6 +45,17 @@ impl<'a> Ack<'a> {
         Self { packet_id, reason: ReasonCode::Success, properties: ReasonProperties::default() }
     }
 
+    /// Appends a PUBACK, PUBREC, PUBREL or PUBCOMP, which `packet_type` says, without properties: what most of them are.
+    pub fn encode_plain(
+        packet_type: PacketType,
+        packet_id: PacketId,
+        reason: ReasonCode,
+        version: Version,
+        out: &mut Vec<u8>,
+    ) {
+        frame(packet_type.first_byte(), &Ack { reason, ..Ack::success(packet_id) }, version, out);
+    }
+
     pub(super) fn read(
         r: &mut Reader<'a>,
         version: Version,
@@ -62,6 +74,7 @@ impl<'a> Ack<'a> {
 }
 
 impl Body for Ack<'_> {
+    #[inline]
     fn write_body(&self, version: Version, out: &mut impl Sink) {
         out.u16(self.packet_id.get());
         if !version.is_v5() {

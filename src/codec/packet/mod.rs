@@ -8,6 +8,7 @@ pub(super) mod auth;
 pub(super) mod connack;
 pub(super) mod connect;
 pub(super) mod disconnect;
+pub(super) mod forward;
 pub(super) mod publish;
 pub(super) mod suback;
 pub(super) mod subscribe;
@@ -254,15 +255,30 @@ fn framed_len(body: &impl Body, version: Version) -> usize {
 
 /// Appends fixed header and body: one reservation, then appends only.
 fn frame(first_byte: u8, body: &impl Body, version: Version, out: &mut Vec<u8>) {
+    let is_written = frame_within(first_byte, body, version, PACKET_BYTES_MAX, out);
+    debug_assert!(is_written, "no encoding for a packet of that size");
+}
+
+/// The same for a packet of `bytes_max` bytes at most; a larger one is not written, and `false`.
+fn frame_within(
+    first_byte: u8,
+    body: &impl Body,
+    version: Version,
+    bytes_max: usize,
+    out: &mut Vec<u8>,
+) -> bool {
     let body_bytes = body_len(body, version);
-    let Some(remaining) = u32::try_from(body_bytes).ok().filter(|&len| len <= VARINT_MAX) else {
-        debug_assert!(body_bytes <= PACKET_BYTES_MAX, "no encoding for a packet of {body_bytes} bytes");
-        return;
+    let bytes = 1 + varint_len(body_bytes) + body_bytes;
+    let Some(remaining) =
+        u32::try_from(body_bytes).ok().filter(|&len| len <= VARINT_MAX && bytes <= bytes_max)
+    else {
+        return false;
     };
-    out.reserve(1 + varint_len(body_bytes) + body_bytes);
+    out.reserve(bytes);
     out.u8(first_byte);
     out.varint(remaining);
     body.write_body(version, out);
+    true
 }
 
 /// Reads a reason code that must be one of `allowed`.

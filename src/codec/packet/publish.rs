@@ -112,7 +112,7 @@ impl Publish<'_> {
             self.qos != QoS::AtMostOnce,
             "packet id exactly with QoS > 0"
         );
-        frame(self.first_byte(), self, version, out);
+        frame(first_byte(self.dup, self.qos, self.retain), self, version, out);
     }
 
     /// Bytes that [`Publish::encode`] appends. The packet id counts with `QoS` > 0 even if it is not set yet.
@@ -130,20 +130,22 @@ impl Publish<'_> {
             *place = id.get().to_be_bytes();
         }
     }
+}
 
-    fn first_byte(&self) -> u8 {
-        let mut first = PacketType::Publish.first_byte() | u8::from(self.qos) << QOS_SHIFT;
-        if self.retain {
-            first |= RETAIN;
-        }
-        if self.dup {
-            first |= DUP;
-        }
-        first
+/// The first byte of a PUBLISH.
+pub(super) fn first_byte(dup: bool, qos: QoS, retain: bool) -> u8 {
+    let mut first = PacketType::Publish.first_byte() | u8::from(qos) << QOS_SHIFT;
+    if retain {
+        first |= RETAIN;
     }
+    if dup {
+        first |= DUP;
+    }
+    first
 }
 
 impl Body for Publish<'_> {
+    #[inline]
     fn write_body(&self, version: Version, out: &mut impl Sink) {
         out.string(self.topic);
         if self.qos != QoS::AtMostOnce {
@@ -176,6 +178,16 @@ impl<'a> PublishProperties<'a> {
         Ok(this)
     }
 
+    /// Whether there is nothing of what `visit_message` visits.
+    pub(super) fn has_no_message_properties(&self) -> bool {
+        self.payload_is_utf8.is_none()
+            && self.message_expiry.is_none()
+            && self.content_type.is_none()
+            && self.response_topic.is_none()
+            && self.correlation_data.is_none()
+            && self.user.is_empty()
+    }
+
     /// Visits what belongs to the message itself: all but topic alias and subscription identifiers.
     pub(super) fn visit_message<'s>(&'s self, visit: &mut impl FnMut(Property<'s>)) {
         if let Some(value) = self.payload_is_utf8 {
@@ -199,24 +211,7 @@ impl<'a> PublishProperties<'a> {
 
 impl PropertySource for PublishProperties<'_> {
     fn is_empty(&self) -> bool {
-        let Self {
-            payload_is_utf8,
-            message_expiry,
-            topic_alias,
-            response_topic,
-            correlation_data,
-            content_type,
-            subscription_ids,
-            user,
-        } = self;
-        payload_is_utf8.is_none()
-            && message_expiry.is_none()
-            && topic_alias.is_none()
-            && response_topic.is_none()
-            && correlation_data.is_none()
-            && content_type.is_none()
-            && subscription_ids.is_empty()
-            && user.is_empty()
+        self.topic_alias.is_none() && self.subscription_ids.is_empty() && self.has_no_message_properties()
     }
 
     fn visit<'s>(&'s self, visit: &mut impl FnMut(Property<'s>)) {
