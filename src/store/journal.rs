@@ -115,8 +115,8 @@ impl Journal {
         let medium = SledMedium::open(&journal, &aside).map_err(|error| recover::open_error(error, dir))?;
         aside.warn_of_size();
         match Self::open_with(Box::new(medium), packing, config.clone(), wall, Some(lock)) {
-            // Each time one seal less is believed.
-            Err(recover::Failure::Medium(MediumError::Unsealed)) => Self::open(dir, config, wall),
+            // Each time one chart less is believed.
+            Err(recover::Failure::Medium(MediumError::Changed)) => Self::open(dir, config, wall),
             opened => opened.map_err(|error| error.at(dir)),
         }
     }

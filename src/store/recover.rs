@@ -106,7 +106,7 @@ pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
         }
         MediumError::Io(source) => OpenError::Unreadable { path, source },
         MediumError::Newer(version) => OpenError::NewerFormat { path, version },
-        MediumError::Unsealed => OpenError::Unreadable { path, source: io::Error::other(error) },
+        MediumError::Changed => OpenError::Unreadable { path, source: io::Error::other(error) },
         MediumError::Broken(text) => OpenError::Unreadable { path, source: io::Error::other(text) },
     }
 }

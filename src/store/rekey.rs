@@ -104,10 +104,10 @@ pub fn rekey(
         let made = SledMedium::open(&swap::making(dir), &aside)
             .map_err(RekeyError::Write)
             .and_then(|new| copy(&old, &before, &new, &after, progress));
-        if !matches!(made, Err(RekeyError::Write(MediumError::Unsealed))) {
+        if !matches!(made, Err(RekeyError::Write(MediumError::Changed))) {
             break made;
         }
-        // Each time one seal less is believed.
+        // Each time one chart less is believed.
         swap::settle(dir).map_err(not_writable)?;
     };
     match made {

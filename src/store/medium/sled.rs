@@ -19,11 +19,11 @@
 //! Deleting one renames it first.
 
 mod census;
+mod chart;
+mod charting;
 pub(in crate::store) mod frames_of;
 pub mod left;
 mod salvage;
-mod seal;
-mod sealing;
 
 use std::{
     fmt::Debug,
@@ -40,7 +40,7 @@ use std::{
     time::Duration,
 };
 
-use self::{seal::Seals, sealing::Sealing};
+use self::{chart::Charts, charting::Charting};
 use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
@@ -96,12 +96,12 @@ pub struct SledMedium {
     active: Mutex<Option<Arc<Generation>>>,
     /// Its lock is held for moments only. Taken before `active` when both are.
     old: Arc<Mutex<Old>>,
-    /// Held while an old one is opened, sealed, or taken off the list. Taken before `old`.
+    /// Held while an old one is opened, charted, or taken off the list. Taken before `old`.
     opening: Arc<Mutex<()>>,
     /// Held while one is read in. Taken before the others.
-    seals: Mutex<Seals>,
-    /// The generation that is being sealed.
-    sealing: Sealing,
+    charts: Mutex<Charts>,
+    /// The generation that is being charted.
+    charting: Charting,
 }
 
 #[derive(Debug, Default)]
@@ -158,15 +158,15 @@ impl SledMedium {
             active: Mutex::default(),
             old: Arc::default(),
             opening: Arc::default(),
-            seals: Mutex::default(),
-            sealing: Mutex::default(),
+            charts: Mutex::default(),
+            charting: Mutex::default(),
         };
         medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
         medium.found_until = newest.unwrap_or(0);
         if let Some(no) = newest {
             // It is written to: opening it syncs its folder.
-            seal::remove(&path_of(dir, no))?;
+            chart::remove(&path_of(dir, no))?;
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             *lock(&medium.active) = Some(Arc::new(generation));
         }
@@ -177,7 +177,7 @@ impl SledMedium {
         Generation::open(path_of(&self.dir, no), no, cache_bytes, Arc::clone(&self.disk))
     }
 
-    /// What opening them takes of the disk the next time, at most: a sealed one is not opened while its seal is good.
+    /// What opening them takes of the disk the next time, at most: a charted one is not opened while its chart is good.
     fn owed_bytes(&self) -> u64 {
         let made = lock(&self.old).all.iter().filter(|no| **no > self.found_until).count();
         made as u64 * SEGMENT_BYTES
@@ -249,12 +249,12 @@ impl Medium for SledMedium {
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
-        if let Some(seal) = self.seal(generation) {
-            if seal.scan(each) {
+        if let Some(chart) = self.chart(generation) {
+            if chart.scan(each) {
                 return Ok(());
             }
-            self.unseal(generation)?;
-            return Err(MediumError::Unsealed);
+            self.drop_chart(generation)?;
+            return Err(MediumError::Changed);
         }
         let Some(found) = self.generation(generation)? else { return Ok(()) };
         self.scan_with_sled(found, each)
@@ -271,7 +271,7 @@ impl Medium for SledMedium {
         old.open.extend(before.iter().cloned());
         drop(old);
         if let Some(closed) = before {
-            self.begin_seal(closed);
+            self.begin_chart(closed);
         }
         Ok(())
     }
@@ -308,7 +308,7 @@ impl Medium for SledMedium {
     }
 
     fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        if let Some(found) = self.seal(generation).and_then(|seal| seal.read(frame)) {
+        if let Some(found) = self.chart(generation).and_then(|chart| chart.read(frame)) {
             return Ok(Some(found));
         }
         match self.generation(generation)? {
@@ -323,8 +323,8 @@ impl Medium for SledMedium {
         old.all.retain(|no| *no != generation);
         old.open.retain(|old| old.no != generation);
         drop((old, opening));
-        lock(&self.seals).forget(generation);
-        self.end_seal(|no| no == generation);
+        lock(&self.charts).forget(generation);
+        self.end_chart(|no| no == generation);
         let deleted = suffixed(&self.dir, generation, DELETED);
         rename_durably(&path_of(&self.dir, generation), &deleted)?;
         if let Err(error) = fs::remove_dir_all(&deleted) {
