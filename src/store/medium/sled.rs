@@ -11,6 +11,8 @@
 //!   changed ten times: frames inserted one behind the other reach the disk four times. So the keys of the frames to come
 //!   are inserted before, empty and in order, which leaves leaves of nine keys behind; a frame then overwrites its
 //!   key, and no leaf splits or changes often enough to be written again.
+//! - It makes its file longer with each write. A file system has to write that down beside the data, which for a small
+//!   commit is more than the data; so the file is given a whole segment as soon as sled begins one (`Generation::grow`).
 //! - A database that is opened for the first time after it was written to begins a new segment, even if nothing is written
 //!   any more: a start takes half a MiB for each generation made since the last one (`SledMedium::owed_bytes`).
 //! - It panics on damage. Every call goes through `guarded`, which turns a panic into an error.
@@ -34,10 +36,15 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
+};
+
+use rustix::{
+    fs::{Advice, FallocateFlags, fadvise, fallocate},
+    io::Errno,
 };
 
 use self::{chart::Charts, charting::Charting};
@@ -126,8 +133,10 @@ struct Generation {
     no: u32,
     /// `None` only while it is dropped.
     db: Option<sled::Db>,
-    /// sled's data file, to make it durable.
+    /// sled's data file, to make it durable, and longer.
     file: File,
+    /// The file system has refused to make it longer.
+    grows_by_itself: AtomicBool,
     path: PathBuf,
     disk: Arc<dyn DataSync>,
     /// The keys of frames below this number are there. Only the commit thread changes it.
@@ -337,12 +346,16 @@ impl Medium for SledMedium {
 impl Generation {
     fn open(path: PathBuf, no: u32, cache_bytes: u64, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
         let db = open_sled(&path, cache_bytes)?;
-        let file = File::open(path.join("db"))?;
+        let file = File::options().read(true).write(true).open(path.join("db"))?;
+        // sled has written zeros over the rest of the segment, and synced them. In memory they are large pieces, of which
+        // the kernel counts the whole as written for each byte that changes.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
         // sled has renamed a snapshot file into place when it opened.
         folder::sync(&path)?;
         let last = guarded(|| db.last())?.and_then(|(key, _)| number(&key));
         let keys_until = AtomicU64::new(last.map_or(0, |last| last + 1));
-        Ok(Self { no, db: Some(db), file, path, disk, keys_until })
+        let grows_by_itself = AtomicBool::new(false);
+        Ok(Self { no, db: Some(db), file, grows_by_itself, path, disk, keys_until })
     }
 
     /// Sees to it that the keys of these frames are there, and those of a few more.
@@ -376,8 +389,29 @@ impl Generation {
         guarded(|| self.db().flush()).map(drop)
     }
 
+    /// Makes the file as long as the segments in it, if it ends within one. `fallocate` leaves alone what is there, whatever
+    /// sled's threads write meanwhile. It is an economy: where the file system cannot, or has no room, the file grows with
+    /// what is written.
+    fn grow(&self) -> io::Result<()> {
+        let len = self.file.metadata()?.len();
+        let whole = len.next_multiple_of(SEGMENT_BYTES);
+        if len == whole || self.grows_by_itself.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), len, whole - len) {
+            Err(error) if error != Errno::IO => {
+                tracing::debug!(generation = self.no, %error, "a file of the journal grows by itself");
+                self.grows_by_itself.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+
     fn sync(&self) -> Result<(), MediumError> {
         self.flush()?;
+        // What is written down of it is part of this sync.
+        self.grow()?;
         self.disk.sync_data(&self.file, &self.path)?;
         if fs::read_dir(self.path.join("blobs"))?.next().is_some() {
             tracing::error!(

@@ -309,6 +309,34 @@ static int do_truncate(int fd, off64_t size) {
 int ftruncate(int fd, off_t size) { return do_truncate(fd, size); }
 int ftruncate64(int fd, off64_t size) { return do_truncate(fd, size); }
 
+// Only makes files longer here: with zeros, as ftruncate does.
+static int do_allocate(int fd, int mode, off64_t offset, off64_t bytes) {
+    struct inode *inode;
+    if (trace < 0) return REAL(fallocate64)(fd, mode, offset, bytes);
+    enter();
+    if (!(inode = of_fd(fd))) {
+        leave();
+        return REAL(fallocate64)(fd, mode, offset, bytes);
+    }
+    if (mode) fatal("fallocate in a mode that is not recorded");
+    uint64_t size = offset + bytes;
+    ssize_t more = size > inode->size ? size - inode->size : 0;
+    int done = -1;
+    if (!change_fails()) {
+        if (room_for(inode, inode->size, more) == more) done = REAL(fallocate64)(fd, mode, offset, bytes);
+        else errno = ENOSPC;
+    }
+    if (done == 0 && size > inode->size) {
+        resize(inode, size);
+        record(TRUNCATE, inode->no, size, 0, NULL, NULL, 0);
+    }
+    leave();
+    return done;
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t bytes) { return do_allocate(fd, mode, offset, bytes); }
+int fallocate64(int fd, int mode, off64_t offset, off64_t bytes) { return do_allocate(fd, mode, offset, bytes); }
+
 static int do_open(int at, const char *path, int flags, mode_t mode) {
     struct place place;
     if (trace < 0 || !(flags & (O_CREAT | O_TRUNC))) return REAL(openat64)(at, path, flags, mode);
