@@ -106,7 +106,7 @@ impl Journal {
     /// Opens the journal in the data folder `dir`, making it if need be, and recovers what is in it. `wall` is the wall
     /// clock now; `Recovered::now` is where the broker's clock goes on. Nothing is committed before `start`.
     pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
-        let packing = Packing::new(config.key.load()?);
+        let packing = Packing::new(config.key.load()?).compressing(config.compression);
         let lock = DataLock::take(dir)?;
         swap::settle(dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })?;
         let journal = swap::current(dir);
@@ -138,7 +138,7 @@ impl Journal {
         config: Config,
         wall: WallClock,
     ) -> Result<(Self, Recovered), OpenError> {
-        let packing = Packing::new(config.key.load()?);
+        let packing = Packing::new(config.key.load()?).compressing(config.compression);
         let opened = Self::open_with(medium, packing, config, wall, None);
         opened.map_err(|error| error.at(Path::new("(simulated)")))
     }

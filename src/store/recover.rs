@@ -127,7 +127,9 @@ pub(super) fn recover(
         replay.begin_generation(generation);
         medium.scan(generation, &mut |no, bytes| {
             books.frame_bytes += bytes.len() as u64;
-            replay.frame(no, packing.open(generation, bytes));
+            let opened = packing.open(generation, bytes);
+            books.stream_bytes += opened.as_ref().map_or(0, |opened| opened.body.len() as u64);
+            replay.frame(no, opened);
         })?;
         ledger.generations.push_back(books);
         if let Some(version) = replay.newer {
