@@ -154,3 +154,20 @@ pub struct Delivery {
     /// The identifiers of every matching subscription that has one [MQTT-3.3.4-3].
     pub subscription_ids: Vec<u32>,
 }
+
+/// The same, borrowed: what a message that is only passed on needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each field as in `Delivery`")]
+pub struct Manner<'a> {
+    pub qos: QoS,
+    pub retain: bool,
+    pub subscription_ids: &'a [u32],
+}
+
+impl Manner<'_> {
+    /// To be kept.
+    pub fn to_delivery(self) -> Delivery {
+        let Self { qos, retain, subscription_ids } = self;
+        Delivery { qos, retain, subscription_ids: subscription_ids.to_vec() }
+    }
+}

@@ -18,8 +18,13 @@ mod scene;
 use std::{collections::BTreeMap, env, fmt::Write as _, fs, path::PathBuf, process::Command};
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use self::cases::{CASES, READS};
+
+/// The broker's own.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Beyond this factor a count is worse, or so much better that the number in the tree should follow.
 const TOLERANCE: f64 = 1.05;

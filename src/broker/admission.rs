@@ -13,7 +13,7 @@
 
 use super::{
     Broker,
-    dispatch::{Refused, Route, Share, group_share},
+    dispatch::{Refused, Route, Share, Shares, group_share},
 };
 use crate::{
     codec::{Publish, ReasonCode},
@@ -40,7 +40,7 @@ impl Broker {
     /// share goes to a member with room, if there is one.
     pub(super) fn find_room<'a>(
         &self,
-        shares: &mut [Share<'a>],
+        shares: &mut Shares<'a>,
         route: &'a Route,
         publish: &Publish<'_>,
     ) -> Result<(), Refused> {
@@ -49,22 +49,31 @@ impl Broker {
         if !wanted.is_disk_full && !self.queues.may_reject() {
             return Ok(());
         }
-        for share in shares {
+        for share in shares.direct() {
+            if let Some(refused) = self.why_not(&share, &wanted) {
+                return Err(self.count_refused(refused, &share, route));
+            }
+        }
+        for share in &mut shares.members {
             let mut passed_over = Vec::new();
             while let Some(refused) = self.why_not(share, &wanted) {
                 passed_over.push(share.slot.no);
                 let group = share.group.and_then(|name| route.groups.iter().find(|g| g.name() == name));
                 let other = group.and_then(|group| Some((group.choose(&passed_over)?, group)));
                 let Some(((slot, subscription), group)) = other else {
-                    if refused == Refused::QueueFull {
-                        self.drops.rejected(&share.slot.client_id, &route.topic);
-                    }
-                    return Err(refused);
+                    return Err(self.count_refused(refused, share, route));
                 };
                 *share = group_share(slot, subscription, group.name(), publish);
             }
         }
         Ok(())
+    }
+
+    fn count_refused(&self, refused: Refused, share: &Share<'_>, route: &Route) -> Refused {
+        if refused == Refused::QueueFull {
+            self.drops.rejected(&share.slot.client_id, &route.topic);
+        }
+        refused
     }
 
     /// Why this subscriber cannot be given its share.

@@ -23,8 +23,8 @@ use super::{
     stats::Traffic,
 };
 use crate::{
-    codec::{Ack, DecodeError, Disconnect, Packet, ReasonCode, Version, decode},
-    session::{Acknowledged, Link, Verdict, Waiting},
+    codec::{DecodeError, Disconnect, Packet, ReasonCode, Version, decode_next},
+    session::{Link, Verdict, Waiting},
     store::Gate,
     sync::lock,
     time::Timestamp,
@@ -47,7 +47,10 @@ pub struct Connection {
     ending: Option<Ending>,
     /// What it still says then. On the heap: it is there for a moment.
     last_answers: Option<Box<LastAnswers>>,
-    paused: bool,
+    /// See [`Connection::may_read`].
+    pub(super) paused: bool,
+    /// QoS > 0 PUBLISH packets that were unanswered when the last one was answered; by now it may be fewer.
+    pub(super) unanswered: usize,
     loading: Option<Arc<Loading>>,
     closed: bool,
     seen: Timestamp,
@@ -163,6 +166,7 @@ impl Connection {
             ending: None,
             last_answers: None,
             paused: false,
+            unanswered: 0,
             loading: None,
             closed: false,
             seen: now,
@@ -207,22 +211,26 @@ impl Connection {
         touched: &mut Touched,
         traffic: &mut Traffic,
     ) -> Reading {
-        let mut used = 0;
+        let mut rest = input;
+        let mut before = self.routes.last();
+        // After that, whatever adds to it looks again.
+        self.paused |= self.is_owed_too_much(&self.slot.state());
         while self.ending.is_none() {
             self.paused |= self.is_overloaded();
             if self.paused {
                 return Reading::Pause;
             }
-            let rest = input.get(used..).unwrap_or_default();
-            let handled = match decode(rest, self.version, self.broker.config.packet_bytes_max) {
+            let topic = before.as_ref().map(|route| &route.topic);
+            let handled = match decode_next(rest, self.version, self.broker.config.packet_bytes_max, topic) {
                 Ok(None) => return Reading::Continue,
                 Ok(Some((packet, bytes))) => {
-                    used += bytes;
+                    rest = rest.get(bytes..).unwrap_or_default();
                     traffic.count(&packet, bytes);
-                    self.handle(&packet, now, touched)
+                    self.handle(&packet, &mut rest, now, touched, traffic)
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
             };
+            self.routes.follow(&mut before);
             if let Err(ending) = handled {
                 self.end(ending, now, touched);
             }
@@ -244,28 +252,45 @@ impl Connection {
 
     /// Backpressure: the publisher is slowed by TCP.
     fn is_overloaded(&self) -> bool {
-        self.broker.journal.backlogged()
-            || self.broker.letters.is_backlogged()
-            || self.is_owed_too_much(&self.slot.state())
+        self.broker.journal.backlogged() || self.broker.letters.is_backlogged()
     }
 
-    /// Whether the client asks for more than it takes. Messages to it stop at `out_bytes_max`, answers go on to twice
-    /// that, so that a client that writes before it reads is not stopped for the messages that wait for it.
     fn is_owed_too_much(&self, state: &State) -> bool {
-        let bytes_max = self.broker.config.out_bytes_max.saturating_mul(2);
-        let too_much = |l: &Link<Gate>| l.answers_waiting() >= ANSWERS_MAX || l.out.len() >= bytes_max;
-        state.session.link.as_ref().is_some_and(too_much)
+        state.session.link.as_ref().is_some_and(|link| is_owed_too_much(link, &self.broker))
     }
 
-    fn handle(&mut self, packet: &Packet<'_>, now: Timestamp, touched: &mut Touched) -> Result<(), Ending> {
+    /// Handles a packet, and what follows it in `rest` where that is done together.
+    fn handle(
+        &mut self,
+        packet: &Packet<'_>,
+        rest: &mut &[u8],
+        now: Timestamp,
+        touched: &mut Touched,
+        traffic: &mut Traffic,
+    ) -> Result<(), Ending> {
         match packet {
             Packet::Publish(publish) => self.handle_publish(publish, now, touched),
-            Packet::Puback(ack) => self
-                .acknowledged(|state, slot| state.session.outbound.handle_puback(&slot.keep, ack.packet_id)),
-            Packet::Pubrec(ack) => self.handle_pubrec(ack),
-            Packet::Pubrel(ack) => self.handle_pubrel(ack.packet_id),
-            Packet::Pubcomp(ack) => self
-                .acknowledged(|state, slot| state.session.outbound.handle_pubcomp(&slot.keep, ack.packet_id)),
+            Packet::Puback(_) | Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
+                let used = self.handle_acknowledgements(packet, rest, now, traffic)?;
+                *rest = rest.get(used..).unwrap_or_default();
+                Ok(())
+            }
+            _ => {
+                self.handle_rare(packet, now, touched)?;
+                self.paused |= self.is_owed_too_much(&self.slot.state());
+                Ok(())
+            }
+        }
+    }
+
+    /// Handles what does not come with each message.
+    fn handle_rare(
+        &mut self,
+        packet: &Packet<'_>,
+        now: Timestamp,
+        touched: &mut Touched,
+    ) -> Result<(), Ending> {
+        match packet {
             Packet::Subscribe(subscribe) => {
                 // The others get their turn before the next one of these.
                 self.paused |= self.handle_subscribe(subscribe, now)? > RETAINED_AT_ONCE;
@@ -282,9 +307,8 @@ impl Connection {
             // [MQTT-3.1.0-2]
             Packet::Connect(_) => Err(Ending::Refused(ReasonCode::ProtocolError, "a second CONNECT")),
             Packet::Auth(auth) => self.handle_auth(auth),
-            Packet::Connack(_) | Packet::Suback(_) | Packet::Unsuback(_) | Packet::Pingresp => {
-                Err(Ending::Refused(ReasonCode::ProtocolError, "a packet that only a server sends"))
-            }
+            // What is left are those.
+            _ => Err(Ending::Refused(ReasonCode::ProtocolError, "a packet that only a server sends")),
         }
     }
 
@@ -296,28 +320,6 @@ impl Connection {
         } else {
             Err(Ending::Replaced)
         }
-    }
-
-    fn acknowledged(&self, handle: impl FnOnce(&mut State, &Slot) -> Acknowledged) -> Result<(), Ending> {
-        match self.with_state(handle)? {
-            // An id that is not in flight any more: an answer that crossed a resend. Nothing to do.
-            Acknowledged::Yes | Acknowledged::UnknownId => Ok(()),
-            Acknowledged::WrongKind => Err(Ending::Refused(
-                ReasonCode::ProtocolError,
-                "an acknowledgement of the wrong kind for its message",
-            )),
-        }
-    }
-
-    fn handle_pubrec(&self, ack: &Ack<'_>) -> Result<(), Ending> {
-        let refused = ack.reason.is_error();
-        self.acknowledged(|state, slot| {
-            let result = state.session.outbound.handle_pubrec(&slot.keep, ack.packet_id, refused);
-            if result == Acknowledged::UnknownId && !refused {
-                state.session.answer_unknown_pubrec(ack.packet_id);
-            }
-            result
-        })
     }
 
     fn parting(&self, disconnect: &Disconnect<'_>) -> Result<Ending, Ending> {
@@ -507,12 +509,15 @@ impl Drop for Connection {
     }
 }
 
+/// Whether the client asks for more than it takes. Messages to it stop at `out_bytes_max`, answers go on to twice that, so
+/// that a client that writes before it reads is not stopped for the messages that wait for it.
+pub(super) fn is_owed_too_much(link: &Link<Gate>, broker: &Broker) -> bool {
+    let bytes_max = broker.config.out_bytes_max.saturating_mul(2);
+    link.answers_waiting() >= ANSWERS_MAX || link.out.len() >= bytes_max
+}
+
 fn take_output(state: &mut State, out: &mut Vec<u8>, counters: &Counters) {
     let Some(link) = &mut state.session.link else { return };
-    counters.sent(std::mem::take(&mut link.tally), link.out.len());
-    if out.is_empty() && out.capacity() <= link.out.capacity() {
-        std::mem::swap(out, &mut link.out);
-    } else {
-        out.append(&mut link.out);
-    }
+    let bytes = link.out.len();
+    counters.sent(link.take_output(out), bytes);
 }

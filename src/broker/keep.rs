@@ -35,6 +35,9 @@ pub(super) enum Kept {
         /// Index among the message's targets.
         target: u32,
     },
+    /// A transient session's that was sent, and that nobody will ask for again: neither the client, which begins anew when it
+    /// comes back, nor another one.
+    Sent,
 }
 
 impl Kept {
@@ -49,6 +52,7 @@ impl Kept {
         match self {
             Self::Memory { message, .. } => Some(Arc::clone(message)),
             Self::Journal { stored, .. } => stored.body(),
+            Self::Sent => None,
         }
     }
 
@@ -56,7 +60,7 @@ impl Kept {
     pub(super) fn into_stored(self) -> Option<Arc<Stored>> {
         match self {
             Self::Journal { stored, .. } => Some(stored),
-            Self::Memory { .. } => None,
+            Self::Memory { .. } | Self::Sent => None,
         }
     }
 }
@@ -306,6 +310,7 @@ impl Keeper for Keep {
                 None if stored.is_lost() => Body::Lost,
                 None => Body::Unloaded,
             },
+            Kept::Sent => Body::Lost,
         }
     }
 
@@ -313,6 +318,7 @@ impl Keeper for Keep {
         match kept {
             Kept::Memory { message, .. } => message.expires_at,
             Kept::Journal { stored, .. } => stored.expires_at(),
+            Kept::Sent => Timestamp::NEVER,
         }
     }
 
@@ -320,6 +326,7 @@ impl Keeper for Keep {
         match kept {
             Kept::Memory { message, .. } => message.size_bytes(),
             Kept::Journal { stored, .. } => stored.size_bytes(),
+            Kept::Sent => 0,
         }
     }
 
@@ -336,7 +343,7 @@ impl Keeper for Keep {
     fn park(&self, kept: Vec<Kept>) -> Vec<Parked> {
         let claim = |kept| match kept {
             Kept::Journal { stored, target } => Some((stored, target)),
-            Kept::Memory { .. } => None,
+            Kept::Memory { .. } | Kept::Sent => None,
         };
         self.journal.park(kept.into_iter().filter_map(claim).collect())
     }
@@ -365,19 +372,20 @@ impl Keeper for Keep {
         match kept {
             Kept::Memory { after, .. } => after.clone(),
             Kept::Journal { stored, .. } => Gate::Message(Arc::clone(stored)),
+            Kept::Sent => Gate::Open,
         }
     }
 
     fn confirm(&self, seq: Seq, kept: &Kept) -> Gate {
         match kept {
-            Kept::Memory { .. } => Gate::Open,
+            Kept::Memory { .. } | Kept::Sent => Gate::Open,
             Kept::Journal { stored, target } => self.journal.confirm(stored, *target, self.session, seq),
         }
     }
 
     fn received(&self, seq: Seq, kept: &Kept) -> Gate {
         match kept {
-            Kept::Memory { .. } => Gate::Open,
+            Kept::Memory { .. } | Kept::Sent => Gate::Open,
             Kept::Journal { stored, target } => self.journal.received(stored, *target, self.session, seq),
         }
     }

@@ -178,6 +178,7 @@ impl Letters {
                 Some(Gate::Open)
             }
             Kept::Journal { stored, target } => self.take_claim(journal, from, (stored, *target), loss),
+            Kept::Sent => None,
         }
     }
 

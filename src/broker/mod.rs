@@ -12,6 +12,7 @@
 //!   journal has each session's changes in the order in which they happened.
 //! - What promises something to a client leaves behind the gate of the commit that keeps the promise.
 
+mod acknowledge;
 mod admission;
 mod authenticate;
 mod config;

@@ -1,26 +1,20 @@
-//! PUBLISH and PUBREL from a client.
+//! PUBLISH from a client.
 
 use tracing::warn;
 
 use super::{
     admission::{DISK_FULL, RESERVED},
-    connection::{Connection, Ending},
+    connection::{Connection, Ending, is_owed_too_much},
     dead_letters::is_reserved,
     dispatch::{Origin, Published, Refused, Touched},
 };
 use crate::{
     codec::{PacketId, Publish, QoS, ReasonCode, Version},
     session::{AliasError, Answer, Arrival, Verdict},
-    store::{Gate, Record, Urgency},
+    store::Gate,
     telemetry::Counter,
     time::Timestamp,
     topic::TopicName,
-};
-
-/// The verdict on a PUBREL whose message is not there, or has been released before.
-const NOT_HELD: Verdict = Verdict {
-    reason: ReasonCode::PacketIdentifierNotFound,
-    why: "no message with this packet identifier waits for its release",
 };
 
 impl Connection {
@@ -39,7 +33,7 @@ impl Connection {
         }
         self.broker.config.features.check_publish(publish)?;
         if publish.qos != QoS::AtMostOnce {
-            self.count_publish()?;
+            self.check_quota()?;
         }
         let aliased;
         let topic = if publish.properties.topic_alias.is_some() {
@@ -53,39 +47,40 @@ impl Connection {
             return Err(Ending::Refused(ReasonCode::TopicNameInvalid, "an invalid topic name"));
         };
         if is_reserved(topic) {
-            return self.refuse_reserved(publish);
+            return self.refuse_reserved(publish, now);
         }
         let inbound_qos2 = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
         if let Some(id) = inbound_qos2
-            && self.answer_duplicate(id)?
+            && self.answer_duplicate(id, now)?
         {
             return Ok(());
         }
         if let Err(verdict) = self.broker.config.features.check_payload(&publish.properties, publish.payload)
         {
-            return self.refuse_payload(publish, verdict);
+            return self.refuse_payload(publish, verdict, now);
         }
         let is_answered = publish.qos != QoS::AtMostOnce;
         let origin = Origin { slot: &self.slot, inbound_qos2, is_answered };
         let published = self.broker.dispatch(&route, publish, origin, now, touched);
         match published {
-            Ok(published) => self.accept_publish(publish, published),
-            Err(refused) => self.refuse_publish(publish, refused),
+            Ok(published) => self.accept_publish(publish, published, now),
+            Err(refused) => self.refuse_publish(publish, refused, now),
         }
     }
 
     /// [MQTT-3.3.4-7]: a v5 client keeps to the receive maximum it was given.
-    fn count_publish(&self) -> Result<(), Ending> {
-        let open = self.with_state(|state, _| {
-            state.session.link.as_mut().map_or(0, crate::session::Link::count_publish)
-        })?;
-        if self.version == Version::V5 && open > usize::from(self.broker.config.receive_maximum) {
-            return Err(Ending::Refused(
-                ReasonCode::ReceiveMaximumExceeded,
-                "more in flight than the receive maximum",
-            ));
+    fn check_quota(&mut self) -> Result<(), Ending> {
+        let quota = usize::from(self.broker.config.receive_maximum);
+        if self.version != Version::V5 || self.unanswered < quota {
+            return Ok(());
         }
-        Ok(())
+        // That was so when the last one was answered.
+        self.unanswered = self
+            .with_state(|state, _| state.session.link.as_ref().map_or(0, crate::session::Link::unanswered))?;
+        if self.unanswered < quota {
+            return Ok(());
+        }
+        Err(Ending::Refused(ReasonCode::ReceiveMaximumExceeded, "more in flight than the receive maximum"))
     }
 
     fn resolve_alias(&self, publish: &Publish<'_>) -> Result<TopicName, Ending> {
@@ -113,27 +108,36 @@ impl Connection {
 
     /// A QoS 2 message that came before is answered when its first copy is durable, and routed no second time
     /// [MQTT-4.3.3-10].
-    fn answer_duplicate(&self, id: PacketId) -> Result<bool, Ending> {
-        self.with_state(|state, _| match state.session.inbound.arrival(id) {
-            Arrival::New => false,
-            Arrival::Duplicate(gate) => {
-                if let Some(link) = &mut state.session.link {
-                    link.answer(gate, Answer::Pubrec(id, Verdict::SUCCESS));
-                }
-                true
-            }
-        })
+    fn answer_duplicate(&mut self, id: PacketId, now: Timestamp) -> Result<bool, Ending> {
+        let gate = self.with_state(|state, _| match state.session.inbound.arrival(id) {
+            Arrival::New => None,
+            Arrival::Duplicate(gate) => Some(gate),
+        })?;
+        let Some(gate) = gate else { return Ok(false) };
+        self.answer(gate, Answer::Pubrec(id, Verdict::SUCCESS), None, now)?;
+        Ok(true)
     }
 
-    fn accept_publish(&self, publish: &Publish<'_>, published: Published) -> Result<(), Ending> {
-        let Published { gate, matched } = published;
+    fn accept_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        published: Published,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
+        let Published { gate, matched, to_hold } = published;
         let v5 = self.version == Version::V5;
         let reason = if v5 && !matched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
-        self.answer_publish(publish, gate, reason.into())
+        let Some(id) = publish.packet_id else { return Ok(()) };
+        self.answer(gate, answer(publish, id, reason.into()), to_hold, now)
     }
 
     /// Nothing was kept. v5 is told why; v3 has no word for it but a closed connection without an acknowledgement.
-    fn refuse_publish(&self, publish: &Publish<'_>, refused: Refused) -> Result<(), Ending> {
+    fn refuse_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        refused: Refused,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
         let counters = &self.broker.counters;
         let (reason, why, counter) = match refused {
             Refused::RetainedFull => {
@@ -157,59 +161,73 @@ impl Connection {
         match publish.qos {
             QoS::AtMostOnce => Ok(()),
             _ if self.version == Version::V5 => {
-                self.answer_publish(publish, Gate::Open, Verdict::refused(reason, why))
+                self.answer_publish(publish, Gate::Open, Verdict::refused(reason, why), now)
             }
             _ => Err(Ending::Refused(reason, why)),
         }
     }
 
     /// Only v5 has an answer, and that for QoS 1 and 2; the others are shown out [MQTT3-3.3.5-2].
-    fn refuse_reserved(&self, publish: &Publish<'_>) -> Result<(), Ending> {
+    fn refuse_reserved(&mut self, publish: &Publish<'_>, now: Timestamp) -> Result<(), Ending> {
         if self.version == Version::V5 && publish.qos != QoS::AtMostOnce {
-            self.answer_publish(publish, Gate::Open, RESERVED)
+            self.answer_publish(publish, Gate::Open, RESERVED, now)
         } else {
             Err(RESERVED.into())
         }
     }
 
     /// Section 3.3.2.3.2. QoS 0 has no answer but DISCONNECT.
-    fn refuse_payload(&self, publish: &Publish<'_>, verdict: Verdict) -> Result<(), Ending> {
+    fn refuse_payload(
+        &mut self,
+        publish: &Publish<'_>,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
         match publish.qos {
             QoS::AtMostOnce => Err(verdict.into()),
-            QoS::AtLeastOnce | QoS::ExactlyOnce => self.answer_publish(publish, Gate::Open, verdict),
+            QoS::AtLeastOnce | QoS::ExactlyOnce => self.answer_publish(publish, Gate::Open, verdict, now),
         }
     }
 
     /// [MQTT-3.3.4-1], [MQTT3-3.3.4-1]
-    fn answer_publish(&self, publish: &Publish<'_>, gate: Gate, verdict: Verdict) -> Result<(), Ending> {
+    fn answer_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        gate: Gate,
+        verdict: Verdict,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
         let Some(id) = publish.packet_id else { return Ok(()) };
-        let answer = if publish.qos == QoS::ExactlyOnce {
-            Answer::Pubrec(id, verdict)
-        } else {
-            Answer::Puback(id, verdict)
-        };
-        self.with_state(|state, _| {
-            if let Some(link) = &mut state.session.link {
-                link.answer(gate, answer);
-            }
-        })
+        self.answer(gate, answer(publish, id, verdict), None, now)
     }
 
-    /// PUBREL frees the packet id; PUBCOMP says so once that is durable, or a reused id would be taken for a duplicate
-    /// after a crash.
-    pub(super) fn handle_pubrel(&self, id: PacketId) -> Result<(), Ending> {
-        let v5 = self.version == Version::V5;
-        self.with_state(|state, slot| {
-            let held = state.session.inbound.release(id);
-            if held && slot.keep.persistent {
-                let gate = slot.keep.journal.append(Record::Released(slot.no, id), Urgency::Now);
-                state.session.inbound.releasing(gate);
-            }
-            let gate = state.session.inbound.released().unwrap_or(Gate::Open);
-            let verdict = if held || !v5 { Verdict::SUCCESS } else { NOT_HELD };
-            if let Some(link) = &mut state.session.link {
-                link.answer(gate, Answer::Pubcomp(id, verdict));
-            }
-        })
+    /// Counts a PUBLISH and answers it. The packet id `to_hold` is held until PUBREL.
+    fn answer(
+        &mut self,
+        gate: Gate,
+        answer: Answer,
+        to_hold: Option<PacketId>,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
+        let mut state = self.slot.state();
+        if !state.is_served_by(self.epoch) {
+            return Err(Ending::Replaced);
+        }
+        if let Some(id) = to_hold {
+            state.session.inbound.accept(id, gate.clone());
+        }
+        if let Some(link) = &mut state.session.link {
+            link.count_publish();
+        }
+        state.answer(gate, answer, now);
+        if let Some(link) = &state.session.link {
+            self.unanswered = link.unanswered();
+            self.paused |= is_owed_too_much(link, &self.broker);
+        }
+        Ok(())
     }
+}
+
+fn answer(publish: &Publish<'_>, id: PacketId, verdict: Verdict) -> Answer {
+    if publish.qos == QoS::ExactlyOnce { Answer::Pubrec(id, verdict) } else { Answer::Puback(id, verdict) }
 }

@@ -75,6 +75,9 @@ impl Queues {
 
     /// The rule for a message with this label in this client's queue; `None`: the common bound.
     pub(super) fn rule(&self, label: Label, client_id: &str) -> Option<QueueRule> {
+        if label.is_empty() {
+            return None;
+        }
         let mut rules = label.matching().filter_map(|n| self.rules.get(n));
         let matches = |pattern: &Option<ClientPattern>| pattern.as_ref().is_none_or(|p| p.matches(client_id));
         rules.find(|(pattern, _)| matches(pattern)).map(|(_, rule)| *rule)

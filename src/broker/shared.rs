@@ -159,10 +159,15 @@ impl Broker {
                 (kept, Gate::Message(Arc::clone(&stored)), Some((stored, target)))
             }
             Kept::Memory { .. } => (entry.kept.clone(), Gate::Open, None),
+            Kept::Sent => return Passed::Ended,
         };
-        // Acknowledged long ago, so nothing but `drop-oldest` applies; of a body on disk the topic is not known.
-        let body = entry.kept.body();
-        let rule = body.and_then(|m| self.queues.rule(self.queues.labels().of(&m.topic), &slot.client_id));
+        // Acknowledged long ago, so nothing but `drop-oldest` applies.
+        let label = match &kept {
+            Kept::Journal { stored, .. } => stored.label(),
+            Kept::Memory { message, .. } => self.queues.labels().of(&message.topic),
+            Kept::Sent => return Passed::Ended,
+        };
+        let rule = self.queues.rule(label, &slot.client_id);
         let seq = outbound.deliver(&slot.keep, kept, delivery, rule);
         outbound.mark_shared(seq, group.clone());
         outbound.hold_exactly_once(&slot.keep, gate.clone());

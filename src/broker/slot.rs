@@ -11,7 +11,7 @@ use std::{
 use super::{counters::Counters, keep::Keep};
 use crate::{
     message::SessionNo,
-    session::{Link, Session, Verdict},
+    session::{Answer, Link, Session, Verdict},
     store::{Gate, Record, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -173,6 +173,16 @@ impl State {
         let waker = connection.waker.clone()?;
         connection.notified = true;
         Some(waker)
+    }
+
+    /// Answers the client, behind `gate` and behind the answers before.
+    pub(super) fn answer(&mut self, gate: Gate, answer: Answer, now: Timestamp) {
+        let Some(link) = &mut self.session.link else { return };
+        if matches!(gate, Gate::Open) {
+            link.answer_now(gate, answer, now);
+        } else {
+            link.answer(gate, answer);
+        }
     }
 
     /// Encodes everything that may leave now into the link's out-buffer, without waiting for anything.

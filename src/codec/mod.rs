@@ -46,6 +46,7 @@ pub use self::{
 };
 
 use self::{header::FixedHeader, packet::connect, primitive::Reader};
+use crate::topic::TopicName;
 
 /// Bytes of the largest packet there can be: five of fixed header and the largest remaining length.
 pub const PACKET_BYTES_MAX: usize = 5 + primitive::VARINT_MAX as usize;
@@ -60,12 +61,23 @@ pub fn decode(
     version: Version,
     packet_bytes_max: u32,
 ) -> Result<Option<(Packet<'_>, usize)>, DecodeError> {
+    decode_next(input, version, packet_bytes_max, None)
+}
+
+/// The same for one of many packets. Clients publish to the same topic again and again: a topic that equals `before`, which
+/// is valid, is not looked into, and is given as that.
+pub fn decode_next<'a>(
+    input: &'a [u8],
+    version: Version,
+    packet_bytes_max: u32,
+    before: Option<&'a TopicName>,
+) -> Result<Option<(Packet<'a>, usize)>, DecodeError> {
     let Some(header) = FixedHeader::read(input, version)? else { return Ok(None) };
     if u32::try_from(header.packet_bytes).map_or(true, |bytes| bytes > packet_bytes_max) {
         return Err(DecodeError::PacketTooLarge);
     }
     let Some(body) = input.get(header.header_bytes..header.packet_bytes) else { return Ok(None) };
-    let packet = Packet::read(header, body, version)?;
+    let packet = Packet::read(header, body, version, before)?;
     Ok(Some((packet, header.packet_bytes)))
 }
 

@@ -87,14 +87,7 @@ impl<'a> Reader<'a> {
 
     /// A UTF-8 encoded string (section 1.5.4). A leading U+FEFF is kept [MQTT-1.5.4-3].
     pub(super) fn string(&mut self) -> Result<&'a str, DecodeError> {
-        let bytes = self.binary()?;
-        // [MQTT-1.5.4-1], [MQTT-1.5.7-1]: surrogates are refused too.
-        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::StringNotUtf8)?;
-        // [MQTT-1.5.4-2]
-        if memchr::memchr(0, bytes).is_some() {
-            return Err(DecodeError::StringHasNull);
-        }
-        Ok(text)
+        text(self.binary()?)
     }
 
     pub(super) fn packet_id(&mut self) -> Result<PacketId, DecodeError> {
@@ -106,6 +99,17 @@ impl<'a> Reader<'a> {
     pub(super) fn finish(self) -> Result<(), DecodeError> {
         if self.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
+}
+
+/// The bytes of a string as one.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, DecodeError> {
+    // [MQTT-1.5.4-1], [MQTT-1.5.7-1]: surrogates are refused too.
+    let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::StringNotUtf8)?;
+    // [MQTT-1.5.4-2]
+    if memchr::memchr(0, bytes).is_some() {
+        return Err(DecodeError::StringHasNull);
+    }
+    Ok(text)
 }
 
 /// Where fields are written to. One walk over a packet serves two sinks: [`Count`] measures, `Vec<u8>` writes, so the

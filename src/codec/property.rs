@@ -204,6 +204,11 @@ impl<'a> Property<'a> {
 
 /// What has properties to write.
 pub(super) trait PropertySource {
+    /// Whether none is set. `false` is allowed for one that cannot tell at once.
+    fn is_empty(&self) -> bool {
+        false
+    }
+
     /// Calls `visit` for each property that is set, in the order it is written.
     fn visit<'s>(&'s self, visit: &mut impl FnMut(Property<'s>));
 }
@@ -217,6 +222,10 @@ pub(super) fn properties_len(source: &impl PropertySource) -> usize {
 
 /// Writes the property length and the properties.
 pub(super) fn write_properties(source: &impl PropertySource, out: &mut impl Sink) {
+    // Those of most messages.
+    if source.is_empty() {
+        return out.u8(0);
+    }
     out.varint(u32::try_from(properties_len(source)).unwrap_or(u32::MAX));
     source.visit(&mut |property| property.write(out));
 }

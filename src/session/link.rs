@@ -6,10 +6,13 @@ use std::{
     num::NonZeroU16,
 };
 
-use super::answer::{Answer, Verdict, acknowledgement};
+use super::{
+    answer::{Answer, Verdict, acknowledgement},
+    frames::Frames,
+};
 use crate::{
     codec::{Ack, Disconnect, DisconnectProperties, Packet, PacketId, Publish, QoS, Version},
-    message::expires_at,
+    message::{Manner, expires_at},
     time::Timestamp,
     topic::TopicName,
 };
@@ -82,7 +85,7 @@ pub struct Link<G> {
     pub terms: Terms,
     /// Bytes ready for the wire.
     pub out: Vec<u8>,
-    /// What is in `out`. Whoever takes that takes this.
+    /// What is in `out`.
     pub tally: Tally,
     answers: VecDeque<(G, Answer)>,
     greeted: bool,
@@ -90,8 +93,10 @@ pub struct Link<G> {
     /// QoS 0 messages among the answers, and the bytes of the encoded ones.
     messages_waiting: usize,
     publish_bytes: usize,
-    /// QoS > 0 PUBLISH packets of the client that have no PUBACK or PUBCOMP yet.
+    /// QoS > 0 PUBLISH packets of the client whose PUBACK or PUBCOMP has not been taken from `out` yet.
     unanswered: usize,
+    /// Of these, those whose last answer is in `out`.
+    answered: usize,
     /// They end with the connection [MQTT-3.3.2-7].
     aliases_in: Vec<Option<TopicName>>,
     aliases_out: HashMap<TopicName, NonZeroU16>,
@@ -110,6 +115,7 @@ impl<G: Clone> Link<G> {
             messages_waiting: 0,
             publish_bytes: 0,
             unanswered: 0,
+            answered: 0,
             aliases_in: Vec::new(),
             aliases_out: HashMap::new(),
         }
@@ -123,6 +129,15 @@ impl<G: Clone> Link<G> {
     /// Whether no message may leave yet.
     pub fn holds_messages(&self) -> bool {
         !self.greeted || self.subacks_waiting > 0
+    }
+
+    /// Gives an answer that waits for nothing but those before it: into the out-buffer, if there are none.
+    pub fn answer_now(&mut self, open: G, answer: Answer, now: Timestamp) {
+        if self.greeted && self.answers.is_empty() {
+            self.encode_answer(answer, now);
+        } else {
+            self.answer(open, answer);
+        }
     }
 
     /// Queues an answer behind `gate` and behind all earlier answers.
@@ -143,8 +158,8 @@ impl<G: Clone> Link<G> {
     /// topic comes after it.
     pub fn publish_at_most_once(
         &mut self,
-        publish: &mut Publish<'_>,
-        topic: &TopicName,
+        frames: &mut Frames<'_>,
+        manner: Manner<'_>,
         open: G,
         now: Timestamp,
     ) -> Fate {
@@ -153,24 +168,60 @@ impl<G: Clone> Link<G> {
             return Fate::NoRoom;
         }
         if !self.holds_messages() && self.messages_waiting == 0 {
-            return if self.publish(publish, topic) { Fate::Sent } else { Fate::TooLarge };
+            return if self.publish_frame(frames, manner, None) { Fate::Sent } else { Fate::TooLarge };
         }
         // Without an alias: packets that leave before it could use that.
-        let bytes = publish.encoded_len(self.terms.version);
-        if bytes > self.terms.packet_bytes_max {
+        let until = expires_at(frames.message_expiry(), now);
+        let mut encoded = Vec::new();
+        if !frames.append(manner, None, &self.terms, &mut encoded) {
             return Fate::TooLarge;
         }
-        let mut encoded = Vec::with_capacity(bytes);
-        publish.encode(self.terms.version, &mut encoded);
-        let until = expires_at(publish.properties.message_expiry, now);
         self.answer(open, Answer::Publish(encoded, until));
         Fate::Sent
     }
 
-    /// Counts a QoS > 0 PUBLISH; the number of them that have no PUBACK or PUBCOMP yet.
-    pub fn count_publish(&mut self) -> usize {
+    /// Whether a message may leave at once: nothing is held back, and there is room.
+    pub fn takes_messages(&self) -> bool {
+        !self.holds_messages() && self.messages_waiting == 0 && self.out.len() < self.terms.out_bytes_max
+    }
+
+    /// A message that is passed on as it came, as `publish` does it.
+    pub fn publish_frame(
+        &mut self,
+        frames: &mut Frames<'_>,
+        manner: Manner<'_>,
+        id: Option<PacketId>,
+    ) -> bool {
+        if self.terms.alias_max_out > 0 {
+            let topic = frames.topic();
+            return self.publish(frames.packet(manner, id), topic);
+        }
+        let fits = frames.append(manner, id, &self.terms, &mut self.out);
+        if fits {
+            self.tally.message(manner.qos);
+        }
+        fits
+    }
+
+    /// Counts a QoS > 0 PUBLISH that is about to be answered.
+    pub fn count_publish(&mut self) {
         self.unanswered += 1;
+    }
+
+    /// QoS > 0 PUBLISH packets whose PUBACK or PUBCOMP has not been handed over for writing yet.
+    pub fn unanswered(&self) -> usize {
         self.unanswered
+    }
+
+    /// Hands over what is ready for the wire, behind what is in `out`.
+    pub fn take_output(&mut self, out: &mut Vec<u8>) -> Tally {
+        self.unanswered = self.unanswered.saturating_sub(std::mem::take(&mut self.answered));
+        if out.is_empty() && out.capacity() <= self.out.capacity() {
+            std::mem::swap(out, &mut self.out);
+        } else {
+            out.append(&mut self.out);
+        }
+        std::mem::take(&mut self.tally)
     }
 
     /// Gives up the messages that wait among the answers: nobody is there to take them any more.
@@ -210,7 +261,7 @@ impl<G: Clone> Link<G> {
             Answer::Pubrec(_, verdict) => verdict.reason.is_error(),
             _ => false,
         };
-        self.unanswered = self.unanswered.saturating_sub(usize::from(ends));
+        self.answered += usize::from(ends);
         match answer {
             Answer::Puback(id, verdict) => self.acknowledge(Packet::Puback, id, verdict),
             Answer::Pubrec(id, verdict) => self.acknowledge(Packet::Pubrec, id, verdict),

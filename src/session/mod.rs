@@ -7,6 +7,7 @@
 //! only behind its gate.
 
 mod answer;
+mod frames;
 mod inbound;
 mod keeper;
 mod link;
@@ -18,6 +19,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use answer::{Answer, Verdict};
+pub use frames::Frames;
 pub use inbound::{Arrival, Inbound};
 pub use keeper::{Body, DropReason, Keeper};
 pub use link::{AliasError, Fate, Link, Tally, Terms};
@@ -28,10 +30,10 @@ pub use outbound::{
 pub use shelf::{Shelf, Shelved};
 
 use crate::{
-    codec::{Packet, PacketId, Publish, QoS, ReasonCode, SubscribeOptions, Version},
-    message::Seq,
+    codec::{Packet, PacketId, QoS, ReasonCode, SubscribeOptions, Version},
+    message::{Manner, Seq},
     time::Timestamp,
-    topic::{TopicFilter, TopicName},
+    topic::TopicFilter,
 };
 
 /// Options of one subscription (MQTT 5.0 section 3.8.3.1).
@@ -125,12 +127,33 @@ impl<K: Keeper> Session<K> {
     pub fn deliver_at_most_once(
         &mut self,
         keeper: &K,
-        publish: &mut Publish<'_>,
-        topic: &TopicName,
+        frames: &mut Frames<'_>,
+        manner: Manner<'_>,
         now: Timestamp,
     ) -> Fate {
         let Some(link) = &mut self.link else { return Fate::NoRoom };
-        link.publish_at_most_once(publish, topic, keeper.open_gate(), now)
+        link.publish_at_most_once(frames, manner, keeper.open_gate(), now)
+    }
+
+    /// A QoS 1 or 2 message for an online client, straight into the out-buffer: its number. `None`, and nothing is done, if it
+    /// has to stand in line. `kept` makes what is kept of it until the client has answered.
+    pub fn deliver_at_once(
+        &mut self,
+        frames: &mut Frames<'_>,
+        manner: Manner<'_>,
+        now: Timestamp,
+        kept: impl FnOnce() -> K::Kept,
+    ) -> Option<Seq> {
+        let link = self.link.as_mut()?;
+        if !link.takes_messages() || frames.message_expiry() == Some(0) {
+            return None;
+        }
+        let seq = self.outbound.number_at_once(manner.qos)?;
+        if !link.publish_frame(frames, manner, Some(seq.packet_id())) {
+            return None;
+        }
+        self.outbound.sent_at_once(kept(), manner.to_delivery(), now);
+        Some(seq)
     }
 
     /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).

@@ -15,6 +15,7 @@
 
 mod acknowledge;
 mod bounds;
+mod direct;
 mod queue;
 mod shared;
 mod transmit;

@@ -172,7 +172,11 @@ mod tests {
     }
 
     fn stored() -> Stored {
-        Stored::new(1, std::sync::Arc::new(crate::store::tests::message("a", b"x")))
+        Stored::new(
+            1,
+            std::sync::Arc::new(crate::store::tests::message("a", b"x")),
+            crate::topic::Label::default(),
+        )
     }
 
     #[test]

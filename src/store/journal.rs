@@ -208,7 +208,8 @@ impl Journal {
 
     /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
     pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        self.shared().state().register(message)
+        let label = self.shared().config.labels.of(&message.topic);
+        self.shared().state().register(message, label)
     }
 
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by

@@ -204,9 +204,9 @@ impl Replay {
         }
         let left = Bits::of(claims.targets.iter().map(|(index, _)| *index));
         let size_bytes = u32::try_from(message.size_bytes()).unwrap_or(u32::MAX);
-        let slot = self.slab.insert_found(id, size_bytes, message.expires_at, place, left);
-        self.messages.insert(id, slot);
         let label = self.labels.of(&message.topic);
+        let slot = self.slab.insert_found(id, size_bytes, message.expires_at, place, left, label);
+        self.messages.insert(id, slot);
         if !label.is_empty() {
             self.labelled.insert(id, label);
         }

@@ -7,7 +7,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::stored::{Bits, Place, Stored};
-use crate::time::Timestamp;
+use crate::{time::Timestamp, topic::Label};
 
 /// Slots of a chunk. A chunk goes back to the allocator when all of its slots are free.
 const CHUNK_SLOTS: usize = 4_096;
@@ -98,6 +98,7 @@ pub(super) struct Asleep {
     frame_high: u16,
     offset: u16,
     retained: bool,
+    label: Label,
 }
 
 impl Asleep {
@@ -109,6 +110,7 @@ impl Asleep {
         place: Place,
         left: &Bits,
         retained: bool,
+        label: Label,
     ) -> Option<Self> {
         Some(Self {
             id,
@@ -121,6 +123,7 @@ impl Asleep {
             frame_high: u16::try_from(place.frame >> 32).ok()?,
             offset: place.offset,
             retained,
+            label,
         })
     }
 
@@ -148,11 +151,12 @@ impl Slab {
         expires_at: Timestamp,
         place: Place,
         left: Bits,
+        label: Label,
     ) -> SlotNo {
-        if let Some(asleep) = Asleep::new(id, size_bytes, expires_at, place, &left, false) {
+        if let Some(asleep) = Asleep::new(id, size_bytes, expires_at, place, &left, false, label) {
             return self.put(Slot::Asleep(asleep));
         }
-        let stored = Arc::new(Stored::recovered(id, size_bytes, expires_at, place, left, false));
+        let stored = Arc::new(Stored::recovered(id, size_bytes, expires_at, place, left, false, label));
         let no = self.insert(&stored);
         stored.lock().slot = Some(no);
         no
@@ -188,10 +192,11 @@ impl Slab {
             Slot::Free(_) => None,
             Slot::Awake(stored) => Some(Arc::clone(stored)),
             Slot::Asleep(asleep) => {
-                let Asleep { id, size_bytes, expires_at, left, retained, .. } = *asleep;
+                let Asleep { id, size_bytes, expires_at, left, retained, label, .. } = *asleep;
                 let place = asleep.place();
                 let left = Bits::Few(u64::from(left));
-                let stored = Arc::new(Stored::recovered(id, size_bytes, expires_at, place, left, retained));
+                let stored =
+                    Arc::new(Stored::recovered(id, size_bytes, expires_at, place, left, retained, label));
                 stored.lock().slot = Some(no);
                 *slot = Slot::Awake(Arc::clone(&stored));
                 Some(stored)
@@ -295,9 +300,9 @@ impl Slab {
         if let Some(stored) = self.awake(no) {
             stored.lock().phase = super::stored::Phase::Written(place);
         } else if let Some(Slot::Asleep(asleep)) = self.slot_mut(no) {
-            let Asleep { id, size_bytes, expires_at, left, retained, .. } = *asleep;
+            let Asleep { id, size_bytes, expires_at, left, retained, label, .. } = *asleep;
             let left = Bits::Few(u64::from(left));
-            if let Some(moved) = Asleep::new(id, size_bytes, expires_at, place, &left, retained) {
+            if let Some(moved) = Asleep::new(id, size_bytes, expires_at, place, &left, retained, label) {
                 *asleep = moved;
             }
         }
@@ -379,12 +384,13 @@ mod tests {
     use crate::{
         store::stored::{Bits, Place},
         time::Timestamp,
+        topic::Label,
     };
 
     const PLACE: Place = Place { generation: 7, offset: 3_999, frame: (1 << 48) - 2, len: 300 };
 
     fn found(slab: &mut Slab, id: u64, targets: u32) -> super::SlotNo {
-        slab.insert_found(id, 200, Timestamp::NEVER, PLACE, Bits::of(0..targets))
+        slab.insert_found(id, 200, Timestamp::NEVER, PLACE, Bits::of(0..targets), Label::default())
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::{
     state::State,
     stored::Stored,
 };
-use crate::{message::Message, time::Timestamp};
+use crate::{message::Message, time::Timestamp, topic::Label};
 
 /// The file system is asked when that many bytes of frames have been written, or a sixteenth of the room there was; and when
 /// that much time has passed.
@@ -159,22 +159,24 @@ impl State {
     }
 
     /// Registers a message, whether there is room or not.
-    pub(super) fn register(&mut self, message: Arc<Message>) -> Arc<Stored> {
+    pub(super) fn register(&mut self, message: Arc<Message>, label: Label) -> Arc<Stored> {
         self.marks.message += 1;
         self.space.coming_bytes += message.whole_bytes() as u64;
-        Arc::new(Stored::new(self.marks.message, message))
+        Arc::new(Stored::new(self.marks.message, message, label))
     }
 
     /// The same, if there is room for it.
-    pub(super) fn register_if_room(&mut self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        ((message.whole_bytes() as u64) < self.room_bytes()).then(|| self.register(Arc::clone(message)))
+    pub(super) fn register_if_room(&mut self, message: &Arc<Message>, label: Label) -> Option<Arc<Stored>> {
+        let has_room = (message.whole_bytes() as u64) < self.room_bytes();
+        has_room.then(|| self.register(Arc::clone(message), label))
     }
 }
 
 impl Journal {
     /// The same for one that may be refused: `None` if there is no room on the disk for it.
     pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        self.shared().state().register_if_room(message)
+        let label = self.shared().config.labels.of(&message.topic);
+        self.shared().state().register_if_room(message, label)
     }
 
     /// A message of this size was refused for want of room: so is what is smaller, until there is some more.

@@ -25,6 +25,7 @@ use crate::{
     message::{Message, SessionNo},
     sync::lock,
     time::Timestamp,
+    topic::Label,
 };
 
 /// A kept message. In memory it is its state and one bit per target; the body only while somebody needs it.
@@ -36,6 +37,8 @@ pub struct Stored {
     id: u64,
     size_bytes: u32,
     expires_at: Timestamp,
+    /// Of its topic, which is not in memory when the body is not.
+    label: Label,
     state: Mutex<StoredState>,
 }
 
@@ -106,11 +109,12 @@ pub(super) struct Place {
 }
 
 impl Stored {
-    pub(super) fn new(id: u64, message: Arc<Message>) -> Self {
+    pub(super) fn new(id: u64, message: Arc<Message>, label: Label) -> Self {
         Self {
             id,
             size_bytes: u32::try_from(message.size_bytes()).unwrap_or(u32::MAX),
             expires_at: message.expires_at,
+            label,
             state: Mutex::new(StoredState {
                 body: Some(message),
                 keep_body: false,
@@ -131,12 +135,14 @@ impl Stored {
         place: Place,
         left: Bits,
         retained: bool,
+        label: Label,
     ) -> Self {
         let phase = Phase::Written(place);
         Self {
             id,
             size_bytes,
             expires_at,
+            label,
             state: Mutex::new(StoredState {
                 body: None,
                 keep_body: false,
@@ -155,6 +161,7 @@ impl Stored {
             id: 0,
             size_bytes: 0,
             expires_at: Timestamp::NEVER,
+            label: Label::default(),
             state: Mutex::new(StoredState {
                 body: None,
                 keep_body: false,
@@ -180,6 +187,11 @@ impl Stored {
     /// When it is of no more use; NEVER without a message expiry interval.
     pub fn expires_at(&self) -> Timestamp {
         self.expires_at
+    }
+
+    /// Which of the configured filters match its topic, body in memory or not.
+    pub fn label(&self) -> Label {
+        self.label
     }
 
     /// Drops the copy in memory, at once or as soon as it can be read back.
@@ -212,7 +224,8 @@ impl Stored {
         if state.lost {
             return None;
         }
-        Asleep::new(self.id, self.size_bytes, self.expires_at, state.place()?, &state.left, state.retained)
+        let (place, left) = (state.place()?, &state.left);
+        Asleep::new(self.id, self.size_bytes, self.expires_at, place, left, state.retained, self.label)
     }
 
     pub(super) fn id(&self) -> u64 {

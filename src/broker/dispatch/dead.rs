@@ -8,7 +8,7 @@ use super::{
         dead_letters::{DeadReason, Loss},
         slot::Slot,
     },
-    Batch, Outgoing, Route, Touched, shares,
+    Batch, Outgoing, Route, Shares, Touched,
 };
 use crate::{
     codec::QoS,
@@ -29,8 +29,8 @@ impl Broker {
     ) -> Gate {
         let delivery = Delivery { qos: message.qos, retain: false, subscription_ids: Vec::new() };
         let publish = message.to_packet(&delivery, now);
-        let shares = shares(route, &publish, None);
-        let must_keep = shares.iter().any(|share| share.slot.keep.persistent && self.keeps(share));
+        let shares = Shares::new(route, &publish, None);
+        let must_keep = shares.iter().any(|share| share.slot.keep.persistent && self.keeps(&share));
         let may_pass_on = publish.qos != QoS::AtMostOnce && !route.groups.is_empty();
         let stored = if must_keep && claim.is_none() {
             self.journal.message_if_room(message)
@@ -38,30 +38,24 @@ impl Broker {
             // On a full disk too: what it stands for makes room for it.
             (must_keep || may_pass_on).then(|| self.journal.message(Arc::clone(message)))
         };
-        let outgoing = Outgoing {
-            publish: &publish,
-            topic: &route.topic,
-            label: route.label,
-            is_admitted: false,
-            may_store: stored.is_some() || !must_keep,
-            message: Some(message),
-            stored: stored.as_ref(),
-            now,
-        };
-        let mut batch = Batch::new();
+        let mut outgoing = Outgoing::new(route, &publish, now).with_copy(message);
+        outgoing.may_store = stored.is_some() || !must_keep;
+        outgoing.stored = stored.as_ref();
+        let mut room = Vec::new();
+        let mut batch = Batch::new(&outgoing, shares.len_max(), &mut room);
         self.deliver_all(&shares, &outgoing, &mut batch, touched);
-        let Some(stored) = stored else {
+        let Some(stored) = &stored else {
             return claim.map_or(Gate::Open, |claim| self.journal.give_up(claim));
         };
         let completion = Completion { keep_body: batch.is_awaited, ..Completion::default() };
-        self.journal.complete_instead(&stored, batch.targets, &completion, claim);
-        Gate::Message(stored)
+        self.journal.complete_instead(stored, batch.targets, &completion, claim);
+        Gate::Message(Arc::clone(stored))
     }
 
     /// Publishes the letters of those whose queues keep what they have.
     pub(super) fn send_newest(
         &self,
-        batch: &mut Batch,
+        batch: &mut Batch<'_>,
         outgoing: &Outgoing<'_>,
         touched: &mut Touched,
     ) -> Gate {

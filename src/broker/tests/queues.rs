@@ -233,3 +233,27 @@ fn drain_after_suback(world: &World, dev: &mut Client) -> Vec<String> {
     }
     all
 }
+
+/// Its topic is not in memory when its body is on disk; its bound counts all the same.
+#[test]
+fn what_another_member_is_handed_stays_under_its_bound() {
+    let mut config = commands(Overflow::DropOldest);
+    config.queue = limits(1, Overflow::DropOldest);
+    config.queue_bounds[0].limits = limits(5, Overflow::DropOldest);
+    let mut world = World::with(config);
+    let mut short = connect("short");
+    short.properties.session_expiry = Some(100);
+    world.subscriber(&short, "$share/g/cmd/#", QoS::AtLeastOnce).lose();
+    let mut publisher = world.joined(&transient("pub"), false);
+    for id in 1..=4 {
+        publisher.send(&qos1(id, "cmd/a", &id.to_string()));
+    }
+    assert_eq!(answered(&world, &mut publisher).len(), 4);
+    drop(publisher);
+    sleeper(&world, "long", "$share/g/cmd/#");
+    world.cut(1);
+    world.pass(200_000);
+    assert_eq!(world.broker.dropped().queue_full, 0);
+    let mut long = world.joined(&connect("long"), true);
+    assert_eq!(drain(&world, &mut long), ["cmd/a=1", "cmd/a=2", "cmd/a=3", "cmd/a=4"]);
+}

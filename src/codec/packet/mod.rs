@@ -26,6 +26,7 @@ use super::{
     reason::ReasonCode,
     version::Version,
 };
+use crate::topic::TopicName;
 
 /// Every packet type, borrowing from the bytes it was decoded from. Packets of 3.1 and 3.1.1 leave the fields that
 /// only 5.0 has at their defaults.
@@ -50,13 +51,19 @@ pub enum Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
-    /// Reads the body of a packet, all of it: `body` is what the fixed header announced.
-    pub(super) fn read(header: FixedHeader, body: &'a [u8], version: Version) -> Result<Self, DecodeError> {
+    /// Reads the body of a packet, all of it: `body` is what the fixed header announced. For `before` see
+    /// [`decode_next`](super::decode_next).
+    pub(super) fn read(
+        header: FixedHeader,
+        body: &'a [u8],
+        version: Version,
+        before: Option<&'a TopicName>,
+    ) -> Result<Self, DecodeError> {
         let mut r = Reader::new(body);
         let packet = match header.packet_type {
             PacketType::Connect => Self::Connect(Box::new(Connect::read(&mut r)?)),
             PacketType::Connack => Self::Connack(Box::new(Connack::read(&mut r, version)?)),
-            PacketType::Publish => Self::Publish(Publish::read(header.flags, &mut r, version)?),
+            PacketType::Publish => Self::Publish(Publish::read(header.flags, &mut r, version, before)?),
             PacketType::Puback => Self::Puback(Ack::read(&mut r, version, ack::PUBLISH_REASONS)?),
             PacketType::Pubrec => Self::Pubrec(Ack::read(&mut r, version, ack::PUBLISH_REASONS)?),
             PacketType::Pubrel => Self::Pubrel(Ack::read(&mut r, version, ack::RELEASE_REASONS)?),

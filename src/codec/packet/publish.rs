@@ -7,7 +7,7 @@ use crate::codec::{
     error::DecodeError,
     header::PacketType,
     packet_id::PacketId,
-    primitive::{Reader, Sink},
+    primitive::{Reader, Sink, text},
     property::{
         Property, PropertyReader, PropertySource, Repeatable, UserProperties, has_wildcard, visit_user,
         write_properties,
@@ -15,6 +15,7 @@ use crate::codec::{
     qos::QoS,
     version::Version,
 };
+use crate::topic::TopicName;
 
 /// An application message on its way.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,7 +63,12 @@ const QOS_SHIFT: u8 = 1;
 const DUP: u8 = 0b1000;
 
 impl<'a> Publish<'a> {
-    pub(super) fn read(flags: u8, r: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+    pub(super) fn read(
+        flags: u8,
+        r: &mut Reader<'a>,
+        version: Version,
+        before: Option<&'a TopicName>,
+    ) -> Result<Self, DecodeError> {
         let dup = flags & DUP != 0;
         let retain = flags & RETAIN != 0;
         // [MQTT-3.3.1-4], [MQTT3-3.3.1-4]
@@ -72,11 +78,11 @@ impl<'a> Publish<'a> {
             return Err(DecodeError::DupWithQos0);
         }
         // [MQTT-3.3.2-1], [MQTT3-3.3.2-1]
-        let topic = r.string()?;
-        // [MQTT-3.3.2-2], [MQTT3-3.3.2-2]
-        if has_wildcard(topic) {
-            return Err(DecodeError::TopicWildcard);
-        }
+        let bytes = r.binary()?;
+        let topic = match before.map(TopicName::as_str).filter(|before| before.as_bytes() == bytes) {
+            Some(before) => before,
+            None => checked(bytes)?,
+        };
         // [MQTT-2.2.1-2]
         let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id()?) };
         let properties =
@@ -87,6 +93,13 @@ impl<'a> Publish<'a> {
         }
         Ok(Self { dup, qos, retain, topic, packet_id, properties, payload: r.take_rest() })
     }
+}
+
+/// A topic that has not been looked into.
+fn checked(bytes: &[u8]) -> Result<&str, DecodeError> {
+    let topic = text(bytes)?;
+    // [MQTT-3.3.2-2], [MQTT3-3.3.2-2]
+    if has_wildcard(topic) { Err(DecodeError::TopicWildcard) } else { Ok(topic) }
 }
 
 impl Publish<'_> {
@@ -105,6 +118,17 @@ impl Publish<'_> {
     /// Bytes that [`Publish::encode`] appends. The packet id counts with `QoS` > 0 even if it is not set yet.
     pub fn encoded_len(&self, version: Version) -> usize {
         framed_len(self, version)
+    }
+
+    /// Puts another packet id into a PUBLISH with `QoS` > 0 that was encoded: the same message for another receiver.
+    pub fn set_packet_id(encoded: &mut [u8], id: PacketId) {
+        let header_bytes = 1 + encoded.iter().skip(1).take_while(|&&byte| byte & 0x80 != 0).count() + 1;
+        let Some(body) = encoded.get_mut(header_bytes..) else { return };
+        let Some((topic_len, rest)) = body.split_first_chunk_mut() else { return };
+        let place = rest.get_mut(usize::from(u16::from_be_bytes(*topic_len))..);
+        if let Some(place) = place.and_then(|at| at.first_chunk_mut()) {
+            *place = id.get().to_be_bytes();
+        }
     }
 
     fn first_byte(&self) -> u8 {
@@ -174,6 +198,27 @@ impl<'a> PublishProperties<'a> {
 }
 
 impl PropertySource for PublishProperties<'_> {
+    fn is_empty(&self) -> bool {
+        let Self {
+            payload_is_utf8,
+            message_expiry,
+            topic_alias,
+            response_topic,
+            correlation_data,
+            content_type,
+            subscription_ids,
+            user,
+        } = self;
+        payload_is_utf8.is_none()
+            && message_expiry.is_none()
+            && topic_alias.is_none()
+            && response_topic.is_none()
+            && correlation_data.is_none()
+            && content_type.is_none()
+            && subscription_ids.is_empty()
+            && user.is_empty()
+    }
+
     fn visit<'s>(&'s self, visit: &mut impl FnMut(Property<'s>)) {
         if let Some(value) = self.topic_alias {
             visit(Property::TopicAlias(value));

@@ -10,6 +10,7 @@ mod accepted;
 mod generate;
 mod matrix;
 mod refused;
+mod repeated;
 mod round_trip;
 
 use self::codec::{Packet, Version, decode};

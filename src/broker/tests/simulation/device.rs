@@ -75,7 +75,7 @@ pub(super) enum Heard {
     Pubrec { id: u16, refused: bool },
     Pubrel(u16),
     Pubcomp(u16),
-    Suback(u16),
+    Suback { id: u16, refused: bool },
     Unsuback(u16),
     Disconnect,
 }
@@ -85,7 +85,7 @@ pub(super) enum Outcome {
     /// Nothing for its application.
     Nothing,
     /// A message for the application.
-    Message { body: Body, qos: QoS, retain: bool, dup: bool },
+    Message { body: Body, topic: String, qos: QoS, retain: bool, dup: bool },
     /// The broker has broken its word.
     Wrong(String),
 }
@@ -111,8 +111,17 @@ pub(super) struct Device {
     pub(super) owed: VecDeque<Said>,
     /// It takes the lowest packet id that is free, else the next one.
     pub(super) reuses_ids: bool,
+    /// It takes no larger packets.
+    pub(super) packet_bytes_max: Option<u32>,
     /// Which of its sessions it knows.
     incarnation: u32,
+}
+
+impl Message {
+    /// Larger than some take.
+    pub(super) fn is_large(&self) -> bool {
+        self.pad > 0
+    }
 }
 
 impl Device {
@@ -128,6 +137,7 @@ impl Device {
             known,
             owed,
             reuses_ids: false,
+            packet_bytes_max: None,
             incarnation: 0,
         }
     }
@@ -142,6 +152,7 @@ impl Device {
         let is_v5 = self.version == Version::V5;
         let receive_maximum = if is_v5 { hello.receive_maximum } else { u16::MAX };
         let mut wire = Wire::new(self.version, receive_maximum);
+        wire.packet_bytes_max = self.packet_bytes_max.filter(|_| is_v5);
         wire.say(self.name, Said::Connect(hello));
         self.wire = Some(wire);
     }
@@ -175,7 +186,9 @@ impl Device {
                 self.greeted(present, refused, incarnation);
                 Outcome::Nothing
             }
-            Heard::Publish { id, body, qos, dup, retain, .. } => self.got(id, body, qos, dup, retain),
+            Heard::Publish { id, body, topic, qos, dup, retain } => {
+                self.got(id, qos, (body, topic), dup, retain)
+            }
             Heard::Puback { id, .. } | Heard::Pubrec { id, refused: true } | Heard::Pubcomp(id) => {
                 self.open.retain(|open| open.id != id);
                 Outcome::Nothing
@@ -192,7 +205,7 @@ impl Device {
                 self.owed.push_back(Said::Pubcomp(id));
                 Outcome::Nothing
             }
-            Heard::Suback(_) | Heard::Unsuback(_) | Heard::Disconnect => Outcome::Nothing,
+            Heard::Suback { .. } | Heard::Unsuback(_) | Heard::Disconnect => Outcome::Nothing,
         })
     }
 
@@ -223,7 +236,12 @@ impl Device {
         }
     }
 
-    fn got(&mut self, id: u16, body: Body, qos: QoS, dup: bool, retain: bool) -> Outcome {
+    /// The broker has closed the connection, and has no word for why: it may have refused any of these.
+    pub(super) fn give_up(&mut self) {
+        self.burnt.extend(self.open.drain(..).map(|open| open.id));
+    }
+
+    fn got(&mut self, id: u16, qos: QoS, (body, topic): (Body, String), dup: bool, retain: bool) -> Outcome {
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.owed.push_back(Said::Puback(id)),
@@ -241,6 +259,6 @@ impl Device {
                 }
             }
         }
-        Outcome::Message { body, qos, retain, dup }
+        Outcome::Message { body, topic, qos, retain, dup }
     }
 }

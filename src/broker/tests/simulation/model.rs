@@ -6,11 +6,13 @@
 
 mod left;
 mod power;
+mod queue;
 mod session;
 mod taken;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(super) use self::queue::Bound;
 use super::device::{Body, Message, Who, WillWish};
 use crate::codec::QoS;
 
@@ -34,6 +36,17 @@ struct Told {
     fate: Fate,
     /// For a message of the shared subscription.
     shared: Shared,
+    /// How often it was refused.
+    refusals: u32,
+    /// It may be, as far as queues go.
+    may_be_refused: bool,
+    heard_by: BTreeSet<Who>,
+    /// Whose it may have been at some time.
+    routed_to: BTreeSet<Who>,
+    /// Of whom a dead letter says that they do not get it.
+    letters: BTreeSet<Who>,
+    /// The same, since their queues were full.
+    pushed_out: BTreeSet<Who>,
 }
 
 /// Of a will; other messages are `Sent`.
@@ -89,6 +102,8 @@ struct Expect {
     must: bool,
     /// Due as long as the broker lives.
     in_life: bool,
+    /// Its queue may have been too short for it, or it is too large for its device.
+    excused: bool,
     /// How often it was routed here; more after a crash.
     tries: u32,
     /// The same, in this broker and those before.
@@ -109,6 +124,8 @@ struct Session {
     connected: bool,
     /// The present connection's CONNACK has left.
     greeted: bool,
+    /// The session of before it made room for the present one.
+    in_place: bool,
     expiry_ms: u64,
     /// The shortest that the disk may have.
     expiry_floor_ms: u64,
@@ -147,6 +164,35 @@ struct Session {
     /// The highest message heard of each stream: publisher, topic, both qualities of service.
     streams: BTreeMap<(Who, &'static str, QoS, QoS), Body>,
     exactly_once: BTreeSet<Body>,
+    /// What may wait under the bound, in its order.
+    waiting: Vec<(u32, Body)>,
+    /// Wills that may be published at any time, and then wait as well.
+    open_wills: usize,
+    /// More may wait: it came back without a promise.
+    waits_unknown: bool,
+    /// It takes no large packets.
+    narrow: bool,
+}
+
+/// What the broker may do by its configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Terms {
+    /// QoS 0 may be dropped.
+    pub(super) lossy: bool,
+    /// The disk may be full: publishes, new sessions and subscriptions may be refused.
+    pub(super) crowded: bool,
+    /// How many messages may wait for a session.
+    pub(super) bound: Option<Bound>,
+    /// Somebody gets the dead letters.
+    pub(super) letters: bool,
+}
+
+/// A promise to a session that is over: it was heard, or there is a letter.
+struct Left {
+    who: Who,
+    body: Body,
+    attempt: u32,
+    must: bool,
 }
 
 /// The values a topic has had; which one it has now is sure while a broker lives.
@@ -166,14 +212,15 @@ pub(super) struct Model {
     attempts: u32,
     /// The disk fails: nothing is owed but what was promised.
     failing: bool,
-    /// QoS 0 may be dropped.
-    lossy: bool,
+    terms: Terms,
+    /// What sessions that ended had to deliver, where there are letters.
+    left: Vec<Left>,
     line: u64,
     truth: u64,
 }
 
 impl Model {
-    pub(super) fn new(devices: usize, lossy: bool) -> Self {
+    pub(super) fn new(devices: usize, terms: Terms) -> Self {
         Self {
             told: Vec::new(),
             sessions: (0..devices).map(|_| Session::default()).collect(),
@@ -181,7 +228,8 @@ impl Model {
             life: 1,
             attempts: 0,
             failing: false,
-            lossy,
+            terms,
+            left: Vec::new(),
             line: 0,
             truth: 0,
         }
@@ -205,6 +253,12 @@ impl Model {
             deadline,
             fate,
             shared: Shared::default(),
+            refusals: 0,
+            may_be_refused: false,
+            heard_by: BTreeSet::new(),
+            routed_to: BTreeSet::new(),
+            letters: BTreeSet::new(),
+            pushed_out: BTreeSet::new(),
         });
         message
     }
@@ -219,9 +273,21 @@ impl Model {
         self.sessions[who].incarnation
     }
 
+    /// The device takes no large packets.
+    pub(super) fn set_narrow(&mut self, who: Who) {
+        self.sessions[who].narrow = true;
+    }
+
     /// Whether the device's session is one that stays.
     pub(super) fn is_persistent(&self, who: Who) -> bool {
         self.sessions[who].persistent
+    }
+}
+
+impl Told {
+    /// Nothing of it was kept, as its publisher knows.
+    fn is_refused(&self) -> bool {
+        self.refusals > 0 && self.refusals == self.routed
     }
 }
 

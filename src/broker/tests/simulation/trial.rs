@@ -3,23 +3,25 @@
 mod doing;
 mod end;
 mod on_the_way;
+mod post;
 mod power;
+mod world;
 
 use std::{
+    ops::AddAssign,
     sync::{Arc, atomic::AtomicU64},
-    time::Duration,
 };
 
-use self::power::open;
+use self::{power::open, world::World};
 use super::{
     chance::Chance,
     device::{Device, Who},
-    model::{Model, SHARED, Verdict},
+    model::{Model, SHARED, Terms, Verdict},
 };
 use crate::{
     broker::{Broker, Config},
     codec::{QoS, Version},
-    store::{self, medium::sim::SimDisk},
+    store::{self, KeySource, medium::sim::SimDisk},
 };
 
 const DEVICES: [(&str, Version); 5] = [
@@ -31,6 +33,10 @@ const DEVICES: [(&str, Version); 5] = [
 ];
 /// Looks at what is retained in the end.
 const JUDGE: Who = DEVICES.len();
+/// Gets the dead letters, and nothing else.
+const POST: Who = JUDGE + 1;
+/// Takes no large packets, where there are letters.
+const NARROW: Who = 3;
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b/1", "s/1/x"];
 const FILTERS: [&str; 5] = ["a/1", "a/+", "+/1", "b/#", SHARED];
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -58,10 +64,26 @@ enum Mood {
     Group,
 }
 
+/// What has happened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tally {
+    seeds: u64,
+    crashes: u64,
+    /// Publishes.
+    refused: u64,
+    letters: u64,
+    /// On a full disk.
+    full: u64,
+}
+
 pub(super) struct Trial {
     seed: u64,
     mood: Mood,
     chance: Chance,
+    odds: Chance,
+    terms: Terms,
+    /// The disk's size, if it is a small one.
+    disk_bytes: Option<u64>,
     disk: SimDisk,
     /// The broker's time line.
     line: Arc<AtomicU64>,
@@ -76,41 +98,53 @@ pub(super) struct Trial {
     model: Model,
     failing: bool,
     next_request: u16,
-    crashes: u64,
+    tally: Tally,
     trace: bool,
     pub(super) quiet: bool,
     pub(super) told: Vec<String>,
 }
 
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.seeds += other.seeds;
+        self.crashes += other.crashes;
+        self.refused += other.refused;
+        self.letters += other.letters;
+        self.full += other.full;
+    }
+}
+
 impl Trial {
     pub(super) fn new(seed: u64, trace: bool) -> Self {
         let mut chance = Chance(seed);
-        let small = chance.one_in(4);
-        let config = Config {
-            inflight_max: 1 + u16::try_from(chance.below(6)).unwrap(),
-            queue_qos0: chance.one_in(3),
-            out_bytes_max: if small { 120 } else { 1 << 20 },
-            ..Config::default()
-        };
-        let store = store::Config {
-            generation_bytes: if chance.one_in(2) { 3_000 } else { 16 << 20 },
-            elision_wait_max: Duration::from_millis(if chance.one_in(4) { 0 } else { 100 }),
-            ..store::Config::default()
-        };
+        // Of its own, so that what a seed means to the devices does not depend on it.
+        let mut odds = Chance(!seed);
+        let World { config, store, terms, disk_bytes, .. } = World::new(&mut chance, &mut odds);
         let devices = DEVICES.map(|(name, version)| Device::new(name, version));
         let mut devices = Vec::from(devices);
         devices.push(Device::new("judge", Version::V5));
+        devices.push(Device::new("post", Version::V5));
         let (disk, line, wall_ms) = (SimDisk::new(), Arc::default(), Arc::new(AtomicU64::new(BIRTH_MS)));
+        if let Some(bytes) = disk_bytes {
+            disk.set_capacity(bytes);
+        }
         let broker = open(&disk, &line, &wall_ms, &config, &store).expect("an empty disk");
-        let lossy = small;
         let mood = if chance.one_in(4) { Mood::Group } else { Mood::Any };
         for device in &mut devices {
             device.reuses_ids = chance.one_in(2);
+        }
+        let mut model = Model::new(devices.len(), terms);
+        if terms.letters {
+            devices[NARROW].packet_bytes_max = Some(200);
+            model.set_narrow(NARROW);
         }
         Self {
             seed,
             mood,
             chance,
+            odds,
+            terms,
+            disk_bytes,
             disk,
             line,
             truth: 0,
@@ -119,19 +153,21 @@ impl Trial {
             config,
             store,
             broker,
-            model: Model::new(devices.len(), lossy),
+            model,
             devices,
             failing: false,
             next_request: 1,
-            crashes: 0,
+            tally: Tally::default(),
             trace,
             quiet: false,
             told: Vec::new(),
         }
     }
 
-    /// Returns how often the broker crashed.
-    pub(super) fn run(&mut self) -> u64 {
+    pub(super) fn run(&mut self) -> Tally {
+        let (terms, disk_bytes, sealed) = (self.terms, self.disk_bytes, self.store.key != KeySource::None);
+        self.note(|| format!("{terms:?}; the disk has {disk_bytes:?} bytes; sealed {sealed}"));
+        self.open_the_post();
         for who in 0..JUDGE {
             self.dial(who);
         }
@@ -139,10 +175,17 @@ impl Trial {
             self.event();
         }
         self.end();
-        self.crashes
+        self.tally.seeds = 1;
+        self.tally
     }
 
     fn event(&mut self) {
+        if self.terms.letters && self.odds.one_in(12) {
+            self.post_comes_and_goes();
+        }
+        if self.terms.crowded && self.odds.one_in(25) {
+            self.others_come();
+        }
         let who = self.chance.below(JUDGE);
         if self.mood == Mood::Group && self.chance.one_in(10) {
             return self.member_goes(who);
@@ -177,6 +220,11 @@ impl Trial {
             97..=98 if self.chance.one_in(2) => self.crash(),
             _ => self.exchange_all(),
         }
+    }
+
+    /// Publishes may be refused; and an older device's connection ends with that, before it leaves, and its will goes.
+    fn may_refuse(&self) -> bool {
+        self.failing || self.terms.crowded || self.terms.bound.is_some()
     }
 
     fn judge(&self, verdict: Verdict) {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    num::NonZeroU16,
     sync::{Arc, atomic::Ordering},
     task::Waker,
 };
@@ -41,6 +42,7 @@ pub(in super::super) struct Wire {
     /// Messages that left the broker and whose acknowledgement has not come there.
     pub(in super::super) unanswered: BTreeSet<u16>,
     pub(in super::super) receive_maximum: u16,
+    pub(super) packet_bytes_max: Option<u32>,
     /// When the broker was asked for output last, on its time line.
     pub(in super::super) looked_at: u64,
 }
@@ -65,12 +67,13 @@ impl Wire {
             looked_at: 0,
             unanswered: BTreeSet::new(),
             receive_maximum,
+            packet_bytes_max: None,
         }
     }
 
     pub(super) fn say(&mut self, name: &str, said: Said) {
         let before = self.bytes.len();
-        encode(name, &said, self.version, &mut self.bytes);
+        encode(name, &said, self.version, self.packet_bytes_max, &mut self.bytes);
         self.said_bytes += self.bytes.len() - before;
         self.packets.push_back((self.said_bytes, said));
     }
@@ -78,6 +81,16 @@ impl Wire {
     /// How many bytes are on their way.
     pub(in super::super) fn on_the_way(&self) -> usize {
         self.bytes.len() - self.arrived
+    }
+
+    /// How many bytes of the next packet have not arrived.
+    pub(in super::super) fn packet_bytes_left(&self) -> usize {
+        self.packets.front().map_or(0, |(end, _)| end.saturating_sub(self.taken_bytes + self.arrived))
+    }
+
+    /// The broker takes nothing more on this connection.
+    pub(in super::super) fn reads_no_more(&self) -> bool {
+        self.reading == Reading::Stop
     }
 
     /// The next `bytes` arrive. Returns the packets that the broker has taken.
@@ -161,12 +174,13 @@ impl Wire {
     }
 }
 
-fn encode(name: &str, said: &Said, version: Version, bytes: &mut Vec<u8>) {
+fn encode(name: &str, said: &Said, version: Version, packet_bytes_max: Option<u32>, bytes: &mut Vec<u8>) {
     let payload;
     let packet = match said {
         Said::Connect(hello) => {
             let will_payload = hello.will.as_ref().map(|will| will.body.to_string());
-            return encode_connect(name, hello, will_payload.as_deref(), version, bytes);
+            let properties = ConnectProperties { packet_bytes_max, ..ConnectProperties::default() };
+            return encode_connect(name, hello, will_payload.as_deref(), version, properties, bytes);
         }
         Said::Publish { id, message, dup } => {
             let filled = format!("{}{}", message.body, " ".repeat(message.pad));
@@ -206,7 +220,14 @@ fn encode(name: &str, said: &Said, version: Version, bytes: &mut Vec<u8>) {
     packet.encode(version, bytes);
 }
 
-fn encode_connect(name: &str, hello: &Hello, will: Option<&str>, version: Version, bytes: &mut Vec<u8>) {
+fn encode_connect(
+    name: &str,
+    hello: &Hello,
+    will: Option<&str>,
+    version: Version,
+    mut properties: ConnectProperties<'_>,
+    bytes: &mut Vec<u8>,
+) {
     let v5 = version == Version::V5;
     let will = hello.will.as_ref().zip(will).map(|(wish, payload)| Will {
         topic: wish.topic,
@@ -216,10 +237,9 @@ fn encode_connect(name: &str, hello: &Hello, will: Option<&str>, version: Versio
         delay: (v5 && wish.delay > 0).then_some(wish.delay),
         properties: PublishProperties::default(),
     });
-    let mut properties = ConnectProperties::default();
     if v5 {
         properties.session_expiry = Some(hello.expiry);
-        properties.receive_maximum = std::num::NonZeroU16::new(hello.receive_maximum);
+        properties.receive_maximum = NonZeroU16::new(hello.receive_maximum);
     }
     let connect = Connect {
         version,
@@ -255,7 +275,10 @@ fn packets(bytes: &[u8], version: Version) -> Vec<Heard> {
             Packet::Pubrec(a) => Heard::Pubrec { id: a.packet_id.get(), refused: a.reason.is_error() },
             Packet::Pubrel(a) => Heard::Pubrel(a.packet_id.get()),
             Packet::Pubcomp(a) => Heard::Pubcomp(a.packet_id.get()),
-            Packet::Suback(s) => Heard::Suback(s.packet_id.get()),
+            Packet::Suback(s) => Heard::Suback {
+                id: s.packet_id.get(),
+                refused: s.reasons.iter().any(|reason| reason.is_error()),
+            },
             Packet::Unsuback(s) => Heard::Unsuback(s.packet_id.get()),
             Packet::Disconnect(_) => Heard::Disconnect,
             other => panic!("{other:?} from a server"),

@@ -1,7 +1,7 @@
 //! What leaves the broker, and what a device's application hears.
 
 use super::{
-    super::device::{Body, Who},
+    super::device::{Body, NOBODY, Who},
     Exists, Fate, Model, Verdict, open_fate,
 };
 use crate::codec::QoS;
@@ -9,10 +9,13 @@ use crate::codec::QoS;
 impl Model {
     pub(in super::super) fn greeted(&mut self, who: Who, present: bool, refused: bool) -> Verdict {
         if refused {
-            if !self.failing {
+            if !self.failing && !self.terms.crowded {
                 return Err("refused".to_owned());
             }
             let s = &mut self.sessions[who];
+            if !self.failing {
+                return self.turned_away(who);
+            }
             s.connected = false;
             s.end_is_open = true;
             s.exists = Exists::Perhaps;
@@ -29,6 +32,10 @@ impl Model {
             return Ok(());
         }
         let was_gone = !present && s.present.is_none();
+        if was_gone {
+            self.leave_promises(who);
+        }
+        let s = &mut self.sessions[who];
         if was_gone {
             s.begin();
         }
@@ -55,6 +62,72 @@ impl Model {
         Ok(())
     }
 
+    /// There is no room on the disk for its session, which there is not yet. It was not connected, and its will is nobody's.
+    fn turned_away(&mut self, who: Who) -> Verdict {
+        let s = &mut self.sessions[who];
+        if s.present == Some(true) || s.in_place || !s.persistent {
+            let (present, persistent) = (s.present, s.persistent);
+            return Err(format!("{who} is turned away; present {present:?}, persistent {persistent}"));
+        }
+        s.connected = false;
+        s.exists = if s.present.is_none() { Exists::Perhaps } else { Exists::No };
+        if let Some((will, _)) = s.will.take() {
+            self.told[will.body].fate = Fate::TakenBack { durably: true };
+        }
+        Ok(())
+    }
+
+    /// PUBACK or PUBREC with an error: nothing of it was kept.
+    pub(in super::super) fn refused(&mut self, who: Who, id: u16, body: Body) -> Verdict {
+        let told = &mut self.told[body];
+        if !self.failing && !self.terms.crowded && !told.may_be_refused {
+            return Err(format!("{body} is refused"));
+        }
+        told.refusals += 1;
+        let attempt = told.attempt;
+        if told.shared.attempt == attempt {
+            (told.shared.attempt, told.shared.in_life) = (0, false);
+        }
+        for s in &mut self.sessions {
+            s.waiting.retain(|(of, _)| *of != attempt);
+            if let Some(e) = s.expects.get_mut(&body).filter(|e| e.attempt == attempt) {
+                (e.attempt, e.in_life) = (0, false);
+            }
+        }
+        self.sessions[who].inbound.remove(&id);
+        if let Some(topic) = self.topics.get_mut(told.message.topic)
+            && let Some(at) = topic.values.iter().position(|(_, a)| *a == attempt)
+            && let Some(before) = at.checked_sub(1).and_then(|before| topic.values.get(before)).copied()
+        {
+            // As before.
+            topic.values[at] = (before.0, 0);
+        }
+        if told.is_refused() && !(told.heard_by.is_empty() && told.letters.is_empty()) {
+            return Err(format!("{body} is refused, and was kept"));
+        }
+        Ok(())
+    }
+
+    /// The postmaster has got a dead letter.
+    pub(in super::super) fn letter(&mut self, about: Who, body: Body, reason: &str) -> Verdict {
+        if body == NOBODY {
+            return Ok(());
+        }
+        let told = &mut self.told[body];
+        told.letters.insert(about);
+        if reason == "queue_full" {
+            told.pushed_out.insert(about);
+        }
+        let is_shared = told.message.topic.starts_with("s/");
+        let is_for_it = is_shared || told.fate == Fate::Open || told.routed_to.contains(&about);
+        if told.is_refused() || !is_for_it {
+            return Err(format!(
+                "a letter ({reason}) says that {about} does not get {body}, which was not for it"
+            ));
+        }
+        Ok(())
+    }
+
     /// PUBACK or PUBREC without an error: what the broker has promised.
     pub(in super::super) fn promised(&mut self, body: Body) {
         let attempt = self.told[body].attempt;
@@ -62,6 +135,9 @@ impl Model {
             if let Some(e) = s.expects.get_mut(&body) {
                 e.must |= e.attempt == attempt;
             }
+        }
+        for left in self.left.iter_mut().filter(|left| left.body == body) {
+            left.must |= left.attempt == attempt;
         }
         let told = &mut self.told[body];
         told.shared.must |= told.shared.attempt == attempt;
@@ -73,14 +149,27 @@ impl Model {
         }
     }
 
-    pub(in super::super) fn subscribed(&mut self, who: Who, id: u16) {
+    pub(in super::super) fn subscribed(&mut self, who: Who, id: u16, refused: bool) -> Verdict {
         let s = &mut self.sessions[who];
+        if refused {
+            let filter = s.subscribing.remove(&id);
+            let is_known = filter.is_some_and(|f| s.subs.get(f).is_some_and(|sub| sub.sure));
+            if !self.failing && (!self.terms.crowded || !s.persistent || is_known) {
+                return Err(format!("a subscription of {who} to {filter:?} is refused"));
+            }
+            if let Some(filter) = filter.filter(|f| !s.subscribing.values().any(|other| other == f)) {
+                s.subs.remove(filter);
+            }
+            return Ok(());
+        }
         if let Some(filter) = s.subscribing.remove(&id)
             && !s.subscribing.values().any(|f| *f == filter)
             && let Some(sub) = s.subs.get_mut(filter)
         {
             sub.durable = true;
+            sub.sure |= self.terms.crowded;
         }
+        Ok(())
     }
 
     pub(in super::super) fn unsubscribed(&mut self, who: Who, id: u16) {
@@ -90,6 +179,9 @@ impl Model {
     /// A PUBLISH leaves that was put together after the moment `not_before`.
     pub(in super::super) fn sent(&mut self, who: Who, body: Body, dup: bool, not_before: u64) -> Verdict {
         let Some(told) = self.told.get(body) else { return Ok(()) };
+        if !dup {
+            self.sessions[who].left_queue(body);
+        }
         if !dup && told.deadline.1 > 0 && told.deadline.1 <= not_before {
             return Err(format!(
                 "{who} is sent {body}, which ended at {:?}; it is {}",
@@ -111,7 +203,13 @@ impl Model {
         dup: bool,
     ) -> Verdict {
         let Some(told) = self.told.get_mut(body) else { return Ok(()) };
+        if told.is_refused() {
+            return Err(format!("{who} hears {body}, which was refused"));
+        }
         let s = &mut self.sessions[who];
+        if s.narrow && told.message.is_large() {
+            return Err(format!("{who} hears {body}, which is too large for it"));
+        }
         if retain {
             let Some((granted, heard, owed)) = s.retained.get_mut(&body) else {
                 return Err(format!("the retained {body} is not what {who} asked for"));
@@ -121,6 +219,7 @@ impl Model {
             let too_often = qos == QoS::ExactlyOnce && heard > granted;
             return if too_often { Err(format!("the retained {body} came {heard} times")) } else { Ok(()) };
         }
+        told.heard_by.insert(who);
         if qos == QoS::ExactlyOnce && !s.exactly_once.insert(body) {
             return Err(format!("{body} came to {who} twice"));
         }

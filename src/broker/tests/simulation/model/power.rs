@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     super::device::{Body, Message},
-    Exists, Fate, Model, RIDES_MS, Session, Verdict, open_fate,
+    Exists, Fate, Left, Model, RIDES_MS, Session, Told, Verdict, open_fate,
 };
 use crate::codec::QoS;
 
@@ -48,7 +48,12 @@ impl Model {
             s.wake_is_durable |= self.line >= s.woke_at + RIDES_MS;
             for (body, e) in &mut s.expects {
                 let is_will = self.told[*body].message.will;
-                e.must |= is_will && e.in_life && s.persistent && e.qos != Some(QoS::AtMostOnce);
+                // A session that may have expired before it was published has nothing of it.
+                e.must |= s.exists == Exists::Yes
+                    && is_will
+                    && e.in_life
+                    && s.persistent
+                    && e.qos != Some(QoS::AtMostOnce);
             }
             if s.connected && s.wake_is_durable {
                 s.asleep_on_disk = u64::MAX;
@@ -96,15 +101,20 @@ impl Model {
     }
 
     /// Nobody has anything left to say: everything owed was heard.
-    pub(in super::super) fn finish(&self) -> Verdict {
+    pub(in super::super) fn finish(&mut self) -> Verdict {
+        self.count_open_wills();
         for (who, s) in self.sessions.iter().enumerate() {
             for (body, e) in &s.expects {
                 let told = &self.told[*body];
-                if (e.must || e.in_life) && e.heard == 0 && told.deadline.0 > self.line {
+                let is_over = e.excused || told.deadline.0 <= self.line;
+                let has_letter = told.letters.contains(&who);
+                // An excuse is worth a letter, where there are any.
+                let is_missing = e.heard == 0 && !has_letter && (!is_over || (e.must && self.terms.letters));
+                if (e.must || e.in_life) && is_missing {
                     let Message { topic, qos, .. } = told.message;
-                    let (must, tries) = (e.must, e.tries);
+                    let (must, tries, excused) = (e.must, e.tries, e.excused);
                     return Err(format!(
-                        "{body} ({topic}, {qos:?}) never came to {who}; must {must}, tries {tries}"
+                        "{body} ({topic}, {qos:?}) never came to {who}; must {must}, tries {tries}, excused {excused}"
                     ));
                 }
             }
@@ -115,8 +125,27 @@ impl Model {
             }
         }
         for told in self.told.iter().filter(|told| told.shared.must || told.shared.in_life) {
-            if !told.shared.heard && told.deadline.0 > self.line {
+            let is_over = told.deadline.0 <= self.line;
+            let has_letter = !told.letters.is_empty();
+            if !told.shared.heard && !has_letter && (!is_over || self.terms.letters) {
                 return Err(format!("{} came to no member", told.message.body));
+            }
+        }
+        self.finish_letters()
+    }
+
+    /// What sessions that are over did not hear is in letters; what was pushed out of a queue was not heard.
+    fn finish_letters(&self) -> Verdict {
+        for Left { who, body, .. } in self.left.iter().filter(|left| left.must) {
+            let told = &self.told[*body];
+            if !told.heard_by.contains(who) && !told.letters.contains(who) {
+                return Err(format!("{body} came neither to {who}, whose session is over, nor as a letter"));
+            }
+        }
+        let is_sure = |told: &&Told| self.life == 1 && told.routed == 1 && !told.message.retain;
+        for told in self.told.iter().filter(is_sure) {
+            if let Some(who) = told.pushed_out.intersection(&told.heard_by).next() {
+                return Err(format!("{} was pushed out of {who}'s queue, and heard", told.message.body));
             }
         }
         Ok(())

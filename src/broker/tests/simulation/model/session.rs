@@ -1,10 +1,20 @@
 //! A session from its beginning to its end, through crashes.
 
 use super::{
-    super::device::{Body, WillWish},
-    Exists, Expect, Session, Sub, matches,
+    super::device::{Body, Message, WillWish},
+    Exists, Expect, Session, Sub, Terms, matches,
 };
 use crate::codec::QoS;
+
+/// One message on its way to everybody.
+pub(super) struct Routing {
+    pub(super) attempt: u32,
+    /// A first copy may have been routed before a crash.
+    pub(super) again: bool,
+    pub(super) failing: bool,
+    pub(super) terms: Terms,
+    pub(super) may_be_refused: bool,
+}
 
 impl Session {
     /// A new session of the same device.
@@ -24,21 +34,14 @@ impl Session {
             ghost_subs,
             present: self.present,
             incarnation: self.incarnation + 1,
+            narrow: self.narrow,
             ..Self::default()
         };
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site")]
-    pub(super) fn route(
-        &mut self,
-        body: Body,
-        topic: &str,
-        qos: QoS,
-        attempt: u32,
-        again: bool,
-        failing: bool,
-        lossy: bool,
-    ) {
+    pub(super) fn route(&mut self, body: Body, message: &Message, routing: &Routing) {
+        let &Routing { attempt, again, failing, terms, may_be_refused } = routing;
+        let (topic, qos) = (message.topic, message.qos);
         let matching: Vec<Sub> =
             self.subs.iter().filter(|(f, _)| matches(f, topic)).map(|(_, s)| *s).collect();
         if matching.is_empty() {
@@ -51,19 +54,25 @@ impl Session {
         let is_new = !self.expects.contains_key(&body);
         let online = self.connected;
         let persistent = self.persistent;
+        let excused = !self.takes(message, terms.bound) || (self.narrow && message.is_large());
         let e = self.expects.entry(body).or_default();
+        e.excused |= excused;
         let exact = as_qos.filter(|_| all_sure);
         e.qos = if is_new || e.qos == exact { exact } else { None };
         e.tries += 1 + u32::from(again);
         e.routes += 1;
+        self.wait(body, topic, attempt, terms.bound);
         let Some(as_qos) = as_qos else { return };
+        let e = self.expects.entry(body).or_default();
         if again && (is_new || e.attempt == 0) {
             return;
         }
         if as_qos == QoS::AtMostOnce {
-            e.in_life |= exact.is_some() && online && !failing && !lossy && !again;
+            let is_lossy = terms.lossy || terms.bound.is_some() || self.narrow;
+            let is_taken = qos == QoS::AtMostOnce || !(terms.crowded || may_be_refused);
+            e.in_life |= exact.is_some() && online && is_taken && !failing && !is_lossy && !again;
         } else {
-            e.in_life |= !failing;
+            e.in_life |= !failing && !terms.crowded && !may_be_refused;
             if persistent {
                 e.attempt = attempt;
             }
@@ -129,6 +138,7 @@ impl Session {
         } else if self.exists != Exists::No || self.end_is_open {
             open_will = open_will.or(self.will.take());
             self.exists = Exists::Perhaps;
+            self.waits_unknown = true;
             self.persistent = true;
             self.streams.clear();
             self.expires_line = u64::MAX;

@@ -2,19 +2,23 @@
 
 use super::{
     super::device::{Body, Hello, Message, Who, WillWish},
-    Exists, Fate, Model, SHARED, Session, Shared, Sub, matches,
+    Exists, Fate, Left, Model, SHARED, Session, Shared, Sub, matches, open_fate,
+    session::Routing,
 };
-use crate::codec::QoS;
+use crate::{codec::QoS, session::Overflow};
 
 impl Model {
     pub(in super::super) fn connect(&mut self, who: Who, hello: &Hello, is_v5: bool) {
         if self.sessions[who].connected {
             self.parted(who, true, false);
         }
+        let s = &self.sessions[who];
+        let in_place = hello.clean && s.exists == Exists::Yes && s.persistent;
         if hello.clean && self.sessions[who].exists != Exists::No {
             self.end_session(who);
         }
         if self.sessions[who].exists == Exists::Perhaps && self.sessions[who].may_be_new {
+            self.leave_promises(who);
             self.sessions[who].loosen();
             self.member_gone();
         }
@@ -33,6 +37,7 @@ impl Model {
         }
         s.connected = true;
         s.greeted = false;
+        s.in_place = in_place;
         s.subscribing.clear();
         s.persistent = if is_v5 { hello.expiry > 0 } else { !hello.clean };
         s.expiry_ms = if is_v5 { u64::from(hello.expiry) * 1_000 } else { 30 * 86_400_000 };
@@ -54,6 +59,13 @@ impl Model {
         s.expects.values_mut().filter(|e| e.qos == Some(QoS::AtMostOnce)).for_each(|e| e.in_life = false);
         (s.slept_at, s.sleep_is_durable) = (self.line, false);
         let ends = ends_session || !s.persistent;
+        if self.terms.crowded && !s.greeted && s.present == Some(false) && s.persistent {
+            // It may have been turned away, and not know it.
+            s.exists = Exists::Perhaps;
+            let will = s.will.take();
+            open_fate(&mut self.told, will.as_ref());
+        }
+        let s = &mut self.sessions[who];
         let mut due = None;
         if !with_will {
             if let Some((will, _)) = s.will.take() {
@@ -76,6 +88,7 @@ impl Model {
     }
 
     pub(super) fn end_session(&mut self, who: Who) {
+        self.leave_promises(who);
         let s = &mut self.sessions[who];
         let was = std::mem::take(&mut s.exists);
         s.end_is_open |= s.persistent;
@@ -96,13 +109,23 @@ impl Model {
         self.member_gone();
     }
 
+    /// The session is over, or may be: what it was promised it has heard, or there is a letter.
+    pub(super) fn leave_promises(&mut self, who: Who) {
+        let promises = self.sessions[who].expects.iter().filter(|(_, e)| e.attempt > 0);
+        let left = promises.map(|(body, e)| Left { who, body: *body, attempt: e.attempt, must: e.must });
+        self.left.extend(left.filter(|_| self.terms.letters));
+    }
+
     /// What it may have been sent as exactly-once goes to nobody else; without another member nothing does.
     pub(super) fn member_gone(&mut self) {
         let others = self.sessions.iter().any(|s| {
             s.exists == Exists::Yes && s.persistent && s.subs.get(SHARED).is_some_and(|sub| sub.sure)
         });
         for told in self.told.iter_mut().filter(|told| told.message.topic.starts_with("s/")) {
-            if !others || told.message.qos == QoS::ExactlyOnce {
+            if self.terms.letters {
+                // What nobody gets is a letter.
+                told.shared.in_life = false;
+            } else if !others || told.message.qos == QoS::ExactlyOnce {
                 told.shared =
                     Shared { attempt: 0, must: false, in_life: false, ..std::mem::take(&mut told.shared) };
             }
@@ -120,9 +143,11 @@ impl Model {
             return self.route(body, false);
         }
         let life = self.life;
+        // The copy before, if it was refused and its publisher does not know.
+        let may_be_new = self.failing || self.terms.crowded || self.told[body].may_be_refused;
         let before = self.sessions[who].inbound.insert(id, (body, life));
         match before {
-            Some((same, then)) if same == body && then == life && !self.failing => {
+            Some((same, then)) if same == body && then == life && !may_be_new => {
                 self.sessions[who].inbound.insert(id, (body, then));
             }
             Some(_) => self.route(body, true),
@@ -136,7 +161,8 @@ impl Model {
     }
 
     pub(in super::super) fn subscribe(&mut self, who: Who, id: u16, filter: &'static str, qos: QoS) {
-        let owes = !self.failing && !self.lossy;
+        self.count_open_wills();
+        let owes = !self.failing && !self.terms.lossy && !self.terms.crowded;
         let mut granted = Vec::new();
         for (_, topic) in self.topics.iter().filter(|(name, _)| matches(filter, name)) {
             let values = topic.possible();
@@ -149,12 +175,21 @@ impl Model {
         }
         let s = &mut self.sessions[who];
         let durable = s.subs.get(filter).is_some_and(|sub| sub.sure && sub.durable && sub.qos == qos);
-        s.subs.insert(filter, Sub { qos, sure: true, durable });
+        // On a full disk a new one may be refused.
+        let sure = !self.terms.crowded || s.subs.get(filter).is_some_and(|sub| sub.sure);
+        s.subs.insert(filter, Sub { qos, sure, durable });
         s.subscribing.insert(id, filter);
+        let bound = self.terms.bound;
         for (body, owed) in granted {
+            let Message { topic, .. } = self.told[body].message;
+            let has_room =
+                s.has_room(topic, bound) || bound.is_some_and(|b| b.overflow == Overflow::DropOldest);
+            let is_too_large = s.narrow && self.told[body].message.is_large();
             let entry = s.retained.entry(body).or_default();
             entry.0 += 1;
-            entry.2 |= owed;
+            entry.2 |= owed && has_room && !is_too_large;
+            s.wait(body, topic, 0, bound);
+            self.told[body].routed_to.insert(who);
         }
     }
 
@@ -167,6 +202,7 @@ impl Model {
 
     /// Who may get it, who must. `again`: a first copy may have been routed before a crash.
     fn route(&mut self, body: Body, again: bool) {
+        self.count_open_wills();
         self.attempts += 1;
         let attempt = self.attempts;
         let told = &mut self.told[body];
@@ -174,7 +210,12 @@ impl Model {
         told.routed += 1;
         let at = told.message.expiry.map_or(u64::MAX, |s| self.line + u64::from(s) * 1_000);
         told.deadline = (told.deadline.0.min(at), told.deadline.1.max(at));
-        let Message { topic, qos, retain, clears, .. } = told.message;
+        let Message { topic, qos, retain, clears, will, .. } = told.message;
+        let is_refusable = qos != QoS::AtMostOnce && !will;
+        let may_be_refused = is_refusable && self.is_full_for(topic);
+        let told = &mut self.told[body];
+        told.may_be_refused |= may_be_refused;
+        let is_sure = !again && !self.failing && !self.terms.crowded && !may_be_refused;
         if retain {
             let values = self.topics.entry(topic).or_default();
             if values.values.is_empty() {
@@ -182,9 +223,13 @@ impl Model {
             }
             // One that may count for nothing promises nothing of those before it.
             values.values.push(((!clears).then_some(body), if again { 0 } else { attempt }));
-            values.current = (!again && !self.failing).then(|| values.values.len() - 1);
+            values.current = is_sure.then(|| values.values.len() - 1);
         }
         if clears {
+            // An empty message, that waits like others.
+            let is_for = |s: &&mut Session| s.subs.keys().any(|f| matches(f, topic));
+            let bound = self.terms.bound;
+            self.sessions.iter_mut().filter(is_for).for_each(|s| s.wait(body, topic, attempt, bound));
             return;
         }
         if topic.starts_with("s/") {
@@ -193,13 +238,22 @@ impl Model {
             };
             if self.sessions.iter().any(is_member) && !again && qos != QoS::AtMostOnce {
                 told.shared.attempt = attempt;
-                told.shared.in_life = !self.failing;
+                told.shared.in_life = is_sure;
             }
             return;
         }
-        let (failing, lossy) = (self.failing, self.lossy);
-        for s in self.sessions.iter_mut().filter(|s| s.exists != Exists::No) {
-            s.route(body, topic, qos, attempt, again, failing, lossy);
+        let routing = Routing { attempt, again, failing: self.failing, terms: self.terms, may_be_refused };
+        let message = told.message.clone();
+        for (who, s) in self.sessions.iter_mut().enumerate().filter(|(_, s)| s.exists != Exists::No) {
+            s.route(body, &message, &routing);
+            told.routed_to.extend(s.expects.contains_key(&body).then_some(who));
         }
+    }
+
+    /// Whether the queue of somebody who may get it may be full, and refuse it.
+    fn is_full_for(&self, topic: &str) -> bool {
+        let bound = self.terms.bound.filter(|bound| bound.overflow == Overflow::Reject);
+        let is_for = |s: &Session| s.exists != Exists::No && s.subs.keys().any(|f| matches(f, topic));
+        self.sessions.iter().any(|s| is_for(s) && !s.has_room(topic, bound))
     }
 }

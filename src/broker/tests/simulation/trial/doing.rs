@@ -20,7 +20,7 @@ impl Trial {
             qos: QOS[self.rather_last(QOS.len())],
             retain: self.chance.one_in(5),
             expiry: self.chance.one_in(5).then(|| [1, 5, 30][self.chance.below(3)]),
-            pad: if self.chance.one_in(10) { 300 } else { 0 },
+            pad: self.pad(),
             clears: false,
             will: false,
         };
@@ -35,6 +35,13 @@ impl Trial {
         if self.chance.one_in(2) {
             self.arrive(who, true);
         }
+    }
+
+    /// Some are large; on a small disk many are.
+    fn pad(&mut self) -> usize {
+        let pad = if self.chance.one_in(10) { 300 } else { 0 };
+        let fills_the_disk = self.terms.crowded && self.odds.one_in(2);
+        if fills_the_disk { 20_000 + self.odds.below(40_000) } else { pad }
     }
 
     pub(super) fn subscribe(&mut self, who: Who) {
@@ -182,6 +189,9 @@ impl Trial {
     pub(super) fn lose(&mut self, who: Who) {
         if let Some(wire) = self.devices[who].wire.take() {
             self.note(|| format!("{who} is lost"));
+            if wire.closing && self.may_refuse() && self.devices[who].version != Version::V5 {
+                self.devices[who].give_up();
+            }
             self.devices[who].owed.clear();
             self.ended(who, wire);
         }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     super::device::{Body, Device, Heard, Hello, Said},
-    JUDGE, Trial,
+    JUDGE, POST, Trial,
+    world::POST_EXPIRY,
 };
 use crate::codec::QoS;
 
@@ -14,10 +15,12 @@ impl Trial {
         if self.failing {
             self.crash();
         }
+        self.others_leave();
         for _ in 0..3 {
-            for who in 0..JUDGE {
+            for who in (0..JUDGE).chain(self.terms.letters.then_some(POST)) {
                 if !self.devices[who].is_greeted() {
-                    let hello = Hello { clean: false, expiry: 3_600, receive_maximum: 5, will: None };
+                    let expiry = if who == POST { POST_EXPIRY } else { 3_600 };
+                    let hello = Hello { clean: false, expiry, receive_maximum: 5, will: None };
                     self.greet(who, hello);
                 }
             }
@@ -34,19 +37,25 @@ impl Trial {
             self.exchange_all();
             self.settle();
             let idle = |d: &Device| d.owed.is_empty() && d.open.is_empty();
-            let is_quiet = self.devices.iter().all(idle) && self.nothing_moves();
+            if self.terms.letters {
+                // They are looked for now and then.
+                self.pass(20);
+            }
+            let waits = self.broker.stats().dead_letters_waiting > 0;
+            let is_quiet = !waits && self.devices.iter().all(idle) && self.nothing_moves();
             quiet_rounds = if is_quiet { quiet_rounds + 1 } else { 0 };
             if quiet_rounds > 3 {
                 break;
             }
         }
+        self.there_is_room_again();
         let verdict = self.model.finish();
         self.judge(verdict);
         self.look_at_retained();
     }
 
     pub(super) fn nothing_moves(&mut self) -> bool {
-        (0..JUDGE).all(|who| {
+        (0..self.devices.len()).all(|who| {
             self.leave(who);
             self.devices[who].wire.as_ref().is_none_or(|wire| wire.heard.is_empty())
         })

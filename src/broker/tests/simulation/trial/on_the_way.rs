@@ -5,19 +5,35 @@ use super::{
         device::{Heard, Outcome, Said, Who},
         model::Verdict,
     },
-    Trial,
+    POST, Trial,
 };
 use crate::codec::{QoS, Version};
 
 impl Trial {
     pub(super) fn arrive(&mut self, who: Who, wholly: bool) {
-        let now = self.now();
-        let Some(wire) = self.devices[who].wire.as_mut() else { return };
+        let Some(wire) = self.devices[who].wire.as_ref() else { return };
         let on_the_way = wire.on_the_way();
-        let bytes = if wholly { on_the_way } else { self.chance.below(on_the_way + 1) };
-        let taken = wire.arrive(bytes, &self.broker, now);
-        for said in taken {
-            self.taken(who, said);
+        let mut bytes = if wholly { on_the_way } else { self.chance.below(on_the_way + 1) };
+        loop {
+            let (now, may_refuse) = (self.now(), self.may_refuse());
+            let Some(wire) = self.devices[who].wire.as_mut() else { return };
+            // A publish that is refused may end the connection: what is behind it is not taken.
+            let piece = if may_refuse { bytes.min(wire.packet_bytes_left()) } else { bytes };
+            let taken = wire.arrive(piece, &self.broker, now);
+            let is_ended = wire.reads_no_more();
+            for said in taken {
+                self.taken(who, said);
+            }
+            bytes -= piece;
+            if may_refuse && is_ended {
+                // What it has been sent before.
+                self.leave(who);
+                self.hear(who, true);
+                self.model.parted(who, true, false);
+            }
+            if bytes == 0 || piece == 0 || is_ended {
+                return;
+            }
         }
     }
 
@@ -63,6 +79,7 @@ impl Trial {
         self.note(|| format!("  leaves for {who}: {packet:?}"));
         let verdict = match &packet {
             Heard::Connack { present, refused } => self.model.greeted(who, *present, *refused),
+            Heard::Publish { id, qos, .. } if who == POST => self.count(who, *id, *qos),
             Heard::Publish { id, body, qos, dup, .. } => {
                 let is_live_qos_0 = *qos == QoS::AtMostOnce;
                 let sent = self.model.sent(who, *body, *dup || is_live_qos_0, not_before);
@@ -76,13 +93,13 @@ impl Trial {
                 }
                 Ok(())
             }
-            Heard::Puback { .. } | Heard::Pubrec { .. } if !self.failing => {
-                Err("a publish is refused".to_owned())
+            Heard::Puback { id, .. } | Heard::Pubrec { id, .. } => {
+                let open = self.devices[who].open.iter().find(|open| open.id == *id);
+                let body = open.map(|open| open.message.body);
+                self.tally.refused += 1;
+                body.map_or(Ok(()), |body| self.model.refused(who, *id, body))
             }
-            Heard::Suback(id) => {
-                self.model.subscribed(who, *id);
-                Ok(())
-            }
+            Heard::Suback { id, refused } => self.model.subscribed(who, *id, *refused),
             Heard::Unsuback(id) => {
                 self.model.unsubscribed(who, *id);
                 Ok(())
@@ -116,7 +133,8 @@ impl Trial {
             packets -= 1;
             let verdict = match outcome {
                 Outcome::Nothing => Ok(()),
-                Outcome::Message { body, qos, retain, dup } => {
+                Outcome::Message { body, topic, .. } if who == POST => self.letter(&topic, body),
+                Outcome::Message { body, qos, retain, dup, .. } => {
                     self.note(|| format!("  {who} hears {body} {qos:?} retain {retain} dup {dup}"));
                     self.model.heard(who, body, qos, retain, dup)
                 }

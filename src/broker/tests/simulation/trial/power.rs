@@ -20,6 +20,9 @@ impl Trial {
     pub(super) fn settle(&mut self) {
         self.note(|| "the disk settles".to_owned());
         while self.broker.journal.step() == Step::Worked || self.broker.journal.read_step() {}
+        if !self.failing && self.broker.journal.poisoned() {
+            self.wrong("a write has failed for want of room");
+        }
         self.model.settled();
     }
 
@@ -62,7 +65,7 @@ impl Trial {
 
     /// The power goes, or the process; some time later the broker starts anew, perhaps only at the third try.
     pub(super) fn crash(&mut self) {
-        self.crashes += 1;
+        self.tally.crashes += 1;
         for device in &mut self.devices {
             drop(device.wire.take());
             device.owed.clear();
