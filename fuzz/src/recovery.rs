@@ -109,7 +109,7 @@ fn damage(frames: &mut Vec<Frame>, input: &mut Input<'_>) -> bool {
                 let place = input.below(covered);
                 bytes[place] = input.byte();
             }
-            seal(bytes, covered);
+            sum_up(bytes, covered);
             return true;
         }
         _ => {
@@ -124,24 +124,29 @@ fn damage(frames: &mut Vec<Frame>, input: &mut Input<'_>) -> bool {
 
 /// A frame of its own: a small commit, or a part of one, with anything in it.
 fn forged(input: &mut Input<'_>) -> Vec<u8> {
-    let mut frame = b"DMJ\x01".to_vec();
+    // Of the first version, or of the one that has flags for compressed and sealed.
+    let flags = input.byte();
+    let mut frame = if flags > 3 { b"DMJ\x01".to_vec() } else { b"DMJ\x04".to_vec() };
     frame.extend(u32::from(input.byte()).to_le_bytes());
     frame.extend(u64::from(input.byte()).to_le_bytes());
     frame.extend(u64::from(input.byte()).to_le_bytes());
     frame.extend(u32::from(input.byte() % 3).to_le_bytes());
     frame.extend(u32::from(input.byte() % 3).to_le_bytes());
     let len = input.below(400);
-    let body = input.take(len);
+    let mut body = input.take(len).to_vec();
+    if flags <= 3 {
+        body.insert(0, flags);
+    }
     frame.extend(u16::try_from(body.len()).unwrap().to_le_bytes());
     assert_eq!(frame.len(), HEADER_BYTES);
     frame.extend(body);
     let covered = frame.len();
     frame.extend([0; CHECKSUM_BYTES]);
-    seal(&mut frame, covered);
+    sum_up(&mut frame, covered);
     frame
 }
 
-fn seal(frame: &mut [u8], covered: usize) {
+fn sum_up(frame: &mut [u8], covered: usize) {
     let sum = crc32fast::hash(&frame[..covered]).to_le_bytes();
     frame[covered..].copy_from_slice(&sum);
 }

@@ -12,7 +12,7 @@ use super::{
     document::Section,
     value::{Choice, show_choice, show_duration, show_size},
 };
-use crate::store::{Config, Durability, KeySource};
+use crate::store::{Compression, Config, Durability, KeySource};
 
 const ELISION_WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(1);
 /// None: then every message is written.
@@ -35,6 +35,7 @@ pub(super) struct RawStore<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_file: Option<&'c Path>,
     durability: &'static str,
+    compression: &'static str,
     elision_wait_max: String,
     held_bytes_max: String,
     commit_interval_max: String,
@@ -57,6 +58,7 @@ impl<'c> RawStore<'c> {
                 KeySource::None | KeySource::Given(_) => None,
             },
             durability: show_choice(store.durability),
+            compression: show_choice(store.compression),
             elision_wait_max: show_duration(store.elision_wait_max).to_string(),
             held_bytes_max: show_size(store.held_bytes_max).to_string(),
             commit_interval_max: show_duration(store.commit_interval_max).to_string(),
@@ -75,6 +77,7 @@ pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Co
         store.key = KeySource::File(file);
     }
     section.choice("durability", &mut store.durability);
+    section.choice("compression", &mut store.compression);
     section.duration("elision_wait_max", &mut store.elision_wait_max, &ELISION_WAIT);
     section.size("held_bytes_max", &mut store.held_bytes_max, &HELD_BYTES);
     section.duration("commit_interval_max", &mut store.commit_interval_max, &COMMIT_INTERVAL);
@@ -83,6 +86,10 @@ pub(super) fn read(section: &mut Section<'_>, path: &mut PathBuf, store: &mut Co
     section.size("backlog_bytes_max", &mut store.backlog_bytes_max, &BACKLOG_BYTES);
     section.optional_size("max_disk_bytes", &mut store.disk_bytes_max, &DISK_BYTES);
     section.optional_size("disk_reserve", &mut store.disk_reserve_bytes, &RESERVE_BYTES);
+}
+
+impl Choice for Compression {
+    const ALL: &'static [(&'static str, Self)] = &[("none", Self::None), ("lz4", Self::Lz4)];
 }
 
 impl Choice for Durability {

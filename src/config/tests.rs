@@ -26,6 +26,7 @@ certs = "/etc/dormouse/certs"
 path = "/var/lib/dormouse"
 key_file = "/etc/dormouse/store.key"
 durability = "relaxed"
+compression = "lz4"
 elision_wait_max = "0ms"
 held_bytes_max = "0B"
 commit_interval_max = "20ms"
@@ -436,7 +437,7 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
             &[
                 "x.toml:5: listeners.tls.handshake_timeout: \"5 parsecs\" is not a duration; use e.g. \"500ms\", \"10s\", \"30d\"",
                 "x.toml:7: log.level: 3 is not known; use \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
-                "x.toml:9: store.x: unknown key `x`; allowed here: path, key_file, durability, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max, max_disk_bytes, disk_reserve",
+                "x.toml:9: store.x: unknown key `x`; allowed here: path, key_file, durability, compression, elision_wait_max, held_bytes_max, commit_interval_max, done_interval, generation_bytes, backlog_bytes_max, max_disk_bytes, disk_reserve",
             ],
         ),
     ];

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     format::{Claims, put_marks, put_message, put_message_part, put_record},
-    frame::BODY_BYTES_MAX,
     record::{Marks, Record},
     stored::{Place, Stored},
 };
@@ -173,12 +172,15 @@ fn put_timeline(out: &mut Vec<u8>, timeline: Timeline) {
     out.extend_from_slice(&timeline.wall.0.to_le_bytes());
 }
 
-/// The place of what stands at `offset` in the stream of a commit whose first frame is `first_frame`.
-pub(super) fn place(generation: u32, first_frame: u64, offset: usize, len: usize) -> Place {
+/// The place of what stands at `offset` in the stream of a commit whose first frame is `first_frame`, and whose frames
+/// begin at `starts` in the stream.
+pub(super) fn place(generation: u32, first_frame: u64, starts: &[usize], offset: usize, len: usize) -> Place {
+    let before = starts.partition_point(|start| *start <= offset).saturating_sub(1);
+    let start = starts.get(before).copied().unwrap_or_default();
     Place {
         generation,
-        frame: first_frame + (offset / BODY_BYTES_MAX) as u64,
-        offset: u16::try_from(offset % BODY_BYTES_MAX).expect("a body is below 4 KiB"),
+        frame: first_frame + before as u64,
+        offset: u16::try_from(offset - start).expect("a frame holds at most BLOCK_BYTES_MAX of the stream"),
         len: u32::try_from(len).expect("an entry is below 4 GiB: a packet is at most 256 MiB"),
     }
 }

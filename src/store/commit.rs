@@ -11,7 +11,7 @@ use super::{
     gate::CommitNo,
     journal::Shared,
     medium::MediumError,
-    packing::CommitHead,
+    packing::{CommitHead, Cut},
     record::Marks,
     space::Looks,
     spare::Spare,
@@ -181,7 +181,7 @@ impl Committer {
         let encoded = taken.batch.encode(timeline, self.marks_due.then_some(marks));
         let first_frame = self.next_frame;
         let head = CommitHead { run: self.run, commit: taken.no.0, generation, first_frame };
-        let frames = shared.packing.cut(head, &encoded.stream)?;
+        let Cut { frames, starts } = shared.packing.cut(head, &encoded.stream)?;
         let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
         self.next_frame += frames.len() as u64;
         shared.medium.apply(frames)?;
@@ -207,7 +207,7 @@ impl Committer {
         counters.commit_bytes.record(bytes);
         counters.commit_micros.record(micros(shared.elapsed().saturating_sub(started)));
         count(&counters.records, encoded.records);
-        shared.change(|state| state.committed(taken.no, generation, first_frame, bytes, encoded));
+        shared.change(|state| state.committed(taken.no, head, &starts, bytes, encoded));
         Ok(())
     }
 
@@ -226,15 +226,17 @@ impl Committer {
 
 impl State {
     /// A commit is durable: keeps the books and wakes who waited for it.
-    fn committed(&mut self, no: CommitNo, generation: u32, first_frame: u64, bytes: u64, encoded: Encoded) {
+    fn committed(&mut self, no: CommitNo, head: CommitHead, starts: &[usize], bytes: u64, encoded: Encoded) {
+        let CommitHead { generation, first_frame, .. } = head;
         self.durable = no;
         self.writing_bytes = 0;
         self.space.written(bytes);
         if let Some(books) = self.ledger.active() {
             books.frame_bytes += bytes;
+            books.stream_bytes += encoded.stream.len() as u64;
         }
         for (stored, offset, len) in encoded.messages {
-            self.placed(&stored, place(generation, first_frame, offset, len));
+            self.placed(&stored, place(generation, first_frame, starts, offset, len));
         }
         for (session, len) in encoded.snapshots {
             self.ledger.snapshot_placed(session, generation, len);

@@ -137,7 +137,7 @@ impl Committer {
             return Stage::Idle;
         }
         let victim = ledger.generations.front().filter(|books| Some(books.no) != active);
-        let victim = victim.map(|books| (books.no, books.live_bytes));
+        let victim = victim.map(|books| (books.no, books.live_frame_bytes()));
         let victim = victim.filter(|(_, live_bytes)| state.space.takes_copies(*live_bytes));
         drop(state);
         victim.map(|(no, _)| no).map_or(Stage::Idle, |victim| pass(shared, victim, 1))

@@ -16,6 +16,16 @@ pub enum Durability {
     Relaxed,
 }
 
+/// How what is written is compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// It is not.
+    #[default]
+    None,
+    /// LZ4, where it saves something.
+    Lz4,
+}
+
 /// The journal's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -39,6 +49,8 @@ pub struct Config {
     pub held_bytes_max: usize,
     /// A generation is closed when it holds this many bytes; 16 MiB. Space is given back in such pieces.
     pub generation_bytes: u64,
+    /// How what is written is compressed; not at all.
+    pub compression: Compression,
     /// The key with which the store is sealed; none: it is not.
     pub key: KeySource,
     /// Bytes the journal's files may take; none. A part of them is the reserve, as on a disk of that size.
@@ -60,6 +72,7 @@ impl Default for Config {
             backlog_bytes_max: 16 << 20,
             held_bytes_max: 8 << 20,
             generation_bytes: 16 << 20,
+            compression: Compression::None,
             key: KeySource::None,
             disk_bytes_max: None,
             disk_reserve_bytes: None,

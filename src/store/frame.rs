@@ -9,9 +9,10 @@ use thiserror::Error;
 use super::seal::SEAL_BYTES;
 
 /// The format version this build writes, and the newest it reads.
-pub(super) const VERSION: u8 = 3;
-/// The first version whose frames say how they are packed.
+pub(super) const VERSION: u8 = 4;
+/// The first version whose frames say how they are packed, and the first in which they may be compressed.
 const PACKED_SINCE: u8 = 3;
+const COMPRESSED_SINCE: u8 = 4;
 
 /// No frame is longer. A sled tree page of 16 values must stay below a quarter of a segment (128 KiB), else it goes to
 /// a file that sled never syncs.
@@ -19,7 +20,7 @@ pub(super) const FRAME_BYTES_MAX: usize =
     HEADER_BYTES + FLAGS_BYTES + BODY_BYTES_MAX + SEAL_BYTES + CHECKSUM_BYTES;
 const _: () = assert!(16 * (FRAME_BYTES_MAX + 32) < 512 * 1024 / 4);
 
-/// What a frame carries of its commit's stream at most.
+/// What a frame carries at most, before it is sealed; compressed it is more of the stream.
 pub(super) const BODY_BYTES_MAX: usize = 3_962;
 
 /// The first bytes of every frame; the version follows.
@@ -31,6 +32,7 @@ const CHECKSUM_BYTES: usize = 4;
 
 /// The bits of a frame's flags.
 const SEALED: u8 = 1;
+const COMPRESSED: u8 = 2;
 
 /// What a frame is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub(super) struct FrameHeader {
 pub(super) struct Packed {
     /// It is sealed: only its key opens it.
     pub(super) sealed: bool,
+    /// It is compressed, before it is sealed.
+    pub(super) compressed: bool,
 }
 
 /// A frame taken apart.
@@ -83,6 +87,9 @@ pub(super) enum FrameError {
     /// It is not sealed, in a store whose frames are.
     #[error("it is not sealed as the others are")]
     NotSealed,
+    /// It is said to be compressed, and does not decompress.
+    #[error("it cannot be decompressed")]
+    Compression,
     /// The key does not open it: it was changed, or stood somewhere else.
     #[error("the key does not open it")]
     Closed,
@@ -90,12 +97,15 @@ pub(super) enum FrameError {
 
 impl Packed {
     fn flags(self) -> u8 {
-        if self.sealed { SEALED } else { 0 }
+        let flag = |set, flag| if set { flag } else { 0 };
+        flag(self.sealed, SEALED) | flag(self.compressed, COMPRESSED)
     }
 
-    /// Unknown flags are damage: a new one comes with a new version.
-    fn of(flags: u8) -> Option<Self> {
-        (flags & !SEALED == 0).then_some(Self { sealed: flags & SEALED != 0 })
+    /// Flags that this version does not know are damage: a new one comes with a new version.
+    fn of(flags: u8, version: u8) -> Option<Self> {
+        let compressed = flags & COMPRESSED != 0 && version >= COMPRESSED_SINCE;
+        let packed = Self { sealed: flags & SEALED != 0, compressed };
+        (packed.flags() == flags).then_some(packed)
     }
 }
 
@@ -136,7 +146,7 @@ pub(super) fn decode_prefix(bytes: &[u8]) -> Result<(Frame<'_>, usize), FrameErr
         (HEADER_BYTES, Packed::default())
     } else {
         let flags = covered.get(HEADER_BYTES).ok_or(FrameError::Shape)?;
-        (HEADER_BYTES + FLAGS_BYTES, Packed::of(*flags).ok_or(FrameError::Shape)?)
+        (HEADER_BYTES + FLAGS_BYTES, Packed::of(*flags, version).ok_or(FrameError::Shape)?)
     };
     let (prefix, content) = covered.split_at_checked(prefix_len).ok_or(FrameError::Shape)?;
     Ok((Frame { header, packed, prefix, content }, covered_len + CHECKSUM_BYTES))

@@ -107,7 +107,7 @@ impl Journal {
     /// Opens the journal in the data folder `dir`, making it if need be, and recovers what is in it. `wall` is the wall
     /// clock now; `Recovered::now` is where the broker's clock goes on. Nothing is committed before `start`.
     pub fn open(dir: &Path, config: Config, wall: WallClock) -> Result<(Self, Recovered), OpenError> {
-        let packing = Packing::new(config.key.load()?);
+        let packing = Packing::new(config.key.load()?).compressing(config.compression);
         let lock = DataLock::take(dir)?;
         let spare = Spare::for_start(dir);
         swap::settle(dir).map_err(|source| OpenError::NotWritable { path: dir.to_owned(), source })?;
@@ -117,8 +117,8 @@ impl Journal {
         let medium = SledMedium::open(&journal, &aside).map_err(|error| recover::open_error(error, dir))?;
         aside.warn_of_size();
         match Self::open_with(Box::new(medium), packing, config.clone(), wall, Some((lock, spare))) {
-            // Each time one seal less is believed.
-            Err(recover::Failure::Medium(MediumError::Unsealed)) => Self::open(dir, config, wall),
+            // Each time one chart less is believed.
+            Err(recover::Failure::Medium(MediumError::Changed)) => Self::open(dir, config, wall),
             opened => opened.map_err(|error| error.at(dir)),
         }
     }
@@ -140,7 +140,7 @@ impl Journal {
         config: Config,
         wall: WallClock,
     ) -> Result<(Self, Recovered), OpenError> {
-        let packing = Packing::new(config.key.load()?);
+        let packing = Packing::new(config.key.load()?).compressing(config.compression);
         let opened = Self::open_with(medium, packing, config, wall, None);
         opened.map_err(|error| error.at(Path::new("(simulated)")))
     }

@@ -28,7 +28,9 @@ pub(super) struct GenerationBooks {
     pub(super) no: u32,
     /// Bytes of its frames.
     pub(super) frame_bytes: u64,
-    /// Bytes of messages and snapshots in it that are still wanted.
+    /// Bytes of the streams in them, which are more where frames are compressed.
+    pub(super) stream_bytes: u64,
+    /// Bytes of messages and snapshots in it that are still wanted, in the stream.
     pub(super) live_bytes: u64,
     /// The live messages in it, and some that have died.
     messages: Vec<SlotNo>,
@@ -44,7 +46,7 @@ struct SnapshotPlace {
 
 impl GenerationBooks {
     pub(super) fn new(no: u32) -> Self {
-        Self { no, frame_bytes: 0, live_bytes: 0, messages: Vec::new(), dead: 0 }
+        Self { no, frame_bytes: 0, stream_bytes: 0, live_bytes: 0, messages: Vec::new(), dead: 0 }
     }
 
     /// The messages in it that are alive, by place.
@@ -60,6 +62,15 @@ impl GenerationBooks {
         live
     }
 
+    /// What is wanted, in bytes of frames: compressed it is less than in the stream.
+    pub(super) fn live_frame_bytes(&self) -> u64 {
+        if self.frame_bytes >= self.stream_bytes {
+            return self.live_bytes;
+        }
+        let part = u128::from(self.live_bytes) * u128::from(self.frame_bytes) / u128::from(self.stream_bytes);
+        u64::try_from(part).unwrap_or(self.live_bytes)
+    }
+
     fn left(&mut self, len: u64) {
         self.live_bytes = self.live_bytes.saturating_sub(len);
     }
@@ -70,8 +81,9 @@ impl Ledger {
         self.generations.iter().map(|g| g.frame_bytes).sum()
     }
 
+    /// Bytes of frames that are wanted.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.generations.iter().map(|g| g.live_bytes).sum()
+        self.generations.iter().map(GenerationBooks::live_frame_bytes).sum()
     }
 
     /// The generation written to.

@@ -32,6 +32,7 @@ mod aside;
 mod batch;
 mod commit;
 mod compact;
+mod compress;
 mod config;
 mod error;
 mod export;
@@ -71,7 +72,7 @@ pub use self::{
     aside::Aside,
     commit::Step,
     compact::SnapshotSource,
-    config::{Config, Durability},
+    config::{Compression, Config, Durability},
     error::OpenError,
     export::{Exported, ImportError, Imported, export, import},
     gate::{CommitNo, Gate},

@@ -6,7 +6,9 @@
 use std::{borrow::Cow, io};
 
 use super::{
-    frame::{self, BODY_BYTES_MAX, FrameError, FrameHeader, Packed},
+    compress::{self, Chunk},
+    config::Compression,
+    frame::{self, FrameError, FrameHeader, Packed},
     key::StoreKey,
     medium::{MediumError, NumberedFrame},
     seal::{Opener, SEAL_BYTES, SealError, Sealer},
@@ -15,6 +17,14 @@ use super::{
 /// How a store's frames are packed.
 pub(super) struct Packing {
     opener: Option<Opener>,
+    compression: Compression,
+}
+
+/// A commit's frames.
+pub(super) struct Cut {
+    pub(super) frames: Vec<NumberedFrame>,
+    /// Where in the stream each of them begins.
+    pub(super) starts: Vec<usize>,
 }
 
 /// A commit about to be cut into frames.
@@ -32,7 +42,31 @@ pub(super) struct CommitHead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Opened<'a> {
     pub(super) header: FrameHeader,
+    /// Its part of the commit's stream.
     pub(super) body: Cow<'a, [u8]>,
+}
+
+/// A frame whose seal is off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unsealed<'a> {
+    pub(super) header: FrameHeader,
+    compressed: bool,
+    content: Cow<'a, [u8]>,
+}
+
+impl<'a> Unsealed<'a> {
+    /// What is in it, decompressed.
+    fn into_body(self) -> Result<Cow<'a, [u8]>, FrameError> {
+        if !self.compressed {
+            return Ok(self.content);
+        }
+        compress::decompress(&self.content).map(Cow::Owned).ok_or(FrameError::Compression)
+    }
+
+    /// Whether it decompresses.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.compressed || compress::decompress(&self.content).is_some()
+    }
 }
 
 impl From<SealError> for MediumError {
@@ -44,7 +78,12 @@ impl From<SealError> for MediumError {
 impl Packing {
     /// Frames are sealed with this key, if there is one.
     pub(super) fn new(key: Option<StoreKey>) -> Self {
-        Self { opener: key.map(Opener::new) }
+        Self { opener: key.map(Opener::new), compression: Compression::None }
+    }
+
+    /// New frames are compressed so; those that are there are read whatever they are.
+    pub(super) fn compressing(self, compression: Compression) -> Self {
+        Self { compression, ..self }
     }
 
     /// Whether frames are sealed.
@@ -53,40 +92,52 @@ impl Packing {
     }
 
     /// Cuts a commit's stream into frames.
-    pub(super) fn cut(&self, head: CommitHead, stream: &[u8]) -> Result<Vec<NumberedFrame>, MediumError> {
-        let count =
-            u32::try_from(stream.len().div_ceil(BODY_BYTES_MAX)).expect("a commit is far below 2^32 frames");
+    pub(super) fn cut(&self, head: CommitHead, stream: &[u8]) -> Result<Cut, MediumError> {
+        let chunks = match self.compression {
+            Compression::None => compress::plain(stream),
+            Compression::Lz4 => compress::lz4(stream),
+        };
+        let count = u32::try_from(chunks.len()).expect("a commit is far below 2^32 frames");
         let CommitHead { run, commit, generation, first_frame } = head;
         let mut sealer = self.sealer()?;
-        let mut frames = Vec::with_capacity(count as usize);
-        for (index, body) in (0_u32..).zip(stream.chunks(BODY_BYTES_MAX)) {
+        let mut cut =
+            Cut { frames: Vec::with_capacity(chunks.len()), starts: Vec::with_capacity(chunks.len()) };
+        for (index, Chunk { start, compressed, content }) in (0_u32..).zip(chunks) {
             let frame = first_frame + u64::from(index);
             let header = FrameHeader { run, commit, frame, index, count };
-            frames.push((frame, pack(sealer.as_mut(), generation, &header, body)?));
+            cut.frames.push((frame, pack(sealer.as_mut(), generation, &header, compressed, &content)?));
+            cut.starts.push(start);
         }
-        Ok(frames)
+        Ok(cut)
     }
 
-    /// Packs a frame again that was opened elsewhere.
-    pub(super) fn repack(&self, generation: u32, opened: &Opened<'_>) -> Result<Vec<u8>, MediumError> {
-        Ok(pack(self.sealer()?.as_mut(), generation, &opened.header, &opened.body)?)
+    /// Packs a frame again that was sealed otherwise.
+    pub(super) fn repack(&self, generation: u32, frame: &Unsealed<'_>) -> Result<Vec<u8>, MediumError> {
+        let Unsealed { header, compressed, content } = frame;
+        Ok(pack(self.sealer()?.as_mut(), generation, header, *compressed, content)?)
     }
 
     /// Takes apart a frame that is exactly `bytes`, of this generation.
     pub(super) fn open<'b>(&self, generation: u32, bytes: &'b [u8]) -> Result<Opened<'b>, FrameError> {
+        let unsealed = self.unseal(generation, bytes)?;
+        Ok(Opened { header: unsealed.header, body: unsealed.into_body()? })
+    }
+
+    /// The same, but as it was compressed.
+    pub(super) fn unseal<'b>(&self, generation: u32, bytes: &'b [u8]) -> Result<Unsealed<'b>, FrameError> {
         let frame = frame::decode(bytes)?;
-        let header = frame.header;
-        let body = match (&self.opener, frame.packed.sealed) {
+        let (header, compressed) = (frame.header, frame.packed.compressed);
+        let content = match (&self.opener, frame.packed.sealed) {
             (None, false) => Cow::Borrowed(frame.content),
             (None, true) => return Err(FrameError::Sealed),
             (Some(_), false) => return Err(FrameError::NotSealed),
             (Some(opener), true) => {
                 let around = around(frame.prefix, generation);
-                let body = opener.open(header.index, &around, frame.content);
-                Cow::Owned(body.map_err(|_| FrameError::Closed)?)
+                let content = opener.open(header.index, &around, frame.content);
+                Cow::Owned(content.map_err(|_| FrameError::Closed)?)
             }
         };
-        Ok(Opened { header, body })
+        Ok(Unsealed { header, compressed, content })
     }
 
     fn sealer(&self) -> Result<Option<Sealer>, SealError> {
@@ -98,16 +149,18 @@ fn pack(
     sealer: Option<&mut Sealer>,
     generation: u32,
     header: &FrameHeader,
-    body: &[u8],
+    compressed: bool,
+    content: &[u8],
 ) -> Result<Vec<u8>, SealError> {
     let Some(sealer) = sealer else {
-        let mut frame = frame::begin(header, Packed { sealed: false }, body.len());
-        frame.extend_from_slice(body);
+        let mut frame = frame::begin(header, Packed { sealed: false, compressed }, content.len());
+        frame.extend_from_slice(content);
         return Ok(frame::finish(frame));
     };
-    let mut frame = frame::begin(header, Packed { sealed: true }, body.len() + SEAL_BYTES);
+    let packed = Packed { sealed: true, compressed };
+    let mut frame = frame::begin(header, packed, content.len() + SEAL_BYTES);
     let around = around(&frame, generation);
-    sealer.seal(header.index, &around, &mut frame, body)?;
+    sealer.seal(header.index, &around, &mut frame, content)?;
     Ok(frame::finish(frame))
 }
 
@@ -118,29 +171,43 @@ fn around(prefix: &[u8], generation: u32) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+    use proptest::{
+        collection::vec,
+        prelude::{Strategy, any, prop_assert_eq, prop_oneof, proptest},
+    };
 
-    use super::{CommitHead, Packing};
+    use super::{CommitHead, Cut, Packing};
     use crate::store::{
-        frame::{BODY_BYTES_MAX, FRAME_BYTES_MAX, FrameError, MAGIC, VERSION, decode, decode_prefix},
+        Compression,
+        compress::BLOCK_BYTES_MAX,
+        frame::{FRAME_BYTES_MAX, FrameError, MAGIC, VERSION, decode, decode_prefix},
         key::StoreKey,
     };
 
     const HEAD: CommitHead = CommitHead { run: 1, commit: 2, generation: 4, first_frame: 3 };
 
-    fn packings() -> [Packing; 2] {
-        [Packing::new(None), Packing::new(StoreKey::parse(&"7".repeat(64)).ok())]
+    fn packings() -> [Packing; 4] {
+        let sealed = || Packing::new(StoreKey::parse(&"7".repeat(64)).ok());
+        let plain = || Packing::new(None);
+        [plain(), sealed(), plain().compressing(Compression::Lz4), sealed().compressing(Compression::Lz4)]
+    }
+
+    /// Bytes of which some can be compressed and some cannot.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let noise = vec(any::<u8>(), 1..FRAME_BYTES_MAX);
+        let alike = (vec(any::<u8>(), 1..60), 1..1_000_usize).prop_map(|(part, times)| part.repeat(times));
+        vec(prop_oneof![noise, alike], 1..4).prop_map(|parts| parts.concat())
     }
 
     proptest! {
         #[test]
         fn a_stream_cut_into_frames_comes_back(
             run in any::<u32>(), commit in any::<u64>(), first_frame in 0..u64::MAX / 2, generation in any::<u32>(),
-            stream in prop::collection::vec(any::<u8>(), 1..3 * FRAME_BYTES_MAX),
+            stream in stream(),
         ) {
             let head = CommitHead { run, commit, generation, first_frame };
             for packing in packings() {
-                let frames = packing.cut(head, &stream).unwrap();
+                let Cut { frames, starts } = packing.cut(head, &stream).unwrap();
                 let mut back = Vec::new();
                 for (i, (no, bytes)) in (0_u32..).zip(&frames) {
                     let frame = packing.open(generation, bytes).unwrap();
@@ -151,7 +218,8 @@ mod tests {
                     prop_assert_eq!(frame.header.index, i);
                     prop_assert_eq!(frame.header.count as usize, frames.len());
                     prop_assert_eq!(bytes.len() <= FRAME_BYTES_MAX, true);
-                    prop_assert_eq!(i + 1 == frame.header.count || frame.body.len() == BODY_BYTES_MAX, true);
+                    prop_assert_eq!(frame.body.len() <= BLOCK_BYTES_MAX, true);
+                    prop_assert_eq!(starts[i as usize], back.len());
                     back.extend_from_slice(&frame.body);
                 }
                 prop_assert_eq!(&back, &stream);
@@ -160,7 +228,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_refused_without_panic(
-            bytes in prop::collection::vec(any::<u8>(), 0..200), with_sum in any::<bool>(), version in 1..=VERSION,
+            bytes in vec(any::<u8>(), 0..200), with_sum in any::<bool>(), version in 1..=VERSION,
         ) {
             let mut bytes = bytes;
             bytes.splice(..0, [MAGIC[0], MAGIC[1], MAGIC[2], version]);
@@ -179,7 +247,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_detected() {
         for packing in packings() {
-            let (_, good) = packing.cut(HEAD, b"what was acknowledged").unwrap().remove(0);
+            let (_, good) = packing.cut(HEAD, b"what was acknowledged").unwrap().frames.remove(0);
             assert!(decode(&good).is_ok());
             for bit in 0..good.len() * 8 {
                 let mut bad = good.clone();
@@ -195,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named() {
-        let (_, mut bytes) = packings()[0].cut(HEAD, b"x").unwrap().remove(0);
+        let (_, mut bytes) = packings()[0].cut(HEAD, b"x").unwrap().frames.remove(0);
         bytes[3] = 9;
         fix_sum(&mut bytes);
         assert_eq!(decode(&bytes), Err(FrameError::Newer(9)));
@@ -204,8 +272,8 @@ mod tests {
     /// A checksum is anybody's to make; the seal is not.
     #[test]
     fn a_sealed_frame_opens_only_as_it_was_and_where_it_was() {
-        let [plain, sealed] = packings();
-        let (_, good) = sealed.cut(HEAD, b"what was acknowledged").unwrap().remove(0);
+        let [plain, sealed, ..] = packings();
+        let (_, good) = sealed.cut(HEAD, b"what was acknowledged").unwrap().frames.remove(0);
         assert_eq!(&*sealed.open(4, &good).unwrap().body, b"what was acknowledged");
         assert_eq!(sealed.open(5, &good), Err(FrameError::Closed), "in another generation");
         assert_eq!(plain.open(4, &good), Err(FrameError::Sealed));
@@ -217,8 +285,26 @@ mod tests {
             fix_sum(&mut bad);
             assert!(sealed.open(4, &bad).is_err(), "byte {at} was changed, and it opens");
         }
-        let (_, open) = plain.cut(HEAD, b"forged").unwrap().remove(0);
+        let (_, open) = plain.cut(HEAD, b"forged").unwrap().frames.remove(0);
         assert_eq!(sealed.open(4, &open), Err(FrameError::NotSealed));
+    }
+
+    /// What says that it is compressed, and is not as it was, is damage.
+    #[test]
+    fn a_compressed_frame_that_was_changed_is_answered() {
+        let [_, _, packing, _] = packings();
+        let (_, good) = packing.cut(HEAD, &b"what was acknowledged ".repeat(400)).unwrap().frames.remove(0);
+        assert!(good.len() < 500 && packing.open(4, &good).is_ok());
+        for at in 34..good.len() - 4 {
+            for value in [0, 1, 0x7F, 0xFF] {
+                let mut bad = good.clone();
+                bad[at] = value;
+                fix_sum(&mut bad);
+                if let Ok(opened) = packing.open(4, &bad) {
+                    assert!(opened.body.len() <= BLOCK_BYTES_MAX);
+                }
+            }
+        }
     }
 
     fn fix_sum(bytes: &mut [u8]) {

@@ -25,8 +25,10 @@ use crate::sync::lock;
 const REQUESTS_MAX: usize = 4_096;
 /// How long nothing is read after the system has refused.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
-/// How many frames are remembered: 2 MiB. Sessions that wake one after the other often want messages of the same frames.
+/// How many frames are remembered, and how many bytes of theirs: compressed ones have more. Sessions that wake one after
+/// the other often want messages of the same frames.
 const FRAMES_MAX: usize = 512;
+const FRAMES_BYTES_MAX: usize = 2 << 20;
 /// A message moves while it is read only if compaction has just copied it, once.
 const TRIES: usize = 3;
 
@@ -244,6 +246,9 @@ impl<'a> EntryReader<'a> {
 #[derive(Debug, Default)]
 struct FrameCache {
     places: Vec<Option<CachedFrame>>,
+    bytes: usize,
+    /// Whose turn it is to go when there are too many bytes.
+    next_out: usize,
 }
 
 /// A frame that was found whole.
@@ -261,7 +266,7 @@ type CommitOfRun = (u32, u64);
 
 impl FrameCache {
     fn of(places: usize) -> Self {
-        Self { places: iter::repeat_with(|| None).take(places).collect() }
+        Self { places: iter::repeat_with(|| None).take(places).collect(), bytes: 0, next_out: 0 }
     }
 
     /// Which commit a frame is of, and its body, if it was read lately.
@@ -289,10 +294,23 @@ impl FrameCache {
         }
         let commit = (header.run, header.commit);
         let found = CachedFrame { generation, frame: no, commit, body: body.into_owned() };
-        if let Some(place) = self.place(no).and_then(|at| self.places.get_mut(at)) {
-            *place = Some(found);
+        if let Some(at) = self.place(no) {
+            self.take_out(at);
+            while self.bytes + found.body.len() > FRAMES_BYTES_MAX && self.bytes > 0 {
+                self.take_out(self.next_out);
+                self.next_out = (self.next_out + 1) % self.places.len().max(1);
+            }
+            self.bytes += found.body.len();
+            if let Some(place) = self.places.get_mut(at) {
+                *place = Some(found);
+            }
         }
         Ok(true)
+    }
+
+    fn take_out(&mut self, at: usize) {
+        let out = self.places.get_mut(at).and_then(Option::take);
+        self.bytes -= out.map_or(0, |frame| frame.body.len());
     }
 
     fn place(&self, frame: u64) -> Option<usize> {

@@ -106,7 +106,7 @@ pub(super) fn open_error(error: MediumError, dir: &Path) -> OpenError {
         }
         MediumError::Io(source) => OpenError::Unreadable { path, source },
         MediumError::Newer(version) => OpenError::NewerFormat { path, version },
-        MediumError::Unsealed => OpenError::Unreadable { path, source: io::Error::other(error) },
+        MediumError::Changed => OpenError::Unreadable { path, source: io::Error::other(error) },
         MediumError::Broken(text) => OpenError::Unreadable { path, source: io::Error::other(text) },
     }
 }
@@ -127,7 +127,9 @@ pub(super) fn recover(
         replay.begin_generation(generation);
         medium.scan(generation, &mut |no, bytes| {
             books.frame_bytes += bytes.len() as u64;
-            replay.frame(no, packing.open(generation, bytes));
+            let opened = packing.open(generation, bytes);
+            books.stream_bytes += opened.as_ref().map_or(0, |opened| opened.body.len() as u64);
+            replay.frame(no, opened);
         })?;
         ledger.generations.push_back(books);
         if let Some(version) = replay.newer {

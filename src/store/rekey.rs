@@ -104,10 +104,10 @@ pub fn rekey(
         let made = SledMedium::open(&swap::making(dir), &aside)
             .map_err(RekeyError::Write)
             .and_then(|new| copy(&old, &before, &new, &after, progress));
-        if !matches!(made, Err(RekeyError::Write(MediumError::Unsealed))) {
+        if !matches!(made, Err(RekeyError::Write(MediumError::Changed))) {
             break made;
         }
-        // Each time one seal less is believed.
+        // Each time one chart less is believed.
         swap::settle(dir).map_err(not_writable)?;
     };
     match made {
@@ -138,14 +138,14 @@ fn copy(
         let mut writer = Writer { medium: new, piece: Vec::new(), bytes: 0 };
         let mut failed = None;
         let scanned = old.scan(generation, &mut |no, bytes| {
-            let Some(opened) = before.open(generation, bytes).ok().filter(|opened| opened.header.frame == no)
-            else {
+            let unsealed = before.unseal(generation, bytes).ok();
+            let Some(frame) = unsealed.filter(|frame| frame.header.frame == no && frame.is_whole()) else {
                 damaged += 1;
                 return;
             };
             frames += 1;
             if failed.is_none() {
-                let packed = after.repack(generation, &opened);
+                let packed = after.repack(generation, &frame);
                 failed = packed.and_then(|packed| writer.put(no, packed)).err();
             }
         });

@@ -72,6 +72,8 @@ struct Partial {
     seen: u32,
     count: u32,
     stream: Vec<u8>,
+    /// Where in the stream each frame begins.
+    starts: Vec<usize>,
 }
 
 impl Replay {
@@ -128,10 +130,12 @@ impl Replay {
                 seen: 0,
                 count: header.count,
                 stream: Vec::new(),
+                starts: Vec::new(),
             });
         }
         let Some(partial) = &mut self.partial else { return };
         partial.seen += 1;
+        partial.starts.push(partial.stream.len());
         partial.stream.extend_from_slice(&frame.body);
         if partial.seen >= partial.count
             && let Some(whole) = self.partial.take()
@@ -175,7 +179,7 @@ impl Replay {
                 self.damaged += 1;
                 return;
             };
-            self.entry(entry, place(self.generation, commit.first_frame, offset, len));
+            self.entry(entry, place(self.generation, commit.first_frame, &commit.starts, offset, len));
             offset += len;
         }
     }

@@ -35,6 +35,7 @@ use std::{
 };
 
 use chance::Chance;
+use disk::Packing;
 use judge::{Cut, Finding};
 use load::{Recording, Syncs};
 
@@ -45,7 +46,7 @@ const MESSAGES_PER_RUN: usize = 4_000;
 /// Brokers that start at the same time.
 const AT_ONCE: usize = 2;
 
-/// The key of the recorded runs whose store is sealed: every other one.
+/// The key of the recorded runs whose store is sealed.
 const KEY: &str = "a6c1d5e2b7f8094a3c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f80910213";
 
 /// The sums of many cuts.
@@ -53,6 +54,7 @@ const KEY: &str = "a6c1d5e2b7f8094a3c5d6e7f8091a2b3c4d5e6f708192a3b4c5d6e7f80910
 struct Sums {
     cuts: usize,
     sealed: usize,
+    compressed: usize,
     twice: usize,
     acknowledged: usize,
     judged: usize,
@@ -65,7 +67,8 @@ struct Sums {
 impl Sums {
     fn add(&mut self, recording: &Recording, cut: &Cut, finding: &Finding) {
         self.cuts += 1;
-        self.sealed += usize::from(recording.key.is_some());
+        self.sealed += usize::from(recording.store.key.is_some());
+        self.compressed += usize::from(recording.store.compressed);
         self.twice += usize::from(cut.twice);
         self.judged += finding.acknowledged;
         self.lost += finding.verdict.lost.len();
@@ -125,10 +128,14 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
     let seed = seed();
     let mut chance = Chance::new(seed);
     let sums = Mutex::new(Sums::default());
-    let mut keys = [None, Some(KEY)].into_iter().cycle();
+    let packing = |key, compressed| Packing { key, compressed };
+    let mut stores =
+        [packing(None, true), packing(Some(KEY), false), packing(None, false), packing(Some(KEY), true)]
+            .into_iter()
+            .cycle();
     while sums.lock().unwrap().cuts < cuts {
-        let key = keys.next().flatten();
-        let recording = load::record(chance.next(), MESSAGES_PER_RUN, Syncs::Kept, key);
+        let store = stores.next().unwrap_or_default();
+        let recording = load::record(chance.next(), MESSAGES_PER_RUN, Syncs::Kept, store);
         let left = cuts - sums.lock().unwrap().cuts;
         sums.lock().unwrap().acknowledged += recording.ledger.acknowledged();
         eprintln!(
@@ -142,10 +149,20 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
         );
         cut(&recording, left.min(CUTS_PER_RUN), &mut chance, &sums);
     }
-    let Sums { cuts, sealed, twice, acknowledged, judged, lost, duplicates, failed_starts, faults } =
-        sums.into_inner().unwrap();
+    let Sums {
+        cuts,
+        sealed,
+        compressed,
+        twice,
+        acknowledged,
+        judged,
+        lost,
+        duplicates,
+        failed_starts,
+        faults,
+    } = sums.into_inner().unwrap();
     println!(
-        "power cuts: seed {seed}, cuts {cuts} ({sealed} of a sealed store, {twice} with a second one during the start), acknowledged {acknowledged} (in force at the cuts {judged}), lost {lost}, QoS 2 duplicates {duplicates}, failed starts {failed_starts}, faulty cuts {}",
+        "power cuts: seed {seed}, cuts {cuts} ({sealed} of a sealed store, {compressed} of a compressed one, {twice} with a second one during the start), acknowledged {acknowledged} (in force at the cuts {judged}), lost {lost}, QoS 2 duplicates {duplicates}, failed starts {failed_starts}, faulty cuts {}",
         faults.len()
     );
     assert!(faults.is_empty(), "seed {seed}: {} faulty cuts\n{}", faults.len(), first(&faults).join("\n\n"));
@@ -155,7 +172,7 @@ fn nothing_acknowledged_is_lost_by_power_cuts() {
 #[test]
 fn a_broker_that_does_not_sync_is_found_out() {
     let mut chance = Chance::new(seed());
-    let recording = load::record(chance.next(), 1_000, Syncs::Forgotten, None);
+    let recording = load::record(chance.next(), 1_000, Syncs::Forgotten, Packing::default());
     let sums = Mutex::new(Sums::default());
     cut(&recording, 16, &mut chance, &sums);
     let sums = sums.into_inner().unwrap();

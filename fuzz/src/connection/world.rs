@@ -7,7 +7,7 @@ use std::sync::{
 
 use dormouse::{
     broker::{Broker, Config},
-    store::{self, OpenError, medium::sim::SimDisk},
+    store::{self, Compression, OpenError, medium::sim::SimDisk},
     time::{Clock, Timestamp, WallClock},
 };
 
@@ -21,13 +21,14 @@ pub struct World {
     /// Whether the disk fails, or is about to.
     pub is_failing: bool,
     ms: Arc<AtomicU64>,
+    starts: u32,
 }
 
 impl World {
     pub fn new(config: Config) -> Self {
         let (disk, ms) = (SimDisk::new(), Arc::default());
-        let broker = open(&disk, &ms, &config).unwrap();
-        Self { disk, config, broker, is_failing: false, ms }
+        let broker = open(&disk, &ms, &config, 0).unwrap();
+        Self { disk, config, broker, is_failing: false, ms, starts: 1 }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -64,21 +65,28 @@ impl World {
             self.disk.cut(seed);
         }
         self.is_failing = false;
-        self.broker = open(&self.disk, &self.ms, &self.config).unwrap();
+        self.start().unwrap();
     }
 
     /// Starts anew on another disk.
     pub fn move_to(&mut self, disk: SimDisk) -> Result<(), OpenError> {
         self.disk = disk;
         self.is_failing = false;
-        self.broker = open(&self.disk, &self.ms, &self.config)?;
+        self.start()
+    }
+
+    fn start(&mut self) -> Result<(), OpenError> {
+        self.broker = open(&self.disk, &self.ms, &self.config, self.starts)?;
+        self.starts += 1;
         Ok(())
     }
 }
 
-fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config) -> Result<Arc<Broker>, OpenError> {
+fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config, starts: u32) -> Result<Arc<Broker>, OpenError> {
+    // Every other start compresses, and reads what the one before did not.
+    let compression = if starts % 2 == 1 { Compression::Lz4 } else { Compression::None };
     // Small generations, so that the oldest goes now and then.
-    let store = store::Config { generation_bytes: 4_000, ..store::Config::default() };
+    let store = store::Config { generation_bytes: 4_000, compression, ..store::Config::default() };
     let medium = Box::new(disk.medium());
     let (broker, from) = Broker::open_on(config.clone(), medium, store, WallClock::UNKNOWN)?;
     ms.store(from.0, Ordering::Relaxed);

@@ -23,7 +23,7 @@ pub enum MediumError {
     /// A closed generation is not as it was when it was closed: the medium has to be opened again, to see what can be
     /// saved of it.
     #[error("a part of it has changed since it was closed")]
-    Unsealed,
+    Changed,
     /// What it keeps was written by a newer build, in this version of the format.
     #[error("format version {0}")]
     Newer(u8),

@@ -11,6 +11,8 @@
 //!   changed ten times: frames inserted one behind the other reach the disk four times. So the keys of the frames to come
 //!   are inserted before, empty and in order, which leaves leaves of nine keys behind; a frame then overwrites its
 //!   key, and no leaf splits or changes often enough to be written again.
+//! - It makes its file longer with each write. A file system has to write that down beside the data, which for a small
+//!   commit is more than the data; so the file is given a whole segment as soon as sled begins one (`Generation::grow`).
 //! - A database that is opened for the first time after it was written to begins a new segment, even if nothing is written
 //!   any more: a start takes half a MiB for each generation made since the last one (`SledMedium::owed_bytes`).
 //! - It panics on damage. Every call goes through `guarded`, which turns a panic into an error.
@@ -19,11 +21,11 @@
 //! Deleting one renames it first.
 
 mod census;
+mod chart;
+mod charting;
 pub(in crate::store) mod frames_of;
 pub mod left;
 mod salvage;
-mod seal;
-mod sealing;
 
 use std::{
     fmt::Debug,
@@ -34,13 +36,18 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
 };
 
-use self::{seal::Seals, sealing::Sealing};
+use rustix::{
+    fs::{Advice, FallocateFlags, fadvise, fallocate},
+    io::Errno,
+};
+
+use self::{chart::Charts, charting::Charting};
 use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
@@ -96,12 +103,12 @@ pub struct SledMedium {
     active: Mutex<Option<Arc<Generation>>>,
     /// Its lock is held for moments only. Taken before `active` when both are.
     old: Arc<Mutex<Old>>,
-    /// Held while an old one is opened, sealed, or taken off the list. Taken before `old`.
+    /// Held while an old one is opened, charted, or taken off the list. Taken before `old`.
     opening: Arc<Mutex<()>>,
     /// Held while one is read in. Taken before the others.
-    seals: Mutex<Seals>,
-    /// The generation that is being sealed.
-    sealing: Sealing,
+    charts: Mutex<Charts>,
+    /// The generation that is being charted.
+    charting: Charting,
 }
 
 #[derive(Debug, Default)]
@@ -126,8 +133,10 @@ struct Generation {
     no: u32,
     /// `None` only while it is dropped.
     db: Option<sled::Db>,
-    /// sled's data file, to make it durable.
+    /// sled's data file, to make it durable, and longer.
     file: File,
+    /// The file system has refused to make it longer.
+    grows_by_itself: AtomicBool,
     path: PathBuf,
     disk: Arc<dyn DataSync>,
     /// The keys of frames below this number are there. Only the commit thread changes it.
@@ -158,15 +167,15 @@ impl SledMedium {
             active: Mutex::default(),
             old: Arc::default(),
             opening: Arc::default(),
-            seals: Mutex::default(),
-            sealing: Mutex::default(),
+            charts: Mutex::default(),
+            charting: Mutex::default(),
         };
         medium.damaged = damaged + medium.check(&all, aside)?;
         let newest = lock(&medium.old).all.last().copied();
         medium.found_until = newest.unwrap_or(0);
         if let Some(no) = newest {
             // It is written to: opening it syncs its folder.
-            seal::remove(&path_of(dir, no))?;
+            chart::remove(&path_of(dir, no))?;
             let generation = medium.open_generation(no, ACTIVE_CACHE_BYTES)?;
             *lock(&medium.active) = Some(Arc::new(generation));
         }
@@ -177,7 +186,7 @@ impl SledMedium {
         Generation::open(path_of(&self.dir, no), no, cache_bytes, Arc::clone(&self.disk))
     }
 
-    /// What opening them takes of the disk the next time, at most: a sealed one is not opened while its seal is good.
+    /// What opening them takes of the disk the next time, at most: a charted one is not opened while its chart is good.
     fn owed_bytes(&self) -> u64 {
         let made = lock(&self.old).all.iter().filter(|no| **no > self.found_until).count();
         made as u64 * SEGMENT_BYTES
@@ -249,12 +258,12 @@ impl Medium for SledMedium {
     }
 
     fn scan(&self, generation: u32, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
-        if let Some(seal) = self.seal(generation) {
-            if seal.scan(each) {
+        if let Some(chart) = self.chart(generation) {
+            if chart.scan(each) {
                 return Ok(());
             }
-            self.unseal(generation)?;
-            return Err(MediumError::Unsealed);
+            self.drop_chart(generation)?;
+            return Err(MediumError::Changed);
         }
         let Some(found) = self.generation(generation)? else { return Ok(()) };
         self.scan_with_sled(found, each)
@@ -271,7 +280,7 @@ impl Medium for SledMedium {
         old.open.extend(before.iter().cloned());
         drop(old);
         if let Some(closed) = before {
-            self.begin_seal(closed);
+            self.begin_chart(closed);
         }
         Ok(())
     }
@@ -308,7 +317,7 @@ impl Medium for SledMedium {
     }
 
     fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        if let Some(found) = self.seal(generation).and_then(|seal| seal.read(frame)) {
+        if let Some(found) = self.chart(generation).and_then(|chart| chart.read(frame)) {
             return Ok(Some(found));
         }
         match self.generation(generation)? {
@@ -323,8 +332,8 @@ impl Medium for SledMedium {
         old.all.retain(|no| *no != generation);
         old.open.retain(|old| old.no != generation);
         drop((old, opening));
-        lock(&self.seals).forget(generation);
-        self.end_seal(|no| no == generation);
+        lock(&self.charts).forget(generation);
+        self.end_chart(|no| no == generation);
         let deleted = suffixed(&self.dir, generation, DELETED);
         rename_durably(&path_of(&self.dir, generation), &deleted)?;
         if let Err(error) = fs::remove_dir_all(&deleted) {
@@ -337,12 +346,16 @@ impl Medium for SledMedium {
 impl Generation {
     fn open(path: PathBuf, no: u32, cache_bytes: u64, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
         let db = open_sled(&path, cache_bytes)?;
-        let file = File::open(path.join("db"))?;
+        let file = File::options().read(true).write(true).open(path.join("db"))?;
+        // sled has written zeros over the rest of the segment, and synced them. In memory they are large pieces, of which
+        // the kernel counts the whole as written for each byte that changes.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
         // sled has renamed a snapshot file into place when it opened.
         folder::sync(&path)?;
         let last = guarded(|| db.last())?.and_then(|(key, _)| number(&key));
         let keys_until = AtomicU64::new(last.map_or(0, |last| last + 1));
-        Ok(Self { no, db: Some(db), file, path, disk, keys_until })
+        let grows_by_itself = AtomicBool::new(false);
+        Ok(Self { no, db: Some(db), file, grows_by_itself, path, disk, keys_until })
     }
 
     /// Sees to it that the keys of these frames are there, and those of a few more.
@@ -376,8 +389,29 @@ impl Generation {
         guarded(|| self.db().flush()).map(drop)
     }
 
+    /// Makes the file as long as the segments in it, if it ends within one. `fallocate` leaves alone what is there, whatever
+    /// sled's threads write meanwhile. It is an economy: where the file system cannot, or has no room, the file grows with
+    /// what is written.
+    fn grow(&self) -> io::Result<()> {
+        let len = self.file.metadata()?.len();
+        let whole = len.next_multiple_of(SEGMENT_BYTES);
+        if len == whole || self.grows_by_itself.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match fallocate(&self.file, FallocateFlags::empty(), len, whole - len) {
+            Err(error) if error != Errno::IO => {
+                tracing::debug!(generation = self.no, %error, "a file of the journal grows by itself");
+                self.grows_by_itself.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            done => Ok(done?),
+        }
+    }
+
     fn sync(&self) -> Result<(), MediumError> {
         self.flush()?;
+        // What is written down of it is part of this sync.
+        self.grow()?;
         self.disk.sync_data(&self.file, &self.path)?;
         if fs::read_dir(self.path.join("blobs"))?.next().is_some() {
             tracing::error!(

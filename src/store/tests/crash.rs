@@ -5,13 +5,14 @@ use super::{
     truth::{Chance, Truth},
     world::{World, load_all},
 };
-use crate::store::{Config, KeySource, medium::sim::SimDisk};
+use crate::store::{Compression, Config, KeySource, medium::sim::SimDisk};
 
 /// Generations so small that compaction never rests.
 fn config(seed: u64) -> Config {
-    // Every other one is sealed.
+    // Every other one is sealed, and two of four are compressed.
+    let compression = if seed / 2 % 2 == 1 { Compression::Lz4 } else { Compression::None };
     let key = if seed % 2 == 1 { KeySource::Given(key('1')) } else { KeySource::None };
-    Config { generation_bytes: 8 << 10, key, ..Config::default() }
+    Config { generation_bytes: 8 << 10, compression, key, ..Config::default() }
 }
 
 /// Opens the journal and compares it with what the run before it was owed.

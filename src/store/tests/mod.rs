@@ -12,6 +12,7 @@ mod power;
 mod records;
 mod sealed;
 mod truth;
+mod wear;
 mod world;
 
 use std::{
@@ -113,7 +114,7 @@ pub(in crate::store) fn plain_frames(
     first_frame: u64,
     stream: &[u8],
 ) -> Vec<(u64, Vec<u8>)> {
-    Packing::new(None).cut(CommitHead { run, commit, generation: 1, first_frame }, stream).unwrap()
+    Packing::new(None).cut(CommitHead { run, commit, generation: 1, first_frame }, stream).unwrap().frames
 }
 
 /// A key, one for each digit.

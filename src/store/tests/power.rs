@@ -52,7 +52,7 @@ const HEAVY: Life = Life { cuts: 4, generation_bytes: 2 << 20, scale: 20, forget
 #[derive(Debug)]
 struct ImageDisk {
     images: PathBuf,
-    /// Held while images are taken or read: a generation is sealed on a thread of its own.
+    /// Held while images are taken or read: a generation is charted on a thread of its own.
     busy: Mutex<()>,
     /// The fault this rig is for: the sync that is forgotten.
     forgets: AtomicBool,
@@ -267,7 +267,7 @@ fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
         let entry = entry?;
         if entry.file_type()?.is_file() {
             match fs::copy(entry.path(), to.join(entry.file_name())) {
-                // The file of a seal has got its name meanwhile.
+                // The file of a chart has got its name meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 copied => drop(copied?),
             }

@@ -196,7 +196,7 @@ fn sealed_frames_are_saved_from_a_generation_that_sled_cannot_read() {
     for generation in ["000002", "000003"] {
         let generation = dir.path().join("journal").join(generation);
         fs::write(generation.join("conf"), "what is this").unwrap();
-        fs::remove_file(generation.join("seal")).unwrap();
+        fs::remove_file(generation.join("chart")).unwrap();
     }
     let (journal, recovered) = open(dir.path(), &key);
     assert_eq!((recovered.damaged, recovered.messages_lost), (2, 0));
@@ -247,7 +247,7 @@ fn a_store_with_damaged_frames_keeps_its_key() {
     db.insert(no, bytes).unwrap();
     db.flush().unwrap();
     drop(db);
-    fs::remove_file(dir.path().join("journal/000002/seal")).unwrap();
+    fs::remove_file(dir.path().join("journal/000002/chart")).unwrap();
     let error = set_key(dir.path(), &none, &one).unwrap_err();
     assert!(matches!(error, RekeyError::Damaged { frames: 1 }), "{error}");
     assert!(!dir.path().join("journal.making").exists());

@@ -30,6 +30,8 @@ pub(crate) struct Launch {
     pub(crate) root: PathBuf,
     /// Whether it listens for TLS as well.
     pub(crate) tls: bool,
+    /// Whether what it writes is compressed.
+    pub(crate) compressed: bool,
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
@@ -37,7 +39,7 @@ impl Process {
     /// Starts a broker on the data in `folder`, on a free port, and waits until it listens.
     pub(crate) fn start(folder: &Path) -> Self {
         let (root, folder) = (folder.to_owned(), folder.to_owned());
-        let launch = Launch { folder, root, tls: false, environment: Vec::new() };
+        let launch = Launch { folder, root, tls: false, compressed: false, environment: Vec::new() };
         launch.start().unwrap_or_else(|why| panic!("the broker did not start: {why}"))
     }
 
@@ -67,7 +69,9 @@ impl Launch {
         let stderr = File::options().create(true).append(true).open(&log).unwrap();
         let config = self.folder.join("dormouse.toml");
         // Generations as small as can be, so that compaction runs all the time.
-        fs::write(&config, "[store]\ngeneration_bytes = \"1MiB\"\n").unwrap();
+        let compression = if self.compressed { "lz4" } else { "none" };
+        let store = format!("[store]\ngeneration_bytes = \"1MiB\"\ncompression = \"{compression}\"\n");
+        fs::write(&config, store).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
         command
             .args(["--listen", "tcp://127.0.0.1:0", "--admin", "off", "--log-level", "warn", "--config"])

@@ -48,8 +48,15 @@ pub(super) struct Disk {
     control: File,
     /// What was there before the broker was started.
     start: model::Model,
-    /// The key of the store on it; none: it is not sealed.
-    key: Option<&'static str>,
+    store: Packing,
+}
+
+/// How the store on a disk is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Packing {
+    /// Its key; none: it is not sealed.
+    pub(super) key: Option<&'static str>,
+    pub(super) compressed: bool,
 }
 
 impl Disk {
@@ -62,12 +69,12 @@ impl Disk {
         let control = folder.path().join("control");
         let control = File::options().create_new(true).read(true).write(true).open(control).unwrap();
         control.set_len(u64::try_from(FIELDS * 8).unwrap()).unwrap();
-        Self { control, start: model::Model::of(&root), folder, key: None }
+        Self { control, start: model::Model::of(&root), folder, store: Packing::default() }
     }
 
-    /// The store on it is sealed with this key.
-    pub(super) fn sealed_with(self, key: Option<&'static str>) -> Self {
-        Self { key, ..self }
+    /// The store on it is written so.
+    pub(super) fn packed(self, store: Packing) -> Self {
+        Self { store, ..self }
     }
 
     pub(super) fn set(&self, field: Field, value: u64) {
@@ -120,9 +127,9 @@ impl Disk {
     }
 
     fn launch(&self, tls: bool, mut environment: Vec<(&'static str, OsString)>) -> Result<Process, String> {
-        environment.extend(self.key.map(|key| ("DORMOUSE_STORE_KEY", key.into())));
+        environment.extend(self.store.key.map(|key| ("DORMOUSE_STORE_KEY", key.into())));
         let (folder, root) = (self.folder.path().to_owned(), self.root());
-        Launch { folder, root, tls, environment }.start()
+        Launch { folder, root, tls, compressed: self.store.compressed, environment }.start()
     }
 
     /// What the brokers on it have logged.

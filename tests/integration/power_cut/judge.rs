@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     chance::Chance,
     changer,
-    disk::Disk,
+    disk::{Disk, Packing},
     load::{self, Clients, Naps, Recording},
     model::Image,
     retainer,
@@ -55,7 +55,7 @@ impl Finding {
 pub(super) fn judge(recording: &Recording, cut: &Cut) -> Finding {
     let ledger = Arc::new(recording.ledger.before(cut.moment_ns));
     let acknowledged = ledger.acknowledged();
-    let (image, started) = restart(cut, recording.key);
+    let (image, started) = restart(cut, recording.store);
     let (disk, mut broker) = match started {
         Ok(started) => started,
         Err(why) => {
@@ -79,21 +79,23 @@ pub(super) fn judge(recording: &Recording, cut: &Cut) -> Finding {
 }
 
 /// Starts a broker on what the cut has left, or on what a second one leaves of that.
-fn restart(cut: &Cut, key: Option<&'static str>) -> (Image, Result<(Disk, Process), String>) {
+fn restart(cut: &Cut, recorded: Packing) -> (Image, Result<(Disk, Process), String>) {
     let mut image = cut.image.clone();
     if cut.twice {
-        match cut_again(cut, key) {
+        match cut_again(cut, recorded) {
             Ok(left) => image = left,
             Err(why) => return (image, Err(why)),
         }
     }
-    let disk = Disk::holding(&image).sealed_with(key);
+    // What goes on is compressed if what was there is not, and the other way round.
+    let store = Packing { compressed: !recorded.compressed, ..recorded };
+    let disk = Disk::holding(&image).packed(store);
     let started = disk.start_plain(true);
     (image, started.map(|broker| (disk, broker)))
 }
 
-fn cut_again(cut: &Cut, key: Option<&'static str>) -> Result<Image, String> {
-    let disk = Disk::holding(&cut.image).sealed_with(key);
+fn cut_again(cut: &Cut, store: Packing) -> Result<Image, String> {
+    let disk = Disk::holding(&cut.image).packed(store);
     let broker = disk.start(true)?;
     let (mut model, records) = disk.end(broker);
     let mut chance = Chance::new(cut.seed);

@@ -14,7 +14,7 @@ use dormouse::codec::{QoS, Version};
 
 use super::{
     changer,
-    disk::Disk,
+    disk::{Disk, Packing},
     model::Model,
     retainer,
     steps::Steps,
@@ -119,8 +119,8 @@ pub(super) struct Recording {
     pub(super) ledger: Ledger,
     pub(super) retainer: Steps,
     pub(super) changer: Steps,
-    /// The key of its store.
-    pub(super) key: Option<&'static str>,
+    /// How its store was written.
+    pub(super) store: Packing,
     /// The highest generation of the journal.
     pub(super) generations: u32,
 }
@@ -138,9 +138,9 @@ pub(super) enum Syncs {
     Forgotten,
 }
 
-/// Lets a broker work on an empty disk until so many messages are acknowledged. With a key its store is sealed.
-pub(super) fn record(seed: u64, messages: usize, syncs: Syncs, key: Option<&'static str>) -> Recording {
-    let disk = Disk::holding(&super::model::Image::new()).sealed_with(key);
+/// Lets a broker work on an empty disk until so many messages are acknowledged.
+pub(super) fn record(seed: u64, messages: usize, syncs: Syncs, store: Packing) -> Recording {
+    let disk = Disk::holding(&super::model::Image::new()).packed(store);
     disk.set(super::disk::Field::SyncDelayUs, SYNC_DELAY_US);
     disk.set(super::disk::Field::ForgetSyncs, u64::from(syncs == Syncs::Forgotten));
     let broker = disk.start(true).unwrap_or_else(|why| panic!("the broker did not start: {why}"));
@@ -166,7 +166,7 @@ pub(super) fn record(seed: u64, messages: usize, syncs: Syncs, key: Option<&'sta
     }
     let [retainer, changer] = steps.map(|steps| Arc::into_inner(steps).expect("its client has ended"));
     let ledger = Arc::into_inner(ledger).expect("its clients have ended");
-    Recording { seed, before, records, ledger, retainer, changer, key, generations }
+    Recording { seed, before, records, ledger, retainer, changer, store, generations }
 }
 
 fn spawn<T: Send + Sync + 'static>(

@@ -9,7 +9,7 @@ use std::{
 use super::{
     KEY,
     chance::Chance,
-    disk::Disk,
+    disk::{Disk, Packing},
     load::{self, Syncs},
     model::{self, Model},
     seed,
@@ -107,7 +107,7 @@ fn cut(before: &Model, from: Option<&str>, to: Option<&str>, chance: &mut Chance
 #[test]
 fn a_power_cut_while_the_key_is_changed_leaves_the_old_or_the_new_one() {
     let mut chance = Chance::new(seed());
-    let recording = load::record(chance.next(), 300, Syncs::Kept, None);
+    let recording = load::record(chance.next(), 300, Syncs::Kept, Packing { key: None, compressed: true });
     let mut model = recording.before.clone();
     recording.records.iter().for_each(|record| model.play(record));
     let mut sums = [0, 0];

@@ -16,9 +16,8 @@ use memchr::memmem;
 use super::{
     DELETED, MediumError, REBUILT, SledMedium,
     census::Census,
-    path_of, remove_if_there, rename_durably,
-    seal::{self, Seal},
-    suffixed,
+    chart::{self, Chart},
+    path_of, remove_if_there, rename_durably, suffixed,
 };
 use crate::{
     store::{
@@ -38,8 +37,8 @@ struct Finding {
 }
 
 enum Sight {
-    /// The first and the last of its commits: it is whole, as its seal says.
-    Sealed(u64, u64),
+    /// The first and the last of its commits: it is whole, as its chart says.
+    Charted(u64, u64),
     /// The frames sled shows.
     Shown(Census),
     /// sled fails.
@@ -49,7 +48,7 @@ enum Sight {
 impl Sight {
     fn ends(&self) -> Option<(u64, u64)> {
         match self {
-            Self::Sealed(first, last) => Some((*first, *last)),
+            Self::Charted(first, last) => Some((*first, *last)),
             Self::Shown(census) => census.ends(),
             Self::Failed => None,
         }
@@ -57,7 +56,7 @@ impl Sight {
 
     fn has_gaps(&self) -> bool {
         match self {
-            Self::Sealed(..) => false,
+            Self::Charted(..) => false,
             Self::Shown(census) => census.has_gaps(),
             Self::Failed => true,
         }
@@ -77,16 +76,16 @@ pub(super) enum Outcome {
 }
 
 impl SledMedium {
-    /// Looks at every generation that is not sealed: those that sled cannot read, those at a gap in the commits, and the
+    /// Looks at every generation that is not charted: those that sled cannot read, those at a gap in the commits, and the
     /// newest, whose end no later commit vouches for, are compared with what lies in their files.
     pub(super) fn check(&self, all: &[u32], aside: &Aside) -> Result<u64, MediumError> {
         let mut findings = Vec::with_capacity(all.len());
         for &no in all {
             let path = path_of(&self.dir, no);
-            let seal = if all.last() == Some(&no) { None } else { Seal::open(no, &path) };
-            let sealed = seal.map(|seal| seal.commits());
-            let sight = match sealed {
-                Some((first, last)) => Sight::Sealed(first, last),
+            let chart = if all.last() == Some(&no) { None } else { Chart::open(no, &path) };
+            let charted = chart.map(|chart| chart.commits());
+            let sight = match charted {
+                Some((first, last)) => Sight::Charted(first, last),
                 None => self.look(no)?,
             };
             findings.push(Finding { no, sight });
@@ -104,8 +103,8 @@ impl SledMedium {
             let is_joined = (at == 0 || joins(at - 1)) && joins(at);
             let from = ends.get(at).copied().flatten().map_or(before + 1, |(first, _)| first);
             let outcome = if gaps || !is_joined {
-                if let Sight::Sealed(..) = finding.sight {
-                    seal::remove(&path_of(&self.dir, finding.no))?;
+                if let Sight::Charted(..) = finding.sight {
+                    chart::remove(&path_of(&self.dir, finding.no))?;
                     finding.sight = self.look(finding.no)?;
                 }
                 self.compare(&finding, from, at == newest, aside)?

@@ -1,14 +1,14 @@
-//! Seals: what makes a generation that is written to no more readable without sled.
+//! Charts: what makes a generation that is written to no more readable without sled.
 //!
 //! Opening a database takes sled tens of milliseconds and megabytes, and reading a frame from it the page of eight others.
 //! But a value lies in sled's data file in one piece. So when a generation is closed, sled is asked once more what it
-//! shows, and a *seal* says where in the file each of those frames lies: a file beside sled's, durable after everything it
+//! shows, and a *chart* says where in the file each of those frames lies: a file beside sled's, durable after everything it
 //! speaks of. From then on frames are read from there.
 //!
-//! What sled shows is the truth, and a seal only a shorter way to it. A data file may have frames that sled does not show:
-//! of a commit that a power cut has undone, whose numbers were used again since. So a seal names frames by their
-//! checksums, and a frame is good only if it stands where the seal says with the checksum the seal says. When one is not,
-//! the seal goes, and sled is asked again. Only the newest generation is written to, and it has no seal.
+//! What sled shows is the truth, and a chart only a shorter way to it. A data file may have frames that sled does not show:
+//! of a commit that a power cut has undone, whose numbers were used again since. So a chart names frames by their
+//! checksums, and a frame is good only if it stands where the chart says with the checksum the chart says. When one is not,
+//! the chart goes, and sled is asked again. Only the newest generation is written to, and it has no chart.
 
 use std::{
     collections::HashMap,
@@ -25,21 +25,21 @@ use crate::{
     store::frame::{self, FRAME_BYTES_MAX},
 };
 
-/// The seal's file in its generation's folder.
-const NAME: &str = "seal";
-const MAKING: &str = "seal.new";
+/// The chart's file in its generation's folder.
+const NAME: &str = "chart";
+const MAKING: &str = "chart.new";
 /// Magic and version.
-const BEGINNING: [u8; 4] = *b"DMS\x01";
+const BEGINNING: [u8; 4] = *b"DMC\x01";
 /// The beginning, the generation, its first and last commit, its first frame, the number of frames.
 const HEADER_BYTES: usize = 4 + 4 + 8 + 8 + 8 + 4;
 const SPOT_BYTES: usize = 14;
 const CHECKSUM_BYTES: usize = 4;
-/// How many seals are kept in memory: some 70 KiB each at 16 MiB a generation.
+/// How many charts are kept in memory: some 70 KiB each at 16 MiB a generation.
 const OPEN_MAX: usize = 64;
 
 /// The frames of a closed generation.
 #[derive(Debug)]
-pub(super) struct Seal {
+pub(super) struct Chart {
     no: u32,
     /// sled's data file.
     db: File,
@@ -59,8 +59,8 @@ struct Spot {
     len: u16,
 }
 
-impl Seal {
-    /// Reads the seal of the generation in the folder `path`; `None` if it has none that is good.
+impl Chart {
+    /// Reads the chart of the generation in the folder `path`; `None` if it has none that is good.
     pub(super) fn open(no: u32, path: &Path) -> Option<Self> {
         let opened = fs::read(path.join(NAME)).and_then(|bytes| {
             let (of, commits, first_frame, spots) = read(&bytes).ok_or(io::ErrorKind::InvalidData)?;
@@ -72,10 +72,10 @@ impl Seal {
             }
         });
         match opened {
-            Ok(seal) => Some(seal),
+            Ok(chart) => Some(chart),
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(generation = no, %error, "the seal of a part of the journal is not good");
+                    tracing::warn!(generation = no, %error, "the chart of a part of the journal is not good");
                 }
                 None
             }
@@ -87,7 +87,7 @@ impl Seal {
         self.commits
     }
 
-    /// The frame; `None` if the seal does not name it or it is not where the seal says.
+    /// The frame; `None` if the chart does not name it or it is not where the chart says.
     pub(super) fn read(&self, frame: u64) -> Option<Vec<u8>> {
         let number = u32::try_from(frame.checked_sub(self.first_frame)?).ok()?;
         let at = self.spots.binary_search_by_key(&number, |spot| spot.frame).ok()?;
@@ -95,7 +95,7 @@ impl Seal {
         self.fetch(*self.spots.get(at)?, &mut bytes).then_some(bytes)
     }
 
-    /// Shows every frame, by number; false as soon as one is not where the seal says.
+    /// Shows every frame, by number; false as soon as one is not where the chart says.
     pub(super) fn scan(&self, each: &mut dyn FnMut(u64, &[u8])) -> bool {
         let mut bytes = Vec::with_capacity(FRAME_BYTES_MAX);
         self.spots.iter().all(|spot| {
@@ -119,13 +119,13 @@ impl Seal {
     }
 }
 
-/// What sled shows of a generation, gathered to be sealed.
+/// What sled shows of a generation, gathered to be charted.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     /// Number, checksum, length.
     frames: Vec<(u64, u32, u16)>,
     census: Census,
-    /// Something that no seal can say.
+    /// Something that no chart can say.
     is_odd: bool,
 }
 
@@ -141,9 +141,9 @@ impl Shown {
         }
     }
 
-    /// Seals the generation in the folder `path`, which shows this and is written to no more, durably. False if that
+    /// Charts the generation in the folder `path`, which shows this and is written to no more, durably. False if that
     /// cannot be: something is missing or damaged, and every start looks again. An empty one needs none.
-    pub(super) fn seal(self, no: u32, path: &Path) -> Result<bool, MediumError> {
+    pub(super) fn chart(self, no: u32, path: &Path) -> Result<bool, MediumError> {
         let (Some(commits), Some((first_frame, ..))) = (self.census.ends(), self.frames.first().copied())
         else {
             return Ok(!self.is_odd);
@@ -174,10 +174,10 @@ impl Shown {
     }
 }
 
-/// Takes the seal off the generation in the folder `path`, if it has one. Durable with the folder.
+/// Takes the chart off the generation in the folder `path`, if it has one. Durable with the folder.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path.join(NAME)) {
-        // What is no file is no seal.
+        // What is no file is no chart.
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::IsADirectory) => {
             Err(error)
         }
@@ -185,32 +185,32 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The seals read from lately, the last one last.
+/// The charts read from lately, the last one last.
 #[derive(Debug, Default)]
-pub(super) struct Seals {
-    open: Vec<Arc<Seal>>,
+pub(super) struct Charts {
+    open: Vec<Arc<Chart>>,
 }
 
-impl Seals {
-    /// The seal of a generation, if it was read from lately.
-    pub(super) fn get(&mut self, no: u32) -> Option<Arc<Seal>> {
-        let at = self.open.iter().position(|seal| seal.no == no)?;
+impl Charts {
+    /// The chart of a generation, if it was read from lately.
+    pub(super) fn get(&mut self, no: u32) -> Option<Arc<Chart>> {
+        let at = self.open.iter().position(|chart| chart.no == no)?;
         let found = self.open.remove(at);
         self.open.push(Arc::clone(&found));
         Some(found)
     }
 
     /// Takes one in, in the place of the one that nobody has read from for longest.
-    pub(super) fn insert(&mut self, seal: Arc<Seal>) {
+    pub(super) fn insert(&mut self, chart: Arc<Chart>) {
         if self.open.len() >= OPEN_MAX {
             self.open.remove(0);
         }
-        self.open.push(seal);
+        self.open.push(chart);
     }
 
-    /// The generation is about to be deleted, or its seal has gone.
+    /// The generation is about to be deleted, or its chart has gone.
     pub(super) fn forget(&mut self, no: u32) {
-        self.open.retain(|seal| seal.no != no);
+        self.open.retain(|chart| chart.no != no);
     }
 }
 
@@ -282,7 +282,7 @@ mod tests {
         path::{Path, PathBuf},
     };
 
-    use super::{NAME, Seal, Shown, read, write};
+    use super::{Chart, NAME, Shown, read, write};
     use crate::{
         store::{
             aside::Aside,
@@ -352,25 +352,25 @@ mod tests {
         assert!(lock(&medium.old).open.is_empty(), "sled was not asked");
         assert_eq!(medium.read(1, FRAMES + 1).unwrap(), None);
         medium.delete_generation(1).unwrap();
-        assert!(lock(&medium.seals).get(1).is_none(), "its file is let go of");
+        assert!(lock(&medium.charts).get(1).is_none(), "its file is let go of");
         assert_eq!(medium.read(1, 1).unwrap(), None);
     }
 
     #[test]
-    fn a_generation_from_before_there_were_seals_is_sealed_when_it_is_read() {
+    fn a_generation_from_before_there_were_charts_is_charted_when_it_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let truth = written(dir.path());
-        let seal = folder(dir.path(), 1).join(NAME);
-        fs::remove_file(&seal).unwrap();
+        let chart = folder(dir.path(), 1).join(NAME);
+        fs::remove_file(&chart).unwrap();
         assert_eq!(scanned(&open(dir.path()), 1).unwrap(), truth);
-        assert!(seal.exists());
+        assert!(chart.exists());
         let medium = open(dir.path());
         assert_eq!(scanned(&medium, 1).unwrap(), truth);
         assert!(lock(&medium.old).open.is_empty(), "sled was not asked");
     }
 
     #[test]
-    fn the_newest_generation_has_no_seal() {
+    fn the_newest_generation_has_no_chart() {
         let dir = tempfile::tempdir().unwrap();
         let mut truth = written(dir.path());
         // As if the disk had lost the newer one.
@@ -385,7 +385,7 @@ mod tests {
         drop(medium);
         let medium = open(dir.path());
         assert_eq!(scanned(&medium, 1).unwrap(), truth);
-        assert!(lock(&medium.old).open.is_empty(), "it was sealed anew");
+        assert!(lock(&medium.old).open.is_empty(), "it was charted anew");
     }
 
     #[test]
@@ -401,18 +401,18 @@ mod tests {
             shown.see(*no, bytes);
         }
         let path = folder(dir.path(), 1);
-        assert!(shown.seal(1, &path).unwrap());
-        let seal = Seal::open(1, &path).unwrap();
+        assert!(shown.chart(1, &path).unwrap());
+        let chart = Chart::open(1, &path).unwrap();
         for no in 1..=FRAMES {
-            assert_eq!(seal.read(no).as_ref(), truth.get(&no), "frame {no}");
+            assert_eq!(chart.read(no).as_ref(), truth.get(&no), "frame {no}");
         }
-        // And what is not in the file cannot be sealed.
+        // And what is not in the file cannot be charted.
         let mut shown = Shown::default();
         truth.insert(7, one(7, b'x'));
         for (no, bytes) in &truth {
             shown.see(*no, bytes);
         }
-        assert!(!shown.seal(1, &path).unwrap());
+        assert!(!shown.chart(1, &path).unwrap());
     }
 
     #[test]
@@ -420,9 +420,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let truth = written(dir.path());
         let path = folder(dir.path(), 1);
-        let seal = Seal::open(1, &path).unwrap();
+        let chart = Chart::open(1, &path).unwrap();
         let harmed = || {
-            let intact = truth.iter().filter(|(no, bytes)| match seal.read(**no) {
+            let intact = truth.iter().filter(|(no, bytes)| match chart.read(**no) {
                 Some(found) => {
                     assert_eq!(found, **bytes, "frame {no}");
                     true
@@ -439,17 +439,17 @@ mod tests {
             file.write_all_at(&[0xA5; 512], at).unwrap();
         }
         assert!(harmed() > 10);
-        assert!(!seal.scan(&mut |no, bytes| assert_eq!(Some(bytes), truth.get(&no).map(Vec::as_slice))));
+        assert!(!chart.scan(&mut |no, bytes| assert_eq!(Some(bytes), truth.get(&no).map(Vec::as_slice))));
         file.set_len(len / 3).unwrap();
         assert!(harmed() >= truth.len() / 3, "a file that ends early");
     }
 
     #[test]
-    fn a_seal_that_has_changed_is_none() {
+    fn a_chart_that_has_changed_is_none() {
         let dir = tempfile::tempdir().unwrap();
         written(dir.path());
         let path = folder(dir.path(), 1);
-        assert!(Seal::open(2, &path).is_none(), "of another generation");
+        assert!(Chart::open(2, &path).is_none(), "of another generation");
         let good = fs::read(path.join(NAME)).unwrap();
         let (no, commits, first_frame, spots) = read(&good).unwrap();
         assert_eq!((no, commits, first_frame), (1, (1, FRAMES), 1));
