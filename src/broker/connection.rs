@@ -263,7 +263,7 @@ impl Connection {
 
     /// Backpressure: the publisher is slowed by TCP.
     fn is_overloaded(&self) -> bool {
-        self.broker.journal.backlogged() || self.broker.letters.is_backlogged()
+        self.broker.journal.backlogged() || self.broker.letters_hold_up()
     }
 
     fn is_owed_too_much(&self, state: &State) -> bool {

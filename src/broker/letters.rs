@@ -255,6 +255,7 @@ impl Letters {
         }
         // The disk has no room even for what makes some.
         if journal.is_pressed() {
+            mem::take(&mut inbox.paused).into_values().for_each(Waker::wake);
             return None;
         }
         let (claim, _) = inbox.claims.front()?;
@@ -363,7 +364,14 @@ impl Broker {
 
     /// True when connections may read; if not, the task is woken when they may.
     pub(super) fn poll_backlog(&self, epoch: u64, waker: &Waker) -> bool {
-        self.journal.poll_backlog(waker) && self.letters.poll_backlog(epoch, waker)
+        let journal = &self.journal;
+        journal.poll_backlog(waker) && (self.letters.poll_backlog(epoch, waker) || journal.is_pressed())
+    }
+
+    /// Whether clients are to send no more until fewer letters wait. Not while the disk has no room for any: then it is the
+    /// clients' confirmations that make some, and what may come to wait is on disk already.
+    pub(super) fn letters_hold_up(&self) -> bool {
+        self.letters.is_backlogged() && !self.journal.is_pressed()
     }
 
     /// The same at the end, for what is in memory only.

@@ -5,7 +5,7 @@ use super::{
     Client, World, connect, puback, publish, qos0, qos1, qos2, retained, subscribe, transient, v311,
 };
 use crate::{
-    broker::{Config, Strained},
+    broker::{Config, DeadLetters, Reading, Strained},
     codec::{Packet, Publish, PublishProperties, QoS, Will},
     store::{self, medium::sim::SimDisk},
 };
@@ -343,4 +343,53 @@ fn a_shared_subscription_goes_to_who_needs_no_disk() {
     world.settle();
     assert_eq!(publisher.heard(), ["PUBACK 1", "PUBACK 2", "PUBACK 3", "PUBACK 4"]);
     assert_eq!((live.heard().len(), stored.heard().len()), (4, 0));
+}
+
+/// Letters wait for a disk without room even for them; what clients confirm makes some, and does not wait for letters.
+#[test]
+fn letters_that_find_no_room_hold_nobody_up() {
+    const LETTERS: usize = 10_500;
+    let disk = SimDisk::new();
+    disk.set_capacity(CAPACITY_BYTES);
+    let disk_reserve_bytes = Some(4 * GENERATION_BYTES);
+    let store =
+        store::Config { generation_bytes: GENERATION_BYTES, disk_reserve_bytes, ..store::Config::default() };
+    let dead_letters = DeadLetters { enabled: true, ..DeadLetters::default() };
+    let world = World::on(disk, Config { dead_letters, ..Config::default() }, store);
+    let mut short = connect("short");
+    short.properties.session_expiry = Some(60);
+    world.subscriber(&short, "dies", QoS::AtLeastOnce).lose();
+    world.subscriber(&connect("dev"), "a", QoS::AtLeastOnce).lose();
+    world.subscriber(&connect("post"), "$dead/#", QoS::AtLeastOnce).lose();
+    let mut publisher = world.joined(&transient("pub"), false);
+    for n in 0..3 {
+        assert_eq!(answer(&world, &mut publisher, n, 100), ["PUBACK"]);
+    }
+    for n in 0..LETTERS {
+        publisher.send(&qos1(9, "dies", "x"));
+        if n % 500 == 0 {
+            world.settle();
+            publisher.heard();
+        }
+    }
+    world.settle();
+    publisher.heard();
+    // Less than half of the reserve.
+    world.disk.set_capacity(world.disk.used_bytes() + MIB * 9 / 10);
+    world.pass(1_000);
+    world.settle();
+    world.pass(60_000);
+    world.settle();
+    assert_eq!(world.broker.stats().dead_letters_waiting, LETTERS as u64);
+    let mut dev = world.joined(&connect("dev"), true);
+    assert_eq!(drain(&world, &mut dev, usize::MAX), [0, 1, 2]);
+    assert_eq!(dev.reading, Reading::Continue);
+    assert_eq!(world.broker.stats().dead_letters_waiting, LETTERS as u64);
+    world.disk.set_capacity(CAPACITY_BYTES);
+    for _ in 0..100 {
+        world.pass(1_000);
+        world.settle();
+    }
+    assert_eq!(world.broker.stats().dead_letters_waiting, 0);
+    assert!(!is_full(&world));
 }

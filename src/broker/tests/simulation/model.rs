@@ -216,6 +216,8 @@ pub(super) struct Model {
     /// What sessions that ended had to deliver, where there are letters.
     left: Vec<Left>,
     line: u64,
+    /// A crash sets it back to what the disk knows.
+    line_max: u64,
     truth: u64,
 }
 
@@ -231,6 +233,7 @@ impl Model {
             terms,
             left: Vec::new(),
             line: 0,
+            line_max: 0,
             truth: 0,
         }
     }

@@ -247,8 +247,9 @@ impl Model {
         let in_order = qos > QoS::AtMostOnce || told.message.qos == QoS::AtMostOnce;
         // A QoS 1 message that its publisher sends again is routed again, to who has subscribed since, behind later ones.
         let is_again = told.routed > 1 && told.message.qos == QoS::AtLeastOnce;
-        // One that had expired, and whose end a crash has undone, counts as sent before those behind it.
-        let may_be_back = told.deadline.0 <= self.line;
+        // One that had expired or was pushed out, and whose end a crash has undone, counts as sent before those behind it;
+        // even if the line has gone back so far that it has not expired now.
+        let may_be_back = e.excused || told.deadline.0 <= self.line_max;
         if e.heard == 1 && e.routes == 1 && !told.message.will && in_order && !is_again && !may_be_back {
             let stream = (told.from, told.message.topic, told.message.qos, qos);
             if s.streams.insert(stream, body).is_some_and(|last| last > body) {

@@ -12,6 +12,7 @@ impl Model {
     /// Time has passed, and the broker has done what was due.
     pub(in super::super) fn passed(&mut self, line: u64, truth: u64) -> Verdict {
         (self.line, self.truth) = (line, truth);
+        self.line_max = self.line_max.max(line);
         if line > truth {
             return Err(format!("the broker's time is {line}, and {truth} ms have passed"));
         }

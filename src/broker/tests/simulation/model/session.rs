@@ -70,7 +70,8 @@ impl Session {
         if as_qos == QoS::AtMostOnce {
             let is_lossy = terms.lossy || terms.bound.is_some() || self.narrow;
             let is_taken = qos == QoS::AtMostOnce || !(terms.crowded || may_be_refused);
-            e.in_life |= exact.is_some() && online && is_taken && !failing && !is_lossy && !again;
+            // Of what came before with another quality of service, `parted` could not tell that it is lost.
+            e.in_life |= e.qos.is_some() && online && is_taken && !failing && !is_lossy && !again;
         } else {
             e.in_life |= !failing && !terms.crowded && !may_be_refused;
             if persistent {
