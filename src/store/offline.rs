@@ -131,6 +131,9 @@ impl Offline {
         for session in &self.recovered.sessions {
             let record = &session.snapshot.record;
             let no = record.session.0;
+            if record.is_office() {
+                continue;
+            }
             if let Some(other) = owners.insert(&record.client_id, no.get()) {
                 amiss.push(format!("sessions {other} and {no} both belong to client {:?}", record.client_id));
             }

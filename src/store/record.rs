@@ -71,6 +71,14 @@ pub struct SessionRecord {
     pub will: Option<WillRecord>,
 }
 
+impl SessionRecord {
+    /// Whether it is no client's: what waits there becomes dead letters. Each run of the broker may have one, and it reserves
+    /// no numbers, since nothing of it is ever in flight.
+    pub fn is_office(&self) -> bool {
+        self.client_id.is_empty()
+    }
+}
+
 /// A session's will.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WillRecord {

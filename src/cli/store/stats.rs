@@ -14,6 +14,8 @@ use crate::{
 
 /// How many sessions are listed.
 const TOP: usize = 10;
+/// Whose a queue is that is no client's.
+const OFFICE: &str = "(dead letters that wait)";
 
 /// What is to be said.
 #[derive(Clone, Debug, Args)]
@@ -132,11 +134,8 @@ impl Contents {
             text += "\nthe longest queues\n";
         }
         for queue in &self.longest_queues {
-            let _ = writeln!(
-                text,
-                "{:>10} messages {:>14} bytes  {}",
-                queue.messages, queue.bytes, queue.client_id
-            );
+            let whose = if queue.client_id.is_empty() { OFFICE } else { &queue.client_id };
+            let _ = writeln!(text, "{:>10} messages {:>14} bytes  {whose}", queue.messages, queue.bytes);
         }
         text
     }

@@ -14,8 +14,8 @@ use crate::{
     message::{Message, MessageProperties, Seq},
     store::{
         Completion, Config, Exported, Gate, HandedOn, ImportError, Imported, Journal, KeySource, Offline,
-        OpenError, Record, Recovered, Snapshot, Target, Urgency, WillRecord, compact, export, import,
-        medium::sim::SimDisk, rewrite::rewrite,
+        OpenError, Record, Recovered, SessionRecord, Snapshot, Target, Urgency, WillRecord, compact, export,
+        import, medium::sim::SimDisk, rewrite::rewrite,
     },
     time::{Timestamp, WallClock},
     topic::TopicFilter,
@@ -113,6 +113,31 @@ fn exported(dir: &Path) -> (Exported, Vec<u8>) {
 
 fn imported(dir: &Path, text: &[u8]) -> Result<Imported, ImportError> {
     import(dir, config(), &mut &*text, &mut |_| {})
+}
+
+/// Each run of the broker that had any dead letters to publish left a session of no client, which reserves no numbers.
+#[test]
+fn letters_that_wait_are_exported_and_brought_back() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (journal, _) = open(dir.path());
+    rich(&journal);
+    for no in [7, 8] {
+        let office = snapshot(no);
+        let record = SessionRecord { client_id: "".into(), seq_reserved: Seq(0), ..office.record };
+        journal.append(Record::Snapshot(Box::new(Snapshot { record, ..office })), Urgency::Now);
+        let group = Some(TopicFilter::parse("$dead/queue_full/dev").unwrap());
+        put(&journal, message("a/1", b"not delivered"), vec![Target { group, ..target(no, 0) }], None);
+    }
+    journal.close();
+    drop(journal);
+    let store = Offline::open(dir.path(), &KeySource::None).unwrap();
+    assert_eq!(store.check(dir.path(), &mut |_, _| {}).unwrap(), Vec::<String>::new());
+    drop(store);
+    let (counts, text) = exported(dir.path());
+    assert_eq!(counts, Exported { sessions: 5, messages: 6, lost: 0 });
+    assert_eq!(imported(copy.path(), &text).unwrap(), Imported { sessions: 5, messages: 6 });
+    let (_, again) = exported(copy.path());
+    assert_eq!(String::from_utf8(again).unwrap(), String::from_utf8(text).unwrap());
 }
 
 #[test]
