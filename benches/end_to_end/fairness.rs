@@ -29,10 +29,10 @@ const PACE: u32 = 1_000;
 const WATCH: Duration = Duration::from_secs(6);
 /// The pair is watched at most this long.
 const WATCH_MAX: Duration = Duration::from_secs(60);
-const FLOOD_PAYLOAD_BYTES: usize = 64;
+const FLOOD_PAYLOAD_BYTES: u8 = 64;
 /// Messages written at a time.
 const FLOOD_AT_ONCE: u32 = 100;
-const LARGE_PAYLOAD_BYTES: usize = 100_000_000;
+const LARGE_PAYLOAD_BYTES: u32 = 100_000_000;
 const DRAINED: u32 = 1_000_000;
 
 /// One round.
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: &Args, broker: &Broker, by: Disturbance) -> Result
                 each: messages,
                 publishers: 1,
                 in_flight: 1_000,
-                payload_bytes: FLOOD_PAYLOAD_BYTES,
+                payload_bytes: usize::from(FLOOD_PAYLOAD_BYTES),
                 name: "backlog".to_owned(),
             };
             sleepers.fall_asleep(target).await?;
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: &Args, broker: &Broker, by: Disturbance) -> Result
             if !woken.faults.is_none() {
                 return Err(woken.faults.to_string().into());
             }
-            let bytes = woken.rate * f64::from(u32::try_from(FLOOD_PAYLOAD_BYTES)?);
+            let bytes = woken.rate * f64::from(FLOOD_PAYLOAD_BYTES);
             columns.push(("others: MB/s".to_owned(), bytes / 1e6));
         }
     }
@@ -176,7 +176,7 @@ async fn flood(target: &Target, stopped: watch::Receiver<bool>) -> std::result::
     let mut got = 0_u32;
     let clock = Instant::now();
     let publishing = async {
-        let mut payload = vec![b'.'; FLOOD_PAYLOAD_BYTES];
+        let mut payload = vec![b'.'; usize::from(FLOOD_PAYLOAD_BYTES)];
         for seq in 0.. {
             publisher.publish("flood/all", QoS::AtMostOnce, Stamp::now(0, seq), packet_id(seq), &mut payload);
             if seq % u64::from(FLOOD_AT_ONCE) == 0 {
@@ -202,7 +202,7 @@ async fn flood(target: &Target, stopped: watch::Receiver<bool>) -> std::result::
         }
     };
     ended_by(stopped, publishing, taking, hardly_taking).await?;
-    Ok(f64::from(got) * f64::from(FLOOD_PAYLOAD_BYTES as u32) / 1e6 / clock.elapsed().as_secs_f64())
+    Ok(f64::from(got) * f64::from(FLOOD_PAYLOAD_BYTES) / 1e6 / clock.elapsed().as_secs_f64())
 }
 
 /// One sends messages of 100 MB, one after the other, to another. Returns the megabytes a second.
@@ -217,7 +217,7 @@ async fn large_payloads(
     let clock = Instant::now();
     let (arrived, mut next) = watch::channel(0_u64);
     let publishing = async {
-        let mut payload = vec![b'.'; LARGE_PAYLOAD_BYTES];
+        let mut payload = vec![b'.'; LARGE_PAYLOAD_BYTES as usize];
         for seq in 0.. {
             publisher.publish("large/all", QoS::AtMostOnce, Stamp::now(0, seq), packet_id(seq), &mut payload);
             publisher.flush().await?;
@@ -237,7 +237,7 @@ async fn large_payloads(
         }
     };
     ended_by(stopped, publishing, taking, std::future::pending()).await?;
-    Ok(f64::from(got) * LARGE_PAYLOAD_BYTES as f64 / 1e6 / clock.elapsed().as_secs_f64())
+    Ok(f64::from(got) * f64::from(LARGE_PAYLOAD_BYTES) / 1e6 / clock.elapsed().as_secs_f64())
 }
 
 /// Until it is stopped, or one of them fails.

@@ -100,7 +100,7 @@ fn measure(args: &Args) -> Result<u32> {
 
 async fn run(args: &Args, scenario: Scenario, case: Case, kind: Kind) -> Result<Columns> {
     let mut broker = Broker::start(args, kind, scenario.is_tls()).await?;
-    let result = bounded(args, async {
+    let result = Box::pin(bounded(args, async {
         if let Some(load) = scenario.load(args.payload as usize) {
             return columns(&load.run(&broker.target, Some(&broker.process), timing(args)).await?, "message");
         }
@@ -116,7 +116,7 @@ async fn run(args: &Args, scenario: Scenario, case: Case, kind: Kind) -> Result<
             (_, Case::Disturbed(by)) => fairness::run(args, &broker, by).await,
             (_, Case::Plain) => Err("this is not run".into()),
         }
-    })
+    }))
     .await;
     let log = broker.stop().await?;
     result.map_err(|error| if log.is_empty() { error } else { format!("{error}\n{log}").into() })

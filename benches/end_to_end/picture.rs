@@ -150,8 +150,8 @@ impl Picture {
 
 impl Curve {
     fn name(&self) -> String {
-        let qos = if self.qos == Qos::Zero { 0 } else { 1 };
-        format!("{}, QoS {qos}", self.kind.name())
+        let qos = if self.qos == Qos::Zero { "QoS 0" } else { "QoS 1" };
+        format!("{}, {qos}", self.kind.name())
     }
 
     /// A colour for the broker, dashes for `QoS` 0.
