@@ -164,7 +164,10 @@ impl<K: Keeper> Outbound<K> {
                 self.inflight.push_back(await_release(before));
             }
             let in_window = self.in_flight() < self.inflight_max || received.peek().is_some();
-            let is_sent = in_window && delivery.qos != QoS::AtMostOnce;
+            // One whose packet id stands for an older one too was not: it is not sent before that is durably confirmed.
+            let oldest = self.inflight.front().map(|f| f.seq).into_iter().chain(self.resting.first()).min();
+            let ids_repeat = oldest.is_some_and(|oldest| seq.0.saturating_sub(oldest.0) >= Seq::PACKET_IDS);
+            let is_sent = in_window && !ids_repeat && delivery.qos != QoS::AtMostOnce;
             self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
             let place = if is_sent { &mut self.resting } else { &mut queue };
             let fits = place.insert(seq, parked, &delivery).is_ok();

@@ -418,6 +418,28 @@ fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     assert_eq!(s.sent(&keeper), ["PUBLISH 1 new"]);
 }
 
+/// Numbers of before several restarts lie far apart; what has the packet id of an older one was not sent with it.
+#[test]
+fn recovery_takes_no_packet_id_for_sent_twice() {
+    let keeper = Memory::default();
+    let mut outbound: Outbound<Memory> = Outbound::new(Seq(200_000), Seq(200_000), 10, LIMITS);
+    let waiting = [
+        (0, "old", QoS::AtLeastOnce),
+        (65_535, "new", QoS::AtLeastOnce),
+        (131_075, "newest", QoS::AtLeastOnce),
+    ];
+    outbound.recover(&keeper, &[], &shelf(&keeper, &waiting));
+    let mut s = Session::new(outbound).connected(&keeper, 10);
+    assert_eq!(s.sent(&keeper), ["PUBLISH! 1 old"]);
+    assert_eq!(s.puback(&keeper, 1), Acknowledged::Yes);
+    assert!(s.sent(&keeper).is_empty(), "the confirmation is not durable");
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 1 new"]);
+    assert_eq!(s.puback(&keeper, 1), Acknowledged::Yes);
+    keeper.commit();
+    assert_eq!(s.sent(&keeper), ["PUBLISH 6 newest"]);
+}
+
 /// [MQTT-3.2.0-1]
 #[test]
 fn nothing_overtakes_connack() {
