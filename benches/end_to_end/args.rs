@@ -3,11 +3,12 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::{Parser, ValueEnum};
 use dormouse::{
-    bench::{Load, Session, Shape},
+    bench::{Content, Load, Session, Shape},
     codec::QoS,
 };
 
@@ -304,6 +305,8 @@ impl Scenario {
             window,
             pace: (self == Self::Qos1Paced).then_some(5_000),
             payload_bytes,
+            content: Content::Dots,
+            confirm_after: Duration::ZERO,
             name: "bench".to_owned(),
         })
     }

@@ -7,7 +7,8 @@ use std::{
 
 use dormouse::{
     bench::{
-        BenchError, Latency, Load, Outcome, Peer, Session, Shape, Sleepers, Stamp, Target, Timing, packet_id,
+        BenchError, Content, Latency, Load, Outcome, Peer, Session, Shape, Sleepers, Stamp, Target, Timing,
+        packet_id,
     },
     codec::QoS,
 };
@@ -68,7 +69,9 @@ pub(crate) async fn run(args: &Args, broker: &Broker, by: Disturbance) -> Result
                 each: messages,
                 publishers: 1,
                 in_flight: 1_000,
+                pace: None,
                 payload_bytes: usize::from(FLOOD_PAYLOAD_BYTES),
+                content: Content::Dots,
                 name: "backlog".to_owned(),
             };
             sleepers.fall_asleep(target).await?;
@@ -131,6 +134,8 @@ impl Quiet {
                 window: 10_000,
                 pace: Some(PACE),
                 payload_bytes: 64,
+                content: Content::Dots,
+                confirm_after: Duration::ZERO,
                 name: "quiet".to_owned(),
             };
             let measured = time.unwrap_or(WATCH_MAX);

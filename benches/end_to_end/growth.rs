@@ -4,7 +4,7 @@
 use std::{future::Future, time::Duration};
 
 use dormouse::{
-    bench::{Load, Outcome, Peer, Session, Shape, Sleepers},
+    bench::{Content, Load, Outcome, Peer, Session, Shape, Sleepers},
     codec::QoS,
 };
 use tokio::time::{MissedTickBehavior, interval};
@@ -59,6 +59,8 @@ fn load(args: &Args, what: Scenario, size: u32, qos: QoS) -> Load {
         window: 50,
         pace: None,
         payload_bytes: args.payload as usize,
+        content: Content::Dots,
+        confirm_after: Duration::ZERO,
         name: NAME.to_owned(),
     }
 }
@@ -118,7 +120,9 @@ async fn queue(broker: &Broker, messages: u32) -> Result<()> {
         each: u64::from(messages / SLEEPERS),
         publishers: 4,
         in_flight: 500,
+        pace: None,
         payload_bytes: 64,
+        content: Content::Dots,
         name: "cmd".to_owned(),
     };
     sleepers.fall_asleep(&broker.target).await?;

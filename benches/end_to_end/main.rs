@@ -26,7 +26,7 @@ mod table;
 use std::{error::Error, future::Future, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
-use dormouse::bench::{Outcome, Sleepers, Timing, as_f64};
+use dormouse::bench::{Content, Outcome, Sleepers, Timing, as_f64};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime, time::timeout};
 
@@ -166,7 +166,9 @@ async fn sleepers(args: &Args, broker: &mut Broker) -> Result<Columns> {
         each: args.scaled(MESSAGES).div_ceil(sessions),
         publishers: PUBLISHERS,
         in_flight: args.in_flight,
+        pace: None,
         payload_bytes: args.payload as usize,
+        content: Content::Dots,
         name: "cmd".to_owned(),
     };
     let slept = sleepers.run(&broker.target, Some(&broker.process), SETTLE).await?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use dormouse::bench::{Peer, Session, Sleepers, as_f64, micros};
+use dormouse::bench::{Content, Peer, Session, Sleepers, as_f64, micros};
 use tokio::time::sleep;
 
 use crate::{Columns, Result, SETTLE, args::Args, broker::Broker, mib};
@@ -24,7 +24,9 @@ pub(crate) async fn run(args: &Args, broker: &mut Broker) -> Result<Columns> {
         each: EACH,
         publishers: PUBLISHERS,
         in_flight: args.in_flight,
+        pace: None,
         payload_bytes: PAYLOAD_BYTES,
+        content: Content::Dots,
         name: "cmd".to_owned(),
     };
     let empty = broker.process.rss_bytes()?;

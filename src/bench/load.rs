@@ -20,6 +20,7 @@ use super::{
     ledger::Ledger,
     outcome::{Times, Usage},
     packet_id,
+    payload::{Content, Payload},
     peer::{PAYLOAD_BYTES_MIN, Stamp, now_us},
 };
 use crate::codec::QoS;
@@ -53,6 +54,10 @@ pub struct Load {
     pub pace: Option<u32>,
     /// At least `PAYLOAD_BYTES_MIN`.
     pub payload_bytes: usize,
+    /// What payloads are filled with.
+    pub content: Content,
+    /// How long a subscriber takes to confirm a message.
+    pub confirm_after: Duration,
     /// Topics begin with it, and client identifiers contain it: nothing else on the broker should.
     pub name: String,
 }
@@ -79,7 +84,7 @@ struct Publisher {
     /// When the messages were sent that the broker has not confirmed.
     unconfirmed: VecDeque<u64>,
     acknowledged: Rc<RefCell<Times>>,
-    payload: Vec<u8>,
+    payload: Payload,
 }
 
 struct Subscriber {
@@ -88,6 +93,9 @@ struct Subscriber {
     senders: Vec<(Rc<Progress>, Ledger)>,
     first: u32,
     arrived: Rc<RefCell<Times>>,
+    confirm_after: Duration,
+    /// What is to be confirmed, and when.
+    unconfirmed: VecDeque<(Instant, Heard)>,
 }
 
 impl Shape {
@@ -185,7 +193,7 @@ impl Load {
         let usage = match (process, before) {
             (Some(process), Some(before)) => {
                 let (cpu, written) = process.read()?.since(before);
-                Some(Usage::new(cpu, written, process.rss_bytes()?, delivered))
+                Some(Usage::new(cpu, written, process.rss_bytes()?, delivered, sent * self.message_bytes()))
             }
             _ => None,
         };
@@ -202,6 +210,11 @@ impl Load {
         let acknowledgement = acknowledged.borrow_mut().latency();
         let rate = as_f64(delivered) / seconds;
         Ok(Outcome { sent, delivered, seconds, rate, delivery, acknowledgement, faults, usage })
+    }
+
+    /// Of topic and payload.
+    fn message_bytes(&self) -> u64 {
+        (self.topic(0).len() + self.payload_bytes) as u64
     }
 
     fn topic(&self, number: u32) -> String {
@@ -231,7 +244,8 @@ impl Load {
         peer.subscribe(&filter, self.qos).await?;
         let senders = progress.get(senders).unwrap_or_default();
         let senders = senders.iter().map(|progress| (progress.clone(), Ledger::default())).collect();
-        Ok(Subscriber { peer, senders, first, arrived: arrived.clone() })
+        let (confirm_after, unconfirmed) = (self.confirm_after, VecDeque::new());
+        Ok(Subscriber { peer, senders, first, arrived: arrived.clone(), confirm_after, unconfirmed })
     }
 
     async fn publisher(
@@ -251,7 +265,7 @@ impl Load {
             progress: progress.get(number as usize).cloned().unwrap_or_default(),
             unconfirmed: VecDeque::new(),
             acknowledged: acknowledged.clone(),
-            payload: vec![b'.'; self.payload_bytes],
+            payload: Payload::new(self.payload_bytes, self.content),
         })
     }
 
@@ -332,7 +346,8 @@ impl Publisher {
             for _ in 0..many {
                 let seq = progress.sent.get();
                 let stamp = Stamp::now(self.number, seq);
-                self.peer.publish(&self.topic, load.qos, stamp, packet_id(seq), &mut self.payload);
+                let payload = self.payload.of(stamp);
+                self.peer.publish(&self.topic, load.qos, stamp, packet_id(seq), payload);
                 progress.sent.set(seq + 1);
                 if is_confirmed {
                     self.unconfirmed.push_back(stamp.sent_us);
@@ -402,21 +417,25 @@ impl Subscriber {
     /// Takes what comes until it is told to stop, and then what was on the way.
     async fn drive(mut self, mut stopped: watch::Receiver<bool>) -> Result<Self> {
         loop {
+            let due = self.unconfirmed.front().map(|(due, _)| *due);
             tokio::select! {
                 filled = self.peer.fill() => filled?,
+                () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
                 _ = stopped.changed() => break,
             }
-            let now = now_us();
+            let (now, received) = (now_us(), Instant::now());
             while let Some(heard) = self.peer.hear()? {
                 take(&mut self.senders, self.first, &self.arrived, heard, now)?;
-                self.peer.confirm(heard);
+                self.unconfirmed.push_back((received + self.confirm_after, heard));
             }
+            self.confirm(received);
             self.peer.flush().await?;
             for (progress, _) in &self.senders {
                 progress.arrived.notify_one();
             }
         }
-        let Self { peer, senders, first, arrived } = &mut self;
+        self.confirm(Instant::now() + self.confirm_after);
+        let Self { peer, senders, first, arrived, .. } = &mut self;
         let rest = peer.ping(|peer, heard| {
             take(senders, *first, arrived, heard, now_us())?;
             peer.confirm(heard);
@@ -425,6 +444,14 @@ impl Subscriber {
         match timeout(PATIENCE, rest).await {
             Ok(rest) => rest.map(|()| self),
             Err(_) => Err(BenchError::Stalled("the broker does not answer PINGREQ".to_owned())),
+        }
+    }
+
+    /// Confirms what is due by then.
+    fn confirm(&mut self, by: Instant) {
+        while let Some((_, heard)) = self.unconfirmed.front().filter(|(due, _)| *due <= by) {
+            self.peer.confirm(*heard);
+            self.unconfirmed.pop_front();
         }
     }
 

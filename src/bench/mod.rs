@@ -14,6 +14,7 @@
 mod ledger;
 mod load;
 mod outcome;
+mod payload;
 mod peer;
 mod process;
 mod sleepers;
@@ -25,6 +26,7 @@ pub use self::{
     ledger::Faults,
     load::{Load, Shape},
     outcome::{Latency, Outcome, Usage},
+    payload::Content,
     peer::{Heard, PAYLOAD_BYTES_MIN, Peer, Session, Stamp, packet_id},
     process::{Process, Reading},
     sleepers::{Sleepers, Slept},

@@ -49,6 +49,8 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// Bytes sent to the disk for each delivery.
     pub disk_bytes_per_message: f64,
+    /// The same for each byte of topic and payload that was sent.
+    pub disk_bytes_per_byte: f64,
 }
 
 /// Times that something took, at most a few millions of them.
@@ -83,12 +85,14 @@ impl Times {
 }
 
 impl Usage {
-    pub(super) fn new(cpu: Duration, written_bytes: u64, rss_bytes: u64, messages: u64) -> Self {
+    /// For so many messages delivered, and so many bytes of topic and payload sent.
+    pub(super) fn new(cpu: Duration, written_bytes: u64, rss_bytes: u64, messages: u64, bytes: u64) -> Self {
         let messages = as_f64(messages.max(1));
         Self {
             cpu_us_per_message: micros(cpu) / messages,
             rss_bytes,
             disk_bytes_per_message: as_f64(written_bytes) / messages,
+            disk_bytes_per_byte: as_f64(written_bytes) / as_f64(bytes.max(1)),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::VecDeque, rc::Rc, time::Instant};
 
 use tokio::{
     task::{JoinSet, LocalSet},
-    time::{Duration, sleep},
+    time::{Duration, sleep, sleep_until},
 };
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     ledger::Ledger,
     outcome::{Times, Usage},
     packet_id,
+    payload::{Content, Payload},
     peer::{Stamp, now_us},
 };
 use crate::codec::QoS;
@@ -30,8 +31,12 @@ pub struct Sleepers {
     pub publishers: u64,
     /// Messages of a publisher without an acknowledgement at a time.
     pub in_flight: u64,
+    /// Messages a second, of all publishers together; as many as go if `None`.
+    pub pace: Option<u32>,
     /// At least `PAYLOAD_BYTES_MIN`.
     pub payload_bytes: usize,
+    /// What payloads are filled with.
+    pub content: Content,
     /// Topics begin with it, and client identifiers contain it: nothing else on the broker should.
     pub name: String,
 }
@@ -63,13 +68,20 @@ impl Sleepers {
         let before = process.map(Process::read).transpose()?;
         let mut published = self.publish(target).await?;
         sleep(settle).await;
-        published.usage = usage(process, before, published.sent)?;
+        let bytes: usize =
+            (0..self.sessions).map(|session| self.topic(session).len() + self.payload_bytes).sum();
+        let bytes = bytes as u64 * self.each;
+        published.usage = usage(process, before, published.sent, bytes)?;
         let before = process.map(Process::read).transpose()?;
         let mut woken = self.wake(target).await?;
         sleep(settle).await;
-        woken.usage = usage(process, before, woken.delivered)?;
+        woken.usage = usage(process, before, woken.delivered, bytes)?;
         self.leave(target).await?;
         Ok(Slept { published, woken })
+    }
+
+    fn topic(&self, session: u64) -> String {
+        format!("{}/{session}/set", self.name)
     }
 
     /// Makes the sessions.
@@ -121,23 +133,30 @@ impl Sleepers {
 
     /// To one session after the other, `publishers` apart, round and round.
     async fn publish_share(self, mut peer: Peer, number: u64, times: Rc<RefCell<Times>>) -> Result<()> {
-        let mut payload = vec![b'.'; self.payload_bytes];
+        let mut payload = Payload::new(self.payload_bytes, self.content);
+        let pace = self.pace.map(|pace| Duration::from_secs(1) * small(self.publishers) / pace);
+        let begun = Instant::now() + pace.unwrap_or_default() * small(number) / small(self.publishers);
         let mut unconfirmed = VecDeque::new();
         let messages = self.sessions * self.each / self.publishers;
         let (mut sent, mut confirmed) = (0, 0);
         while confirmed < messages {
-            if sent - confirmed <= self.in_flight / 2 {
-                while sent < messages && sent - confirmed < self.in_flight {
+            let due = |sent: u64| pace.is_none_or(|pace| Instant::now() >= begun + pace * small(sent));
+            if pace.is_some() || sent - confirmed <= self.in_flight / 2 {
+                while sent < messages && sent - confirmed < self.in_flight && due(sent) {
                     let at = sent * self.publishers + number;
-                    let topic = format!("{}/{}/set", self.name, at % self.sessions);
+                    let topic = self.topic(at % self.sessions);
                     let stamp = Stamp::now(0, at / self.sessions);
-                    peer.publish(&topic, QoS::AtLeastOnce, stamp, packet_id(sent), &mut payload);
+                    peer.publish(&topic, QoS::AtLeastOnce, stamp, packet_id(sent), payload.of(stamp));
                     unconfirmed.push_back(stamp);
                     sent += 1;
                 }
             }
             peer.flush().await?;
-            peer.fill().await?;
+            let next = pace.filter(|_| sent < messages).map(|pace| begun + pace * small(sent));
+            tokio::select! {
+                filled = peer.fill() => filled?,
+                () = sleep_until(next.unwrap_or(begun).into()), if next.is_some() => {}
+            }
             let now = now_us();
             while let Some(heard) = peer.hear()? {
                 if heard != Heard::Puback(packet_id(confirmed)) {
@@ -232,8 +251,18 @@ async fn joined_all(mut tasks: JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-fn usage(process: Option<&Process>, before: Option<super::Reading>, messages: u64) -> Result<Option<Usage>> {
+/// A count that is small enough to multiply a time with.
+fn small(count: u64) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn usage(
+    process: Option<&Process>,
+    before: Option<super::Reading>,
+    messages: u64,
+    bytes: u64,
+) -> Result<Option<Usage>> {
     let (Some(process), Some(before)) = (process, before) else { return Ok(None) };
     let (cpu, written) = process.read()?.since(before);
-    Ok(Some(Usage::new(cpu, written, process.rss_bytes()?, messages)))
+    Ok(Some(Usage::new(cpu, written, process.rss_bytes()?, messages, bytes)))
 }

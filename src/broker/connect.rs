@@ -267,6 +267,11 @@ impl Broker {
             self.kick(&slot, TAKEN_OVER, now);
             let _handling = lock(&slot.handling);
             self.kick(&slot, TAKEN_OVER, now);
+            // Nobody may have come to it yet, after a start.
+            if self.end_if_expired(&slot, now) {
+                replaces |= slot.keep.persistent;
+                continue;
+            }
             if client.packet.clean_start || !slot.keep.persistent {
                 // [MQTT-3.1.2-4]
                 if self.end_session(&slot, now) {

@@ -66,18 +66,27 @@ impl Broker {
         next.unwrap_or(Timestamp::NEVER).min(self.letters_due(now)).min(now.after(TICK))
     }
 
+    /// Ends a session that sleeps and whose time is over; whether it was so.
+    pub(super) fn end_if_expired(&self, slot: &Arc<Slot>, now: Timestamp) -> bool {
+        let state = slot.state();
+        let is_over = !state.ended && state.connection.is_none() && state.expires_at() <= now;
+        if is_over {
+            info!(client_id = &*slot.client_id, "session expired");
+            // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
+            self.end_locked(slot, state, Ended::Expired, now);
+        }
+        is_over
+    }
+
     fn handle_due(&self, slot: &Arc<Slot>, now: Timestamp, touched: &mut Touched) {
+        if self.end_if_expired(slot, now) {
+            return;
+        }
         let mut state = slot.state();
         if state.connection.is_some() && state.arming {
             self.journal.append(state.record_now(), Urgency::Rides);
         }
         if state.ended || state.connection.is_some() {
-            return;
-        }
-        if state.expires_at() <= now {
-            info!(client_id = &*slot.client_id, "session expired");
-            // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
-            self.end_locked(slot, state, Ended::Expired, now);
             return;
         }
         let will = match &state.record.will {

@@ -13,7 +13,9 @@ use tokio::runtime;
 
 use super::{Failure, say};
 use crate::{
-    bench::{Latency, Load, Login, Outcome, Process, Session, Shape, Sleepers, Target, Timing, Transport},
+    bench::{
+        Content, Latency, Load, Login, Outcome, Process, Session, Shape, Sleepers, Target, Timing, Transport,
+    },
     codec::QoS,
     store::SyncLatency,
 };
@@ -40,15 +42,27 @@ pub struct BenchArgs {
     /// Bytes of each message's payload
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
     payload: u32,
+    /// What payloads are filled with
+    #[arg(long, value_enum, default_value_t = Filling::Dots)]
+    content: Filling,
+    /// Messages a second, all publishers together (`qos1-paced`, `online`, `sleepers`). Default: 1,000 in `qos1-paced`, else as many as go
+    #[arg(long, value_name = "RATE", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pace: Option<u32>,
+    /// How long subscribers that are online take to confirm a message
+    #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=1_000))]
+    confirm_after: u64,
     /// Publishers (`fan-in`), subscribers (`pairs`), and ten times as many subscribers (`fan-out`)
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     clients: u32,
     /// Messages of each publisher that are on the way at a time
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     window: u64,
-    /// Sleeping sessions (`sleepers`), with 40 messages each
+    /// Sleeping sessions (`sleepers`)
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(4..=100_000))]
     sleepers: u64,
+    /// Messages for each of them
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    each: u64,
     /// The broker's process on this machine: its CPU time, memory and disk writes are told too
     #[arg(long)]
     pid: Option<u32>,
@@ -92,6 +106,24 @@ enum Scenario {
     Sleepers,
 }
 
+/// What payloads are filled with, behind the 20 bytes by which a message is known again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Filling {
+    /// Always the same
+    Dots,
+    /// A sensor's readings, as JSON
+    Readings,
+}
+
+impl From<Filling> for Content {
+    fn from(filling: Filling) -> Self {
+        match filling {
+            Filling::Dots => Self::Dots,
+            Filling::Readings => Self::Readings,
+        }
+    }
+}
+
 /// Everything that was found.
 #[derive(Serialize)]
 struct Report {
@@ -127,8 +159,14 @@ impl Scenario {
             qos,
             subscribers,
             window: args.window,
-            pace: (self == Self::Qos1Paced).then_some(1_000),
+            pace: match self {
+                Self::Qos1Paced => args.pace.or(Some(1_000)),
+                Self::Online => args.pace,
+                _ => None,
+            },
             payload_bytes: args.payload as usize,
+            content: args.content.into(),
+            confirm_after: Duration::from_millis(args.confirm_after),
             name: name.to_owned(),
         })
     }
@@ -195,10 +233,12 @@ async fn one(
     let publishers = 4;
     let sleepers = Sleepers {
         sessions: args.sleepers / publishers * publishers,
-        each: 40,
+        each: args.each,
         publishers,
-        in_flight: 100,
+        in_flight: args.window * 2,
+        pace: args.pace,
         payload_bytes: args.payload as usize,
+        content: args.content.into(),
         name,
     };
     let slept = sleepers.run(target, broker, timing.settle).await?;
@@ -220,8 +260,15 @@ fn table(report: &Report) -> String {
     }
     let _ = writeln!(
         text,
-        "\n{:<18}{:>12}{:>22}{:>22}{:>10}{:>10}{:>12}  lost/doubled/out of order",
-        "", "messages/s", "delivery us p50/p99", "ack us p50/p99", "CPU us", "RSS MiB", "disk B/msg"
+        "\n{:<18}{:>12}{:>22}{:>22}{:>10}{:>10}{:>12}{:>12}  lost/doubled/out of order",
+        "",
+        "messages/s",
+        "delivery us p50/p99",
+        "ack us p50/p99",
+        "CPU us",
+        "RSS MiB",
+        "disk B/msg",
+        "disk B/byte"
     );
     for Row { scenario, outcome } in &report.results {
         let latency = |latency: Option<Latency>| match latency {
@@ -229,12 +276,12 @@ fn table(report: &Report) -> String {
             None => "-".to_owned(),
         };
         let usage = outcome.usage.map_or_else(
-            || format!("{:>10}{:>10}{:>12}", "-", "-", "-"),
+            || format!("{:>10}{:>10}{:>12}{:>12}", "-", "-", "-", "-"),
             |usage| {
                 #[expect(clippy::cast_precision_loss, reason = "memory is far below 2^52 bytes")]
                 let rss = usage.rss_bytes as f64 / f64::from(1 << 20);
                 let (cpu, disk) = (usage.cpu_us_per_message, usage.disk_bytes_per_message);
-                format!("{cpu:>10.2}{rss:>10.1}{disk:>12.1}")
+                format!("{cpu:>10.2}{rss:>10.1}{disk:>12.1}{:>12.3}", usage.disk_bytes_per_byte)
             },
         );
         let faults = outcome.faults;

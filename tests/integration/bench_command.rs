@@ -77,6 +77,29 @@ fn everything_arrives_and_is_measured() {
     assert!((1..=1_001).contains(&paced["sent"].as_u64().unwrap()), "{paced}");
 }
 
+/// Readings at a pace, to sleepers, and to subscribers who take their time to confirm: the acknowledgement waits for them,
+/// and nothing is written; what sleepers are sent is.
+#[test]
+fn slow_confirmations_cost_time_and_sleepers_cost_writes() {
+    let broker = Broker::start();
+    let (url, pid) = (format!("mqtt://{}", broker.plain()), broker.pid().to_string());
+    let words = "--scenario online,sleepers --content readings --payload 150 --pace 40 --confirm-after 30 --clients 2";
+    let mut all =
+        vec![url.as_str(), "--pid", &pid, "--json", "--seconds", "2", "--sleepers", "4", "--each", "5"];
+    all.extend(words.split(' '));
+    let output = bench(&all);
+    assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let [online, asleep, waking] = &report["results"].as_array().unwrap()[..] else { panic!("{report}") };
+    // 80 in two seconds, as far as a busy machine lets it.
+    assert!((1..=81).contains(&online["sent"].as_u64().unwrap()), "{online}");
+    assert!(online["acknowledgement"]["p50_us"].as_f64().unwrap() >= 30_000.0, "{online}");
+    assert_eq!((&asleep["sent"], &waking["delivered"]), (&20.into(), &20.into()), "{report}");
+    // The last of 20 is sent at 475 ms.
+    assert!(asleep["seconds"].as_f64().unwrap() >= 0.4, "{asleep}");
+    assert!(asleep["disk_bytes_per_byte"].as_f64().unwrap() >= 0.0, "{asleep}");
+}
+
 #[test]
 fn what_a_broker_drops_is_counted_and_an_error() {
     let broker = Broker::start_configured("[sessions]\nqueue_messages_max = 30\n");
