@@ -203,6 +203,10 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use tokio::io::AsyncWrite;
+
     use super::*;
 
     #[test]
@@ -236,6 +240,66 @@ mod tests {
         inbox.offer(b"c", |_| (0, ()));
         inbox.offer(b"d", |_| (9, ()));
         assert!(inbox.is_empty());
+    }
+
+    /// A socket that takes so much at a time.
+    struct Slow {
+        at_once: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncRead for Slow {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let taken = bytes.get(..self.at_once).unwrap_or(bytes);
+            self.taken.extend_from_slice(taken);
+            Poll::Ready(Ok(taken.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Wire for Slow {
+        fn bytes_sent(&self) -> u64 {
+            self.taken.len() as u64
+        }
+
+        fn reset_on_close(&self) {}
+    }
+
+    /// Each write of a payload of 100 MB moved all that was left of it.
+    #[test]
+    fn a_large_packet_is_not_moved_at_every_write() {
+        let packet: Vec<u8> = (0..2_000_000_u32).map(|n| n.to_le_bytes()[0]).collect();
+        let mut slow = Slow { at_once: 100_000, taken: Vec::new() };
+        let mut outbox = Outbox::default();
+        outbox.buffer().extend_from_slice(&packet);
+        let (mut length, mut moved) = (packet.len(), 0);
+        while outbox.is_waiting() {
+            outbox.write(&mut slow, &mut Context::from_waker(Waker::noop()), Timestamp(0)).unwrap();
+            let now = outbox.buffer().len();
+            if now < length {
+                moved += now;
+            }
+            length = now;
+        }
+        assert!(slow.taken == packet);
+        assert!(moved < 2 * packet.len(), "{moved} bytes were moved");
     }
 
     #[test]
