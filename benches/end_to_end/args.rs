@@ -1,7 +1,7 @@
 //! What can be asked for on the command line.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -47,12 +47,15 @@ pub(crate) struct Args {
     /// Bytes of a payload
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(20..=100_000))]
     pub(crate) payload: u32,
-    /// Idle connections, and sleeping sessions
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(4..=10_000))]
-    pub(crate) clients: u32,
+    /// Connections, or sleeping sessions, where they are counted. Default: 1,000 sleepers, 10,000 of the others
+    #[arg(long, value_parser = clap::value_parser!(u32).range(4..=10_000))]
+    clients: Option<u32>,
     /// A round that is not done after this many seconds has stalled
     #[arg(long, default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     pub(crate) limit_s: u64,
+    /// Draws the curves of the growth scenarios that are run into this SVG file
+    #[arg(long)]
+    pub(crate) picture: Option<PathBuf>,
     /// Where the data folders are made: on the disk that is to be measured
     #[arg(long, default_value = env!("CARGO_TARGET_TMPDIR"))]
     data: PathBuf,
@@ -96,12 +99,81 @@ pub(crate) enum Scenario {
     Latency,
     /// The same to a persistent subscriber that is online
     LatencyOnline,
-    /// Memory and CPU time of idle connections
+    /// `QoS` 0 and 1, 10 pairs, while others have 10 to 100,000 subscriptions
+    GrowthSubscriptions,
+    /// The same while others change 0 to 1,000 subscriptions a second
+    GrowthChanges,
+    /// The same while 0 to 1,000,000 messages wait for others, who sleep
+    GrowthQueued,
+    /// The same while 10 to 10,000 others are connected and silent
+    GrowthConnections,
+    /// `QoS` 0 and 1, 1 publisher to 1, 10, 100, 1,000 and 5,000 subscribers
+    GrowthFanOut,
+    /// `QoS` 1, one pair at 1,000 messages a second while others load the broker
+    Fairness,
+    /// Memory and CPU time of idle connections with persistent sessions, and of those sessions asleep
     Idle,
     /// The same over TLS
     IdleTls,
+    /// Connecting again to persistent sessions
+    Connects,
+    /// The same over TLS, with a whole handshake and with a resumed one
+    ConnectsTls,
+    /// All clients connect again at the same time, over TLS, while a pair sends 1,000 messages a second
+    Storm,
     /// The size of the binaries
     Size,
+}
+
+/// What a scenario is run with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Case {
+    /// There is only one way.
+    Plain,
+    /// So many of what grows.
+    Size(u32),
+    /// What the others do.
+    Disturbed(Disturbance),
+}
+
+/// What the others do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disturbance {
+    Nothing,
+    /// One publishes as fast as it can, to one who takes it and one who hardly does.
+    Flood,
+    /// One sends messages of 100 MB to another, one after the other.
+    LargePayloads,
+    /// One takes a million messages that have waited for it.
+    Drain,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain => Ok(()),
+            Self::Size(size) => write!(f, ", {}", grouped(*size)),
+            Self::Disturbed(Disturbance::Nothing) => f.write_str(", alone"),
+            Self::Disturbed(Disturbance::Flood) => {
+                f.write_str(", QoS 0 at full speed, and a slow subscriber")
+            }
+            Self::Disturbed(Disturbance::LargePayloads) => f.write_str(", payloads of 100 MB"),
+            Self::Disturbed(Disturbance::Drain) => f.write_str(", 1,000,000 messages to one session"),
+        }
+    }
+}
+
+/// With a comma between thousands.
+pub(crate) fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 impl Args {
@@ -109,6 +181,11 @@ impl Args {
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
         let all = Scenario::value_variants().iter().copied();
         all.filter(|scenario| self.scenario.is_empty() || self.scenario.contains(scenario)).collect()
+    }
+
+    /// How many connections or sessions, if not said `otherwise`.
+    pub(crate) fn clients(&self, otherwise: u32) -> u32 {
+        self.clients.unwrap_or(otherwise)
     }
 
     pub(crate) fn kinds(&self) -> Vec<Kind> {
@@ -146,6 +223,29 @@ pub(crate) fn located(program: &Path) -> Option<PathBuf> {
 }
 
 impl Scenario {
+    /// What it is run with, each in a table row of its own.
+    pub(crate) fn cases(self) -> &'static [Case] {
+        use Case::{Disturbed, Plain, Size};
+        match self {
+            Self::GrowthSubscriptions => &[Size(10), Size(100), Size(1_000), Size(10_000), Size(100_000)],
+            Self::GrowthChanges => &[Size(0), Size(10), Size(100), Size(1_000)],
+            Self::GrowthQueued => &[Size(0), Size(10_000), Size(100_000), Size(1_000_000)],
+            Self::GrowthConnections => &[Size(10), Size(100), Size(1_000), Size(10_000)],
+            Self::GrowthFanOut => &[Size(1), Size(10), Size(100), Size(1_000), Size(5_000)],
+            Self::Fairness => &[
+                Disturbed(Disturbance::Nothing),
+                Disturbed(Disturbance::Flood),
+                Disturbed(Disturbance::LargePayloads),
+                Disturbed(Disturbance::Drain),
+            ],
+            _ => &[Plain],
+        }
+    }
+
+    pub(crate) fn is_tls(self) -> bool {
+        matches!(self, Self::IdleTls | Self::ConnectsTls | Self::Storm)
+    }
+
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Qos0FanIn => "QoS 0, 10 publishers -> 1 subscriber",
@@ -164,8 +264,17 @@ impl Scenario {
             Self::Queue => "100 messages of 200 bytes for each of 10,000 sleeping sessions",
             Self::Latency => "QoS 1, one message at a time",
             Self::LatencyOnline => "QoS 1, one message at a time, persistent subscriber online",
+            Self::GrowthSubscriptions => "10 pairs while others have subscriptions",
+            Self::GrowthChanges => "10 pairs while others subscribe and unsubscribe, so often a second",
+            Self::GrowthQueued => "10 pairs while messages wait for others, who sleep",
+            Self::GrowthConnections => "10 pairs while others are connected and silent",
+            Self::GrowthFanOut => "1 publisher -> so many subscribers",
+            Self::Fairness => "QoS 1, one pair at 1,000 messages/s while others load the broker",
             Self::Idle => "Idle connections, TCP",
             Self::IdleTls => "Idle connections, TLS",
+            Self::Connects => "Connecting again, TCP",
+            Self::ConnectsTls => "Connecting again, TLS 1.3",
+            Self::Storm => "All connect at the same time, TLS 1.3",
             Self::Size => "Size of the binary",
         }
     }
@@ -185,7 +294,7 @@ impl Scenario {
             Self::Qos0Single => (pairs, zero, 1),
             Self::Qos1Single => (pairs, one, 1),
             Self::Latency | Self::LatencyOnline => (Shape::Pairs(1), one, 1),
-            Self::Sleepers | Self::Queue | Self::Idle | Self::IdleTls | Self::Size => return None,
+            _ => return None,
         };
         let persistent = matches!(self, Self::Online | Self::OnlineQos2 | Self::LatencyOnline);
         Some(Load {

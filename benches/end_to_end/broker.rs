@@ -126,7 +126,7 @@ impl Drop for Broker {
 
 fn spawn(args: &Args, kind: Kind, dir: &Path, port: u16, tls: bool) -> Result<Child> {
     let mut command = match kind {
-        Kind::Dormouse => dormouse(args, dir, port, tls),
+        Kind::Dormouse => dormouse(args, dir, port, tls)?,
         Kind::Mosquitto => mosquitto(args, dir, port, tls)?,
         Kind::Rumqttd if tls => return Err("rumqttd is not measured over TLS".into()),
         Kind::Rumqttd => rumqttd(args, dir, port)?,
@@ -153,13 +153,24 @@ async fn listens(child: &mut Child, kind: Kind, dir: &Path, port: u16) -> Result
     Ok(())
 }
 
-fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Command {
+/// As installed, but for bounds that some scenarios go beyond: connections, the queue of a session and the size of a packet.
+fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
+    let config = "[limits]\n\
+                  connections_max = 15000\n\
+                  packet_bytes_max = \"128MiB\"\n\
+                  [sessions]\n\
+                  queue_messages_max = 2000000\n\
+                  queue_bytes_max = \"1GiB\"\n";
+    let path = dir.join("dormouse.toml");
+    fs::write(&path, config)?;
     let mut command = Command::new(&args.dormouse);
     let scheme = if tls { "tls" } else { "tcp" };
     command
         .current_dir(dir)
         .args([
             "serve",
+            "--config",
+            "dormouse.toml",
             "--log-level",
             "warn",
             "--admin",
@@ -171,7 +182,7 @@ fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Command {
         .arg(dir.join("data"))
         .arg("--certs")
         .arg(dir.join("certs"));
-    command
+    Ok(command)
 }
 
 /// As installed, but for bounds that would drop messages here, and a window as large as ours. Persistence is on, with the

@@ -1,53 +1,53 @@
-//! What connections cost that do nothing.
+//! What connections cost that do nothing, and what their sessions cost asleep.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use dormouse::{
-    bench::{Peer, Session, as_f64, micros},
-    codec::QoS,
-};
+use dormouse::bench::{as_f64, micros};
 use tokio::time::sleep;
 
-use crate::{Columns, Result, SETTLE, args::Args, broker::Broker, mib};
+use crate::{Columns, Result, SETTLE, args::Args, broker::Broker, growth::connected, mib};
 
 /// How long the broker is watched doing nothing.
-const WATCH_S: u32 = 5;
+const WATCH: Duration = Duration::from_secs(5);
 
 /// One round, over TLS if the broker was started with it.
 pub(crate) async fn run(args: &Args, broker: &mut Broker) -> Result<Columns> {
+    let clients = args.clients(10_000);
     sleep(SETTLE).await;
     let alone = broker.process.rss_bytes()?;
-    let cpu_alone = watch(broker).await?;
-    let mut peers = Vec::new();
+    let load_alone = watch(broker).await?;
     let before = broker.process.read()?;
-    for number in 0..args.clients {
-        let client_id = format!("idle-{number}");
-        let (mut peer, _) = Peer::connect(&broker.target, &client_id, Session::Transient).await?;
-        peer.subscribe(&format!("cmd/{number}/#"), QoS::AtLeastOnce).await?;
-        peers.push(peer);
-    }
+    let mut peers = connected(broker, clients).await?;
     let (cpu_connect, _) = broker.process.read()?.since(before);
     sleep(SETTLE).await;
     let rss = broker.process.rss_bytes()?;
-    let cpu = watch(broker).await?;
+    let load = watch(broker).await?;
     for peer in &mut peers {
         peer.ping(|_, _| Ok(())).await?;
     }
-    let clients = f64::from(args.clients);
+    for peer in peers {
+        peer.disconnect().await?;
+    }
+    sleep(SETTLE).await;
+    let asleep = broker.process.rss_bytes()?;
+    let each = |bytes: u64| as_f64(bytes.saturating_sub(alone)) / 1024.0 / f64::from(clients);
     Ok(vec![
-        ("RSS MiB, no connection".to_owned(), mib(alone)),
-        ("RSS MiB, all connected".to_owned(), mib(rss)),
-        ("KiB/connection".to_owned(), as_f64(rss.saturating_sub(alone)) / 1024.0 / clients),
-        ("connecting: CPU us/client".to_owned(), micros(cpu_connect) / clients),
-        ("idle CPU us/s, no connection".to_owned(), cpu_alone),
-        ("idle CPU us/s, all connected".to_owned(), cpu),
+        ("connections".to_owned(), f64::from(clients)),
+        ("RSS MiB, none connected".to_owned(), mib(alone)),
+        ("all connected".to_owned(), mib(rss)),
+        ("KiB/connection".to_owned(), each(rss)),
+        ("KiB/session asleep".to_owned(), each(asleep)),
+        ("connecting, subscribing: CPU us".to_owned(), micros(cpu_connect) / f64::from(clients)),
+        ("% of a core, none connected".to_owned(), load_alone),
+        ("all connected".to_owned(), load),
     ])
 }
 
-/// CPU microseconds a second.
+/// Percent of a core.
 async fn watch(broker: &Broker) -> Result<f64> {
+    let clock = Instant::now();
     let before = broker.process.read()?;
-    sleep(Duration::from_secs(u64::from(WATCH_S))).await;
+    sleep(WATCH).await;
     let (cpu, _) = broker.process.read()?.since(before);
-    Ok(micros(cpu) / f64::from(WATCH_S))
+    Ok(100.0 * cpu.as_secs_f64() / clock.elapsed().as_secs_f64())
 }

@@ -12,20 +12,26 @@
 
 mod args;
 mod broker;
+mod connects;
 mod disk;
+mod fairness;
+mod growth;
 mod idle;
+mod picture;
 mod queue;
 mod size;
+mod storm;
 mod table;
 
 use std::{error::Error, future::Future, process::ExitCode, time::Duration};
 
 use clap::Parser as _;
 use dormouse::bench::{Outcome, Sleepers, Timing, as_f64};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime, time::timeout};
 
 use self::{
-    args::{Args, Scenario},
+    args::{Args, Case, Scenario},
     broker::{Broker, Kind},
     table::Report,
 };
@@ -40,6 +46,7 @@ const SETTLE: Duration = Duration::from_millis(1_500);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    raise_open_files();
     match measure(&args) {
         Ok(0) => ExitCode::SUCCESS,
         Ok(wrong) => {
@@ -53,6 +60,13 @@ fn main() -> ExitCode {
     }
 }
 
+/// As far as the system allows: each connection is a file here, and one in the broker, which inherits the limit.
+fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // What is missing is seen when connections fail.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+}
+
 /// Runs what was asked for and prints it. Returns how many rounds do not count.
 fn measure(args: &Args) -> Result<u32> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -64,10 +78,13 @@ fn measure(args: &Args) -> Result<u32> {
             continue;
         }
         for round in 1..=args.rounds {
-            for &kind in &kinds {
-                eprintln!("{} round {round}/{} {}", scenario.title(), args.rounds, kind.name());
-                let outcome = runtime.block_on(run(args, scenario, kind));
-                report.add(scenario, kind, outcome);
+            for &case in scenario.cases() {
+                for &kind in &kinds {
+                    let title = scenario.title();
+                    eprintln!("{title} round {round}/{} {}{case}", args.rounds, kind.name());
+                    let outcome = runtime.block_on(run(args, scenario, case, kind));
+                    report.add(scenario, case, kind, outcome);
+                }
             }
             if matches!(scenario, Scenario::Sleepers | Scenario::Queue) {
                 report.add_disk(disk::sync_latency(&args.work_dir()?)?);
@@ -75,26 +92,38 @@ fn measure(args: &Args) -> Result<u32> {
         }
         print!("{}", report.finish(scenario));
     }
+    if let Some(path) = &args.picture {
+        std::fs::write(path, report.picture.svg())?;
+    }
     Ok(report.wrong())
 }
 
-async fn run(args: &Args, scenario: Scenario, kind: Kind) -> Result<Columns> {
-    let mut broker = Broker::start(args, kind, scenario == Scenario::IdleTls).await?;
-    let result = bounded(args, async {
+async fn run(args: &Args, scenario: Scenario, case: Case, kind: Kind) -> Result<Columns> {
+    let mut broker = Broker::start(args, kind, scenario.is_tls()).await?;
+    let result = Box::pin(bounded(args, async {
         if let Some(load) = scenario.load(args.payload as usize) {
-            let timing = Timing { measured: Duration::from_secs(args.seconds), ..Timing::default() };
-            return columns(&load.run(&broker.target, Some(&broker.process), timing).await?, "message");
+            return columns(&load.run(&broker.target, Some(&broker.process), timing(args)).await?, "message");
         }
-        match scenario {
-            Scenario::Idle | Scenario::IdleTls => idle::run(args, &mut broker).await,
-            Scenario::Sleepers => sleepers(args, &mut broker).await,
-            Scenario::Queue => queue::run(args, &mut broker).await,
-            _ => Err("this is not run".into()),
+        match (scenario, case) {
+            (Scenario::Idle | Scenario::IdleTls, _) => idle::run(args, &mut broker).await,
+            (Scenario::Connects | Scenario::ConnectsTls, _) => {
+                connects::run(args, &broker, scenario.is_tls()).await
+            }
+            (Scenario::Storm, _) => storm::run(args, &broker).await,
+            (Scenario::Sleepers, _) => sleepers(args, &mut broker).await,
+            (Scenario::Queue, _) => queue::run(args, &mut broker).await,
+            (_, Case::Size(size)) => growth::run(args, &broker, scenario, size).await,
+            (_, Case::Disturbed(by)) => fairness::run(args, &broker, by).await,
+            (_, Case::Plain) => Err("this is not run".into()),
         }
-    })
+    }))
     .await;
     let log = broker.stop().await?;
     result.map_err(|error| if log.is_empty() { error } else { format!("{error}\n{log}").into() })
+}
+
+fn timing(args: &Args) -> Timing {
+    Timing { measured: Duration::from_secs(args.seconds), ..Timing::default() }
 }
 
 /// Whatever happens, a round ends.
@@ -131,7 +160,7 @@ fn columns(outcome: &Outcome, what: &str) -> Result<Columns> {
 async fn sleepers(args: &Args, broker: &mut Broker) -> Result<Columns> {
     const PUBLISHERS: u64 = 4;
     const MESSAGES: u32 = 40_000;
-    let sessions = u64::from(args.clients) / PUBLISHERS * PUBLISHERS;
+    let sessions = u64::from(args.clients(1_000)) / PUBLISHERS * PUBLISHERS;
     let sleepers = Sleepers {
         sessions,
         each: args.scaled(MESSAGES).div_ceil(sessions),

@@ -2,7 +2,13 @@
 
 use std::fmt::Write as _;
 
-use crate::{Columns, Result, args::Scenario, broker::Kind, disk::SyncLatency};
+use crate::{
+    Columns, Result,
+    args::{Case, Scenario},
+    broker::Kind,
+    disk::SyncLatency,
+    picture::Picture,
+};
 
 /// The rounds of the scenario that runs.
 #[derive(Default)]
@@ -10,10 +16,13 @@ pub(crate) struct Report {
     rows: Vec<Row>,
     disk: Vec<SyncLatency>,
     wrong: u32,
+    /// The curves of the scenarios that were finished.
+    pub(crate) picture: Picture,
 }
 
 struct Row {
     kind: Kind,
+    case: Case,
     /// Of each round that was right: the columns and their values.
     rounds: Vec<Columns>,
     wrong: u32,
@@ -21,16 +30,17 @@ struct Row {
 
 impl Report {
     /// A round. One that was wrong is counted as such, and nothing else of it.
-    pub(crate) fn add(&mut self, scenario: Scenario, kind: Kind, outcome: Result<Columns>) {
-        let at = self.rows.iter().position(|row| row.kind == kind).unwrap_or_else(|| {
-            self.rows.push(Row { kind, rounds: Vec::new(), wrong: 0 });
+    pub(crate) fn add(&mut self, scenario: Scenario, case: Case, kind: Kind, outcome: Result<Columns>) {
+        let is_it = |row: &Row| row.kind == kind && row.case == case;
+        let at = self.rows.iter().position(is_it).unwrap_or_else(|| {
+            self.rows.push(Row { kind, case, rounds: Vec::new(), wrong: 0 });
             self.rows.len() - 1
         });
         let Some(row) = self.rows.get_mut(at) else { return };
         match outcome {
             Ok(values) => row.rounds.push(values),
             Err(error) => {
-                eprintln!("  WRONG: {}, {}: {error}", scenario.title(), kind.name());
+                eprintln!("  WRONG: {}, {}{case}: {error}", scenario.title(), kind.name());
                 row.wrong += 1;
                 self.wrong += 1;
             }
@@ -62,12 +72,12 @@ impl Report {
             text.push('\n');
         }
         for row in &rows {
-            let _ = write!(text, "| {} |", row.kind.name());
-            let columns = row.rounds.first().map_or(0, Vec::len);
-            for column in 0..columns {
-                let of_round = |round: &Columns| round.get(column).map(|(_, value)| *value);
-                let _ =
-                    write!(text, " {} |", shown(median(row.rounds.iter().filter_map(of_round).collect())));
+            let _ = write!(text, "| {}{} |", row.kind.name(), row.case);
+            for (name, value) in row.medians() {
+                let _ = write!(text, " {} |", shown(value));
+                if let Case::Size(size) = row.case {
+                    self.picture.add(scenario, row.kind, name, size, value);
+                }
             }
             let _ = writeln!(text, " {}/{} |", row.rounds.len(), row.wrong);
         }
@@ -81,6 +91,17 @@ impl Report {
             );
         }
         text
+    }
+}
+
+impl Row {
+    /// Of each column.
+    fn medians(&self) -> impl Iterator<Item = (&str, f64)> {
+        let names = self.rounds.first().into_iter().flatten().map(|(name, _)| name.as_str());
+        names.enumerate().map(|(column, name)| {
+            let of_round = |round: &Columns| round.get(column).map(|(_, value)| *value);
+            (name, median(self.rounds.iter().filter_map(of_round).collect()))
+        })
     }
 }
 

@@ -3,6 +3,8 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    future::{Future, pending},
+    pin::pin,
     rc::Rc,
     time::Instant,
 };
@@ -114,14 +116,31 @@ impl Shape {
 impl Load {
     /// Runs it. `process` is the broker's, if it can be looked at.
     pub async fn run(&self, target: &Target, process: Option<&Process>, timing: Timing) -> Result<Outcome> {
+        self.run_until(target, process, timing, pending()).await
+    }
+
+    /// The same, but what is measured ends with `enough`, if that comes before the time is over.
+    pub async fn run_until(
+        &self,
+        target: &Target,
+        process: Option<&Process>,
+        timing: Timing,
+        enough: impl Future<Output = ()>,
+    ) -> Result<Outcome> {
         if self.payload_bytes < PAYLOAD_BYTES_MIN || self.window == 0 || self.pace == Some(0) {
             let needs = format!("a payload of {PAYLOAD_BYTES_MIN} bytes, a window and a pace above 0");
             return Err(BenchError::Settings(format!("a load needs {needs}")));
         }
-        LocalSet::new().run_until(self.run_local(target, process, timing)).await
+        LocalSet::new().run_until(self.run_local(target, process, timing, enough)).await
     }
 
-    async fn run_local(&self, target: &Target, process: Option<&Process>, timing: Timing) -> Result<Outcome> {
+    async fn run_local(
+        &self,
+        target: &Target,
+        process: Option<&Process>,
+        timing: Timing,
+        enough: impl Future<Output = ()>,
+    ) -> Result<Outcome> {
         let arrived = Rc::new(RefCell::new(Times::default()));
         let acknowledged = Rc::new(RefCell::new(Times::default()));
         let progress: Vec<Rc<Progress>> = (0..self.shape.publishers()).map(|_| Rc::default()).collect();
@@ -136,7 +155,8 @@ impl Load {
             publishers.push(self.publisher(target, number, &progress, &acknowledged).await?);
         }
 
-        let publishers = self.drive(publishers, timing.warm_up, &mut subscribers).await?;
+        let stopped_early = Rc::new(Cell::new(false));
+        let publishers = self.drive(publishers, timing.warm_up, &stopped_early, &mut subscribers).await?;
         sleep(timing.settle).await;
         arrived.borrow_mut().clear();
         acknowledged.borrow_mut().clear();
@@ -148,7 +168,16 @@ impl Load {
         let (sent_before, delivered_before) = count();
         let before = process.map(Process::read).transpose()?;
         let clock = Instant::now();
-        let publishers = self.drive(publishers, timing.measured, &mut subscribers).await?;
+        let publishers = {
+            let mut drive = pin!(self.drive(publishers, timing.measured, &stopped_early, &mut subscribers));
+            tokio::select! {
+                publishers = &mut drive => publishers,
+                () = enough => {
+                    stopped_early.set(true);
+                    drive.await
+                }
+            }?
+        };
         let seconds = clock.elapsed().as_secs_f64();
         let (sent, delivered) = count();
         let (sent, delivered) = (sent - sent_before, delivered - delivered_before);
@@ -226,17 +255,18 @@ impl Load {
         })
     }
 
-    /// All publishers, for so long, and until what they have sent is confirmed and delivered.
+    /// All publishers, for so long or until they are stopped, and until what they have sent is confirmed and delivered.
     async fn drive(
         &self,
         publishers: Vec<Publisher>,
         time: Duration,
+        stopped_early: &Rc<Cell<bool>>,
         subscribers: &mut JoinSet<Result<Subscriber>>,
     ) -> Result<Vec<Publisher>> {
         let begin = Instant::now();
         let mut tasks = JoinSet::new();
         for publisher in publishers {
-            tasks.spawn_local(publisher.drive(self.clone(), begin, begin + time));
+            tasks.spawn_local(publisher.drive(self.clone(), begin, begin + time, stopped_early.clone()));
         }
         let mut done = Vec::new();
         loop {
@@ -269,7 +299,13 @@ impl Progress {
 }
 
 impl Publisher {
-    async fn drive(mut self, load: Load, begin: Instant, until: Instant) -> Result<Self> {
+    async fn drive(
+        mut self,
+        load: Load,
+        begin: Instant,
+        until: Instant,
+        stopped_early: Rc<Cell<bool>>,
+    ) -> Result<Self> {
         let is_confirmed = load.qos > QoS::AtMostOnce;
         let on_the_way = |progress: &Progress| progress.on_the_way(self.receivers, is_confirmed);
         let progress = self.progress.clone();
@@ -278,13 +314,14 @@ impl Publisher {
         let mut next = begin + pace.unwrap_or_default() * self.number / load.shape.publishers();
         loop {
             let now = Instant::now();
-            if now >= until && on_the_way(&progress) == 0 {
+            let is_over = now >= until || stopped_early.get();
+            if is_over && on_the_way(&progress) == 0 {
                 return Ok(self);
             }
             let room = load.window.saturating_sub(on_the_way(&progress));
             // Half a window at a time, so that the load does not depend on how the broker groups its answers.
             let many = match pace {
-                _ if now >= until => 0,
+                _ if is_over => 0,
                 None if room * 2 >= load.window => room,
                 Some(pace) if now >= next => {
                     next += pace;
@@ -302,7 +339,7 @@ impl Publisher {
                 }
             }
             self.peer.flush().await?;
-            let due = if pace.is_some() && now < until { next } else { now + PATIENCE };
+            let due = if pace.is_some() && !is_over { next } else { now + PATIENCE };
             tokio::select! {
                 () = progress.arrived.notified() => {}
                 filled = self.peer.fill() => {
@@ -313,7 +350,7 @@ impl Publisher {
                     }
                 }
                 () = sleep_until(due.into()) => {
-                    if pace.is_none() || now >= until {
+                    if pace.is_none() || is_over {
                         self.write_off()?;
                     }
                 }

@@ -36,6 +36,8 @@ pub struct Latency {
     pub p50_us: f64,
     /// Of a hundred, ninety-nine took no longer.
     pub p99_us: f64,
+    /// The longest.
+    pub max_us: f64,
 }
 
 /// What the broker's process has used for a run.
@@ -76,7 +78,7 @@ impl Times {
             let index = (self.micros.len() * share / 100).min(self.micros.len().saturating_sub(1));
             self.micros.get(index).copied().map(f64::from)
         };
-        Some(Latency { p50_us: at(50)?, p99_us: at(99)? })
+        Some(Latency { p50_us: at(50)?, p99_us: at(99)?, max_us: at(100)? })
     }
 }
 
@@ -102,7 +104,7 @@ mod tests {
         for micros in (1..=100).rev() {
             times.add(Duration::from_micros(micros));
         }
-        assert_eq!(times.latency(), Some(Latency { p50_us: 51.0, p99_us: 100.0 }));
+        assert_eq!(times.latency(), Some(Latency { p50_us: 51.0, p99_us: 100.0, max_us: 100.0 }));
         times.clear();
         times.add(Duration::from_secs(1 << 20));
         assert_eq!(times.latency().map(|latency| latency.p99_us), Some(f64::from(u32::MAX)));

@@ -19,7 +19,8 @@ use crate::codec::{
 pub const PAYLOAD_BYTES_MIN: usize = 20;
 /// Messages that a broker may have on the way to a client.
 const RECEIVE_MAXIMUM: u16 = 100;
-const PACKET_BYTES_MAX: u32 = 1 << 20;
+/// As large as MQTT has them.
+const PACKET_BYTES_MAX: u32 = 256 << 20;
 const READ_BYTES: usize = 32 << 10;
 /// No client of a run is silent for longer.
 const KEEP_ALIVE_S: u16 = 3_600;
@@ -41,6 +42,7 @@ pub struct Peer {
     /// Bytes of `input` that are done with.
     read: usize,
     output: Vec<u8>,
+    resumed: bool,
 }
 
 /// A packet from the broker, as far as it matters here.
@@ -129,8 +131,8 @@ impl Stamp {
 impl Peer {
     /// Connects. Also tells whether the session was there.
     pub async fn connect(target: &Target, client_id: &str, session: Session) -> Result<(Self, bool)> {
-        let stream = target.connect().await?;
-        let mut peer = Self { stream, input: Vec::new(), read: 0, output: Vec::new() };
+        let (stream, resumed) = target.connect().await?;
+        let mut peer = Self { stream, input: Vec::new(), read: 0, output: Vec::new(), resumed };
         let persistent = session == Session::Persistent;
         peer.say(&Packet::from(Connect {
             version: Version::V5,
@@ -152,16 +154,27 @@ impl Peer {
         }
     }
 
+    /// Whether the connection resumed a TLS session instead of beginning one.
+    pub fn has_resumed(&self) -> bool {
+        self.resumed
+    }
+
     /// Subscribes and waits for the answer.
     pub async fn subscribe(&mut self, filter: &str, qos: QoS) -> Result<()> {
+        self.subscribe_all(&[filter], qos).await
+    }
+
+    /// Subscribes to all of them with one packet and waits for the answer.
+    pub async fn subscribe_all(&mut self, filters: &[impl AsRef<str>], qos: QoS) -> Result<()> {
+        let options = SubscribeOptions { qos, ..SubscribeOptions::default() };
         self.say(&Packet::from(Subscribe {
             packet_id: packet_id(0),
             subscription_id: None,
             user: codec::UserProperties::default(),
-            filters: vec![SubscribeFilter {
-                filter,
-                options: SubscribeOptions { qos, ..SubscribeOptions::default() },
-            }],
+            filters: filters
+                .iter()
+                .map(|filter| SubscribeFilter { filter: filter.as_ref(), options })
+                .collect(),
         }));
         match self.answer().await? {
             Heard::Suback => Ok(()),

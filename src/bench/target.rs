@@ -3,7 +3,8 @@
 use std::{fmt, path::Path, str::FromStr, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    ClientConfig, HandshakeKind, RootCertStore,
+    client::Resumption,
     crypto::ring,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
@@ -22,7 +23,7 @@ pub struct Target {
 
 #[derive(Clone)]
 struct Tls {
-    connector: TlsConnector,
+    config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
@@ -99,7 +100,7 @@ impl Target {
                 )));
             }
             (true, Some(ca)) => Some(Tls {
-                connector: connector(ca)?,
+                config: Arc::new(config(ca)?),
                 name: ServerName::try_from(transport.host.clone())
                     .map_err(|error| BenchError::Settings(format!("{}: {error}", transport.host)))?,
             }),
@@ -107,21 +108,32 @@ impl Target {
         Ok(Self { transport, tls, login })
     }
 
-    /// A connection that sends at once.
-    pub(super) async fn connect(&self) -> Result<Box<dyn Stream>> {
+    /// The same, with a whole TLS handshake for every connection. Else all but the first resume a session, where the
+    /// broker gives tickets for that.
+    #[must_use]
+    pub fn without_resumption(mut self) -> Self {
+        if let Some(tls) = &mut self.tls {
+            Arc::make_mut(&mut tls.config).resumption = Resumption::disabled();
+        }
+        self
+    }
+
+    /// A connection that sends at once, and whether it resumed a TLS session.
+    pub(super) async fn connect(&self) -> Result<(Box<dyn Stream>, bool)> {
         let failed =
             |source| BenchError::Connection { doing: format!("connecting to {}", self.transport), source };
         let address = (self.transport.host.as_str(), self.transport.port);
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        Ok(match &self.tls {
-            None => Box::new(stream),
-            Some(tls) => Box::new(tls.connector.connect(tls.name.clone(), stream).await.map_err(failed)?),
-        })
+        let Some(tls) = &self.tls else { return Ok((Box::new(stream), false)) };
+        let connector = TlsConnector::from(Arc::clone(&tls.config));
+        let stream = connector.connect(tls.name.clone(), stream).await.map_err(failed)?;
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+        Ok((Box::new(stream), resumed))
     }
 }
 
-fn connector(ca: &Path) -> Result<TlsConnector> {
+fn config(ca: &Path) -> Result<ClientConfig> {
     let failed = |why: String| BenchError::Settings(format!("{}: {why}", ca.display()));
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| failed(error.to_string()))? {
@@ -131,12 +143,13 @@ fn connector(ca: &Path) -> Result<TlsConnector> {
     if roots.is_empty() {
         return Err(failed("no certificate in it".to_owned()));
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = builder
         .with_safe_default_protocol_versions()
         .map_err(|error| failed(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -16,13 +16,13 @@ use crate::{
 
 /// The link of a connection that has ended, and its last packet.
 pub(super) struct LastAnswers {
-    link: Link<Gate>,
+    link: Box<Link<Gate>>,
     /// What a v5 client is told at last; nothing to one that has said good-bye itself.
     goodbye: Option<Verdict>,
 }
 
 impl LastAnswers {
-    pub(super) fn new(mut link: Link<Gate>, goodbye: Option<Verdict>) -> Self {
+    pub(super) fn new(mut link: Box<Link<Gate>>, goodbye: Option<Verdict>) -> Self {
         link.forget_messages();
         Self { link, goodbye }
     }

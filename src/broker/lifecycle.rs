@@ -208,7 +208,7 @@ impl Broker {
         let subscriptions = std::mem::take(&mut state.session.subscriptions);
         drop(state);
         self.change_subscriptions(|all| {
-            for filter in subscriptions.keys() {
+            for (filter, _) in subscriptions.iter() {
                 all.remove(slot.no, filter);
             }
         });

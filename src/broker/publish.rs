@@ -84,8 +84,9 @@ impl Connection {
             return Ok(());
         }
         // That was so when the last one was answered.
-        self.unanswered = self
-            .with_state(|state, _| state.session.link.as_ref().map_or(0, crate::session::Link::unanswered))?;
+        self.unanswered = self.with_state(|state, _| {
+            state.session.link.as_deref().map_or(0, crate::session::Link::unanswered)
+        })?;
         if self.unanswered < quota {
             return Ok(());
         }

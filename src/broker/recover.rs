@@ -85,7 +85,7 @@ impl SnapshotSource for Broker {
         state.arming = false;
         let (inbound_qos2, received) = state.session.qos2_state();
         let subscriptions =
-            state.session.subscriptions.iter().map(|(f, t)| subscribe::record(f, *t)).collect();
+            state.session.subscriptions.iter().map(|(f, t)| subscribe::record(f, t)).collect();
         let snapshot = Snapshot { record: state.record.clone(), subscriptions, inbound_qos2, received };
         self.journal.append(Record::Snapshot(Box::new(snapshot)), Urgency::Rides);
     }

@@ -134,7 +134,7 @@ impl Broker {
             subscription_ids: subscription.subscription_id.into_iter().collect(),
         };
         let mut state = slot.state();
-        if state.ended || !state.session.subscriptions.contains_key(group) {
+        if state.ended || !state.session.subscriptions.contains(group) {
             return Passed::NoMember;
         }
         let outbound = &mut state.session.outbound;

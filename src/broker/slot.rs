@@ -109,7 +109,7 @@ impl Slot {
     /// Takes note of whether messages wait; its state is locked.
     pub(super) fn note_busy(&self, state: &State) {
         let is_full = |l: &Link<Gate>| l.out.len() >= l.terms.out_bytes_max;
-        let busy = state.session.outbound.has_backlog() || state.session.link.as_ref().is_some_and(is_full);
+        let busy = state.session.outbound.has_backlog() || state.session.link.as_deref().is_some_and(is_full);
         self.busy.store(busy, Ordering::Relaxed);
     }
 

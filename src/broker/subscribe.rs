@@ -94,7 +94,7 @@ impl Connection {
         let options = SubscribeOptions { qos: asked.options.qos.min(features.qos_max), ..asked.options };
         let terms = SubscriptionTerms { options, id };
         self.with_state(|state, slot| {
-            let before = state.session.subscriptions.get(&filter).copied();
+            let before = state.session.subscriptions.get(&filter);
             if before.is_none() && state.session.subscriptions.len() >= broker.config.subscriptions_max {
                 let why = "the maximum number of subscriptions is reached";
                 return Err(Verdict::refused(ReasonCode::QuotaExceeded, why));

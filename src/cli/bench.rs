@@ -225,7 +225,7 @@ fn table(report: &Report) -> String {
     );
     for Row { scenario, outcome } in &report.results {
         let latency = |latency: Option<Latency>| match latency {
-            Some(Latency { p50_us, p99_us }) => format!("{p50_us:.0}/{p99_us:.0}"),
+            Some(Latency { p50_us, p99_us, .. }) => format!("{p50_us:.0}/{p99_us:.0}"),
             None => "-".to_owned(),
         };
         let usage = outcome.usage.map_or_else(

@@ -17,6 +17,8 @@ use crate::time::Timestamp;
 
 /// What one read takes at most.
 const READ_BYTES: usize = 64 * 1024;
+/// So much output is moved forward whenever some of it has left; more only when as much has left.
+const MOVED_BYTES_MAX: usize = 256 * 1024;
 /// An output buffer that has grown beyond this is freed instead of being handed to the next connection.
 const SPARE_BYTES_MAX: usize = 256 * 1024;
 
@@ -109,9 +111,11 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Where to append output. Its length is what waits.
+    /// Where to append output. Its length is what waits, and what has left of a large packet: to move that forward at every
+    /// write would move a payload of 100 MB a thousand times.
     pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
-        if self.written > 0 {
+        let waiting = self.buffer.len().saturating_sub(self.written);
+        if self.written > 0 && waiting <= self.written.max(MOVED_BYTES_MAX) {
             self.buffer.drain(..self.written);
             self.written = 0;
         }

@@ -68,6 +68,13 @@ impl Tally {
     }
 }
 
+/// A connection that waits keeps no larger out-buffer than this: there are thousands of them.
+const KEPT_BYTES_MAX: usize = 8 * 1024;
+/// No more than this is copied rather than handed over with its buffer.
+const COPIED_BYTES_MAX: usize = 512;
+/// Nor does it keep room for more answers than this.
+const ANSWERS_KEPT_MAX: usize = 64;
+
 /// A live connection. `G` is the gate an answer waits behind.
 pub struct Link<G> {
     /// What was agreed.
@@ -202,10 +209,16 @@ impl<G: Clone> Link<G> {
     /// Hands over what is ready for the wire, behind what is in `out`.
     pub fn take_output(&mut self, out: &mut Vec<u8>) -> Tally {
         self.unanswered = self.unanswered.saturating_sub(std::mem::take(&mut self.answered));
-        if out.is_empty() && out.capacity() <= self.out.capacity() {
+        let bytes = self.out.len();
+        if out.is_empty() && bytes > COPIED_BYTES_MAX && out.capacity() <= self.out.capacity() {
             std::mem::swap(out, &mut self.out);
         } else {
             out.append(&mut self.out);
+        }
+        // What a burst has left behind, at the next packet of a connection that has become quiet.
+        let capacity = self.out.capacity();
+        if capacity > KEPT_BYTES_MAX || (capacity > COPIED_BYTES_MAX && bytes < capacity / 8) {
+            self.out = Vec::new();
         }
         std::mem::take(&mut self.tally)
     }
@@ -235,7 +248,7 @@ impl<G: Clone> Link<G> {
                 self.encode_answer(answer, now);
             }
         }
-        if self.answers.capacity() > 1_024 {
+        if self.answers.capacity() > ANSWERS_KEPT_MAX {
             self.answers = VecDeque::new();
         }
         None
@@ -370,5 +383,44 @@ impl<G: Clone> Link<G> {
             packet.topic_alias = Some(alias);
         }
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link() -> Link<()> {
+        let terms = Terms {
+            version: Version::V5,
+            packet_bytes_max: usize::MAX,
+            wants_reasons: true,
+            receive_maximum: 100,
+            alias_max_out: 0,
+            out_bytes_max: 1 << 20,
+        };
+        Link::new(terms, Vec::new(), ())
+    }
+
+    /// There are thousands of connections, and each has had its burst once.
+    #[test]
+    fn a_quiet_connection_keeps_no_large_buffer() {
+        let mut link = link();
+        for (burst, kept) in [(100_000, 0), (4_000, KEPT_BYTES_MAX), (2, COPIED_BYTES_MAX)] {
+            link.out.resize(burst, 7);
+            let mut out = Vec::new();
+            link.take_output(&mut out);
+            assert_eq!(out, vec![7; burst]);
+            assert!(link.out.is_empty() && link.out.capacity() <= kept, "{}", link.out.capacity());
+        }
+    }
+
+    #[test]
+    fn output_goes_behind_what_waits() {
+        let mut link = link();
+        let mut out = b"a".to_vec();
+        link.out.extend_from_slice(&[b'b'; 1_000]);
+        link.take_output(&mut out);
+        assert_eq!((out.len(), out.first(), out.get(1)), (1_001, Some(&b'a'), Some(&b'b')));
     }
 }

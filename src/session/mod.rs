@@ -14,10 +14,9 @@ mod keeper;
 mod link;
 mod outbound;
 mod shelf;
+mod subscribed;
 #[cfg(test)]
 mod tests;
-
-use std::collections::BTreeMap;
 
 pub use aliases::{AliasError, Aliases};
 pub use answer::{Answer, Verdict};
@@ -30,12 +29,12 @@ pub use outbound::{
     Acknowledged, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
 };
 pub use shelf::{Shelf, Shelved};
+pub use subscribed::Subscribed;
 
 use crate::{
     codec::{PacketId, PacketType, QoS, ReasonCode, SubscribeOptions, Version},
     message::{Manner, Seq},
     time::Timestamp,
-    topic::TopicFilter,
 };
 
 /// Options of one subscription (MQTT 5.0 section 3.8.3.1).
@@ -53,10 +52,10 @@ pub struct Session<K: Keeper> {
     pub outbound: Outbound<K>,
     /// QoS 2 ids the client has not released.
     pub inbound: Inbound<K::Gate>,
-    /// By filter, `$share/...` included.
-    pub subscriptions: BTreeMap<TopicFilter, SubscriptionTerms>,
-    /// The connection, while there is one.
-    pub link: Option<Link<K::Gate>>,
+    /// What the client has subscribed to.
+    pub subscriptions: Subscribed,
+    /// The connection, while there is one. On the heap: most sessions sleep.
+    pub link: Option<Box<Link<K::Gate>>>,
 }
 
 /// What keeps `transmit` from encoding more. Whoever drives the session comes back when any of it has changed.
@@ -82,13 +81,13 @@ pub enum Waiting<K: Keeper> {
 impl<K: Keeper> Session<K> {
     /// A session without subscriptions.
     pub fn new(outbound: Outbound<K>) -> Self {
-        Self { outbound, inbound: Inbound::new(), subscriptions: BTreeMap::new(), link: None }
+        Self { outbound, inbound: Inbound::new(), subscriptions: Subscribed::default(), link: None }
     }
 
     /// A client has connected.
     pub fn attach(&mut self, keeper: &K, link: Link<K::Gate>) {
         self.outbound.begin_connection(keeper, link.terms.receive_maximum);
-        self.link = Some(link);
+        self.link = Some(Box::new(link));
     }
 
     /// Encodes into the link's out-buffer everything that may be sent now: first answers, which no window holds up

@@ -167,7 +167,7 @@ impl Broker {
     ) -> Met {
         let slot = share.slot;
         let mut state = slot.state();
-        let has_left = |group: &TopicFilter| !state.session.subscriptions.contains_key(group);
+        let has_left = |group: &TopicFilter| !state.session.subscriptions.contains(group);
         if state.ended || share.group.is_some_and(has_left) {
             return Met::Gone;
         }
