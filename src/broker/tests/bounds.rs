@@ -1,5 +1,7 @@
 //! What a client can make the broker hold has an end.
 
+use std::sync::atomic::Ordering;
+
 use super::{
     Client, Config, Reading, World, connect, id, puback, qos0, qos1, retained, subscribe, transient,
 };
@@ -128,6 +130,18 @@ fn a_sleeper_is_in_the_timetable_once() {
     }
     let registry = crate::sync::lock(&world.broker.registry);
     assert_eq!(registry.due_len(), 1);
+}
+
+/// Its end has not been attended to: nobody has looked what is due since a start.
+#[test]
+fn a_session_whose_time_is_over_is_not_given_to_a_client_that_comes_first() {
+    let world = World::new();
+    world.joined(&connect("dev"), false).lose();
+    world.settle();
+    world.ms.fetch_add(3_599_999, Ordering::Relaxed);
+    world.joined(&connect("dev"), true).lose();
+    world.ms.fetch_add(3_600_000, Ordering::Relaxed);
+    world.joined(&connect("dev"), false);
 }
 
 #[test]
