@@ -57,8 +57,9 @@ struct Cost {
 /// Writes `commits` of so many messages each; bytes are for each of payload and topic.
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn write(compression: Compression, key: KeySource, per_commit: u64, commits: u64) -> Cost {
-    // Not in memory, where nothing is written.
-    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR").to_owned() + "/target").unwrap();
+    // Where this program is: not in memory, where nothing is written.
+    let this = std::env::current_exe().unwrap();
+    let dir = tempfile::tempdir_in(this.parent().unwrap()).unwrap();
     let config = Config { compression, key, ..Config::default() };
     let (journal, _) = Journal::open(dir.path(), config, WallClock(WALL)).unwrap();
     journal.set_clock(Time::default().clock());
