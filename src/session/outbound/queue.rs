@@ -85,10 +85,6 @@ impl<K: Keeper> Queue<K> {
     /// Puts on the shelf what can be found again on disk, but for the first `keep`.
     pub(super) fn park(&mut self, keeper: &K, keep: usize) {
         let is_parkable = |entry: &Entry<K>| keeper.is_parkable(&entry.kept);
-        // Nothing of a transient session ever can, and nothing is to be moved for that.
-        if self.shelf.is_empty() && !self.head.is_empty() && !self.head.iter().any(is_parkable) {
-            return;
-        }
         if self.shelf.is_empty() {
             // What cannot be parked yet is the newest, as a rule: it becomes the tail.
             let until = self.head.iter().rposition(is_parkable).map_or(0, |last| last + 1).max(keep);
