@@ -24,6 +24,7 @@ mod census;
 mod chart;
 mod charting;
 pub(in crate::store) mod frames_of;
+mod generation;
 pub mod left;
 mod salvage;
 
@@ -32,22 +33,15 @@ use std::{
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
-use rustix::{
-    fs::{Advice, FallocateFlags, fadvise, fallocate},
-    io::Errno,
+use self::{
+    chart::Charts,
+    charting::Charting,
+    generation::{Generation, SEGMENT_BYTES, is_lock},
 };
-
-use self::{chart::Charts, charting::Charting};
 use super::{DiskSpace, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
@@ -59,17 +53,6 @@ const OLD_CACHE_BYTES: u64 = 1 << 20;
 const OLD_OPEN_MAX: usize = 2;
 /// How much is written between two syncs at most.
 const PIECE_BYTES_MAX: usize = 256 << 10;
-/// sled's segments: files grow by them.
-const SEGMENT_BYTES: u64 = 512 << 10;
-/// How many keys are inserted ahead of their frames at a time: some 30 KiB.
-const KEYS_AHEAD: u64 = 256;
-
-/// The value of a key whose frame has not come yet.
-const NO_FRAME: &[u8] = b"";
-
-/// How long the lock of a database that was just closed is waited for.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(10);
-const LOCK_WAIT: Duration = Duration::from_millis(2);
 
 const MAKING: &str = "new";
 const REBUILT: &str = "rebuilt";
@@ -126,21 +109,6 @@ impl Old {
         self.open.push(Arc::clone(&generation));
         Some(generation)
     }
-}
-
-#[derive(Debug)]
-struct Generation {
-    no: u32,
-    /// `None` only while it is dropped.
-    db: Option<sled::Db>,
-    /// sled's data file, to make it durable, and longer.
-    file: File,
-    /// The file system has refused to make it longer.
-    grows_by_itself: AtomicBool,
-    path: PathBuf,
-    disk: Arc<dyn DataSync>,
-    /// The keys of frames below this number are there. Only the commit thread changes it.
-    keys_until: AtomicU64,
 }
 
 impl SledMedium {
@@ -343,120 +311,6 @@ impl Medium for SledMedium {
     }
 }
 
-impl Generation {
-    fn open(path: PathBuf, no: u32, cache_bytes: u64, disk: Arc<dyn DataSync>) -> Result<Self, MediumError> {
-        let db = open_sled(&path, cache_bytes)?;
-        let file = File::options().read(true).write(true).open(path.join("db"))?;
-        // sled has written zeros over the rest of the segment, and synced them. In memory they are large pieces, of which
-        // the kernel counts the whole as written for each byte that changes.
-        let _ = fadvise(&file, 0, None, Advice::DontNeed);
-        // sled has renamed a snapshot file into place when it opened.
-        folder::sync(&path)?;
-        let last = guarded(|| db.last())?.and_then(|(key, _)| number(&key));
-        let keys_until = AtomicU64::new(last.map_or(0, |last| last + 1));
-        let grows_by_itself = AtomicBool::new(false);
-        Ok(Self { no, db: Some(db), file, grows_by_itself, path, disk, keys_until })
-    }
-
-    /// Sees to it that the keys of these frames are there, and those of a few more.
-    fn prepare(&self, first: u64, last: u64) -> Result<(), MediumError> {
-        let mut until = self.keys_until.load(Ordering::Relaxed).max(first);
-        while until <= last {
-            for no in until..until + KEYS_AHEAD {
-                // One by one: a batch has an order of its own.
-                self.insert(no, NO_FRAME)?;
-            }
-            until += KEYS_AHEAD;
-            self.keys_until.store(until, Ordering::Relaxed);
-            self.sync()?;
-        }
-        Ok(())
-    }
-
-    fn db(&self) -> &sled::Db {
-        self.db.as_ref().expect("a generation has its database until it is dropped")
-    }
-
-    fn apply(&self, batch: sled::Batch) -> Result<(), MediumError> {
-        guarded(|| self.db().apply_batch(batch))
-    }
-
-    fn insert(&self, no: u64, frame: &[u8]) -> Result<(), MediumError> {
-        guarded(|| self.db().insert(no.to_be_bytes(), frame)).map(drop)
-    }
-
-    fn flush(&self) -> Result<(), MediumError> {
-        guarded(|| self.db().flush()).map(drop)
-    }
-
-    /// Makes the file as long as the segments in it, if it ends within one. `fallocate` leaves alone what is there, whatever
-    /// sled's threads write meanwhile. It is an economy: where the file system cannot, or has no room, the file grows with
-    /// what is written.
-    fn grow(&self) -> io::Result<()> {
-        let len = self.file.metadata()?.len();
-        let whole = len.next_multiple_of(SEGMENT_BYTES);
-        if len == whole || self.grows_by_itself.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        match fallocate(&self.file, FallocateFlags::empty(), len, whole - len) {
-            Err(error) if error != Errno::IO => {
-                tracing::debug!(generation = self.no, %error, "a file of the journal grows by itself");
-                self.grows_by_itself.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            done => Ok(done?),
-        }
-    }
-
-    fn sync(&self) -> Result<(), MediumError> {
-        self.flush()?;
-        // What is written down of it is part of this sync.
-        self.grow()?;
-        self.disk.sync_data(&self.file, &self.path)?;
-        if fs::read_dir(self.path.join("blobs"))?.next().is_some() {
-            tracing::error!(
-                generation = self.no,
-                "sled has put a page into a file it does not sync; it may not survive a power cut"
-            );
-        }
-        Ok(())
-    }
-
-    fn read(&self, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        let found = guarded(|| self.db().get(frame.to_be_bytes()))?;
-        Ok(found.filter(|bytes| **bytes != *NO_FRAME).map(|bytes| bytes.to_vec()))
-    }
-
-    fn scan(&self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {
-        let mut pairs = self.db().iter();
-        while let Some((key, value)) = guarded(|| pairs.next().transpose())? {
-            match number(&key) {
-                Some(_) if *value == *NO_FRAME => {}
-                Some(no) => each(no, &value),
-                None => return Err(MediumError::Broken(format!("a key of {} bytes", key.len()))),
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        let db = self.db.take();
-        if let Err(error) = guarded(|| {
-            drop(db);
-            Ok(())
-        }) {
-            tracing::error!(generation = self.no, %error, "closing a part of the journal failed");
-        }
-    }
-}
-
-/// The frame a key belongs to.
-fn number(key: &[u8]) -> Option<u64> {
-    <[u8; 8]>::try_from(key).map(u64::from_be_bytes).ok()
-}
-
 /// Makes a generation under `NNNNNN.<suffix>` with these frames in it, durably.
 fn make(
     dir: &Path,
@@ -551,20 +405,6 @@ fn remove_unfinished_snapshots(generation: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Runs sled behind an unwinding boundary.
-fn guarded<T>(f: impl FnOnce() -> sled::Result<T>) -> Result<T, MediumError> {
-    match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(error))) => Err(MediumError::Io(error)),
-        Ok(Err(error)) => Err(MediumError::Broken(error.to_string())),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
-            Err(MediumError::Broken(text.to_owned()))
-        }
-    }
-}
-
 /// Whether an error comes from the machine's state and not from what the files hold.
 fn is_environment(error: &io::Error) -> bool {
     use io::ErrorKind::{
@@ -578,26 +418,6 @@ fn is_environment(error: &io::Error) -> bool {
             OutOfMemory | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WouldBlock
         )
         || is_lock(error)
-}
-
-/// Opens a database. A thread of sled's may hold the lock of one that was just closed for a moment longer; and no other
-/// process can hold it, because the data folder is ours.
-fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, MediumError> {
-    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
-    let mut waited = Duration::ZERO;
-    loop {
-        match guarded(|| config.open()) {
-            Err(MediumError::Io(error)) if is_lock(&error) && waited < LOCK_WAIT_MAX => {
-                thread::park_timeout(LOCK_WAIT);
-                waited += LOCK_WAIT;
-            }
-            opened => return opened,
-        }
-    }
-}
-
-fn is_lock(error: &io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
 }
 
 fn path_of(dir: &Path, no: u32) -> PathBuf {
@@ -625,26 +445,4 @@ fn rename_durably(from: &Path, to: &Path) -> io::Result<()> {
         folder::sync(parent)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{sync::mpsc::sync_channel, thread};
-
-    use super::open_sled;
-
-    #[test]
-    fn a_database_that_is_still_being_closed_is_waited_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let held = open_sled(dir.path(), 1 << 20).unwrap();
-        let (tried, try_it) = sync_channel(1);
-        let path = dir.path().to_owned();
-        let opener = thread::spawn(move || {
-            tried.send(sled::Config::new().path(&path).open().is_err()).unwrap();
-            open_sled(&path, 1 << 20).map(drop)
-        });
-        assert!(try_it.recv().unwrap(), "it is locked");
-        drop(held);
-        opener.join().unwrap().unwrap();
-    }
 }
