@@ -3,10 +3,11 @@
 use std::num::NonZeroU16;
 
 use super::{
-    Body, frame_within, framed_len,
-    publish::{Publish, first_byte},
+    Body, frame, frame_within, framed_len,
+    publish::{DUP, Publish, QOS_SHIFT, RETAIN},
 };
 use crate::codec::{
+    header::PacketType,
     packet_id::PacketId,
     primitive::Sink,
     property::{Property, PropertySource, write_properties},
@@ -41,14 +42,30 @@ impl Forwarded<'_> {
         framed_len(self, version)
     }
 
+    /// Appends the packet.
+    pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        frame(self.first_byte(), self, version, out);
+    }
+
     /// Appends the packet, if it has `bytes_max` bytes at most; else nothing, and `false`.
     pub fn encode_within(&self, version: Version, bytes_max: usize, out: &mut Vec<u8>) -> bool {
+        frame_within(self.first_byte(), self, version, bytes_max, out)
+    }
+
+    fn first_byte(&self) -> u8 {
         debug_assert_eq!(
             self.packet_id.is_some(),
             self.qos != QoS::AtMostOnce,
             "packet id exactly with QoS > 0"
         );
-        frame_within(first_byte(self.dup, self.qos, self.retain), self, version, bytes_max, out)
+        let mut first = PacketType::Publish.first_byte() | u8::from(self.qos) << QOS_SHIFT;
+        if self.retain {
+            first |= RETAIN;
+        }
+        if self.dup {
+            first |= DUP;
+        }
+        first
     }
 }
 

@@ -115,7 +115,7 @@ impl Packet<'_> {
         match self {
             Self::Connect(p) => framed_len(&**p, version),
             Self::Connack(p) => framed_len(&**p, version),
-            Self::Publish(p) => framed_len(p, version),
+            Self::Publish(p) => p.encoded_len(version),
             Self::Puback(p) | Self::Pubrec(p) | Self::Pubrel(p) | Self::Pubcomp(p) => framed_len(p, version),
             Self::Subscribe(p) => framed_len(p, version),
             Self::Suback(p) => framed_len(p, version),

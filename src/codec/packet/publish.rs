@@ -2,16 +2,12 @@
 
 use std::num::NonZeroU16;
 
-use super::{Body, frame, framed_len};
+use super::forward::Forwarded;
 use crate::codec::{
     error::DecodeError,
-    header::PacketType,
     packet_id::PacketId,
-    primitive::{Reader, Sink, text},
-    property::{
-        Property, PropertyReader, PropertySource, Repeatable, UserProperties, has_wildcard, visit_user,
-        write_properties,
-    },
+    primitive::{Reader, text},
+    property::{Property, PropertyReader, Repeatable, UserProperties, has_wildcard, visit_user},
     qos::QoS,
     version::Version,
 };
@@ -58,9 +54,9 @@ pub struct PublishProperties<'a> {
     pub user: UserProperties<'a>,
 }
 
-const RETAIN: u8 = 0b0001;
-const QOS_SHIFT: u8 = 1;
-const DUP: u8 = 0b1000;
+pub(super) const RETAIN: u8 = 0b0001;
+pub(super) const QOS_SHIFT: u8 = 1;
+pub(super) const DUP: u8 = 0b1000;
 
 impl<'a> Publish<'a> {
     pub(super) fn read(
@@ -107,17 +103,26 @@ impl Publish<'_> {
     /// reservation in `out`. With `QoS` > 0 the packet id must be set: it is asserted, and a release build writes
     /// the id 0, which every receiver refuses.
     pub fn encode(&self, version: Version, out: &mut Vec<u8>) {
-        debug_assert_eq!(
-            self.packet_id.is_some(),
-            self.qos != QoS::AtMostOnce,
-            "packet id exactly with QoS > 0"
-        );
-        frame(first_byte(self.dup, self.qos, self.retain), self, version, out);
+        self.as_it_is().encode(version, out);
     }
 
     /// Bytes that [`Publish::encode`] appends. The packet id counts with `QoS` > 0 even if it is not set yet.
     pub fn encoded_len(&self, version: Version) -> usize {
-        framed_len(self, version)
+        self.as_it_is().encoded_len(version)
+    }
+
+    /// Passed on with nothing changed.
+    fn as_it_is(&self) -> Forwarded<'_> {
+        Forwarded {
+            publish: self,
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic: self.topic,
+            packet_id: self.packet_id,
+            topic_alias: self.properties.topic_alias,
+            subscription_ids: &self.properties.subscription_ids,
+        }
     }
 
     /// Puts another packet id into a PUBLISH with `QoS` > 0 that was encoded: the same message for another receiver.
@@ -129,32 +134,6 @@ impl Publish<'_> {
         if let Some(place) = place.and_then(|at| at.first_chunk_mut()) {
             *place = id.get().to_be_bytes();
         }
-    }
-}
-
-/// The first byte of a PUBLISH.
-pub(super) fn first_byte(dup: bool, qos: QoS, retain: bool) -> u8 {
-    let mut first = PacketType::Publish.first_byte() | u8::from(qos) << QOS_SHIFT;
-    if retain {
-        first |= RETAIN;
-    }
-    if dup {
-        first |= DUP;
-    }
-    first
-}
-
-impl Body for Publish<'_> {
-    #[inline]
-    fn write_body(&self, version: Version, out: &mut impl Sink) {
-        out.string(self.topic);
-        if self.qos != QoS::AtMostOnce {
-            out.u16(self.packet_id.map_or(0, PacketId::get));
-        }
-        if version.is_v5() {
-            write_properties(&self.properties, out);
-        }
-        out.bytes(self.payload);
     }
 }
 
@@ -206,22 +185,5 @@ impl<'a> PublishProperties<'a> {
             visit(Property::CorrelationData(value));
         }
         visit_user(&self.user, visit);
-    }
-}
-
-impl PropertySource for PublishProperties<'_> {
-    fn is_empty(&self) -> bool {
-        self.topic_alias.is_none() && self.subscription_ids.is_empty() && self.has_no_message_properties()
-    }
-
-    fn visit<'s>(&'s self, visit: &mut impl FnMut(Property<'s>)) {
-        if let Some(value) = self.topic_alias {
-            visit(Property::TopicAlias(value));
-        }
-        self.visit_message(visit);
-        // Last, because rumqttc miscounts behind them and loses what follows.
-        for &value in &self.subscription_ids {
-            visit(Property::SubscriptionId(value));
-        }
     }
 }
