@@ -65,7 +65,7 @@ mod stats;
 mod stored;
 mod swap;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 
 pub use self::{

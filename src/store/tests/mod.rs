@@ -11,7 +11,7 @@ mod offline;
 mod power;
 mod records;
 mod sealed;
-mod truth;
+pub(crate) mod truth;
 mod wear;
 mod world;
 

@@ -1,15 +1,17 @@
 //! Choices by a seed.
 
-/// A small random number generator (splitmix64), so that a seed means the same for ever.
-pub(super) struct Chance(pub(super) u64);
+use crate::store::tests::truth;
+
+/// The same numbers for a seed as the store's tests have, for places in lists.
+pub(super) struct Chance(truth::Chance);
 
 impl Chance {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(truth::Chance(seed))
+    }
+
     pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     pub(super) fn below(&mut self, n: usize) -> usize {

@@ -116,9 +116,9 @@ impl AddAssign for Tally {
 
 impl Trial {
     pub(super) fn new(seed: u64, trace: bool) -> Self {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::new(seed);
         // Of its own, so that what a seed means to the devices does not depend on it.
-        let mut odds = Chance(!seed);
+        let mut odds = Chance::new(!seed);
         let World { config, store, terms, disk_bytes, .. } = World::new(&mut chance, &mut odds);
         let devices = DEVICES.map(|(name, version)| Device::new(name, version));
         let mut devices = Vec::from(devices);
