@@ -84,7 +84,7 @@ impl Broker {
         if wanted.is_disk_full && share.slot.keep.persistent {
             return Some(Refused::DiskFull);
         }
-        let rule = self.queues.rule(wanted.route.label, &share.slot.client_id);
+        let rule = self.queues.rule(wanted.route.label, share.slot.queue_rules());
         if self.queues.overflow(rule) != Overflow::Reject {
             return None;
         }

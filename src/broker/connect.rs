@@ -316,6 +316,7 @@ impl Broker {
             inflight_max: self.config.inflight_max,
             seq_reserved: reserved,
             will: client.will.clone(),
+            user_name: self.remembered_user(client),
         };
         // The first record of the new session stands behind the last one of the old.
         let gate = if persistent {
@@ -336,7 +337,8 @@ impl Broker {
         };
         let keep = self.keep(no, &client.id, persistent);
         let (epoch, farewell) = self.attach(&mut state, &keep, client, false, gate);
-        let slot = Arc::new(Slot::new(no, Arc::clone(&client.id), keep, state));
+        let queue_rules = self.queues.rules_for(&client.id, state.record.user_name.as_deref());
+        let slot = Arc::new(Slot::new(no, Arc::clone(&client.id), keep, state, queue_rules));
         slot.set_online(true);
         registry.insert(&slot);
         Created::Joined(Joined { slot, epoch, present: false, farewell })
@@ -351,6 +353,15 @@ impl Broker {
             drops: Arc::clone(&self.drops),
             letters: Arc::clone(&self.letters),
         }
+    }
+
+    /// Who the client is, as far as its session has to remember it: some put a secret where others put a name.
+    fn remembered_user(&self, client: &Client<'_>) -> Option<Arc<str>> {
+        if !self.queues.name_users() {
+            return None;
+        }
+        let identity = client.authenticated.as_ref().and_then(|a| a.identity.clone());
+        identity.or_else(|| client.packet.user_name.map(Arc::from))
     }
 
     /// `None`: the session has ended meanwhile, or is not to be had at this moment.
@@ -375,6 +386,8 @@ impl Broker {
         record.inflight_max = self.config.inflight_max.max(in_flight);
         // [MQTT-3.1.3-9]: a will that was waiting goes with the old connection.
         record.will.clone_from(&client.will);
+        record.user_name = self.remembered_user(client);
+        slot.set_queue_rules(self.queues.rules_for(&client.id, record.user_name.as_deref()));
         if record != state.record {
             let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
             let may_wait = only_woke && !has_slept_long(&state.record, now);

@@ -406,6 +406,7 @@ fn snapshot(session: SessionNo) -> Record {
         inflight_max: 1,
         seq_reserved: Seq(0),
         will: None,
+        user_name: None,
     };
     let (subscriptions, inbound_qos2, received) = (Vec::new(), Vec::new(), Vec::new());
     Record::Snapshot(Box::new(Snapshot { record, subscriptions, inbound_qos2, received }))

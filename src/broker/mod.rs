@@ -62,7 +62,7 @@ pub use keep::Dropped;
 use keep::Drops;
 use letters::Letters;
 use queues::Queues;
-pub use queues::{ClientPattern, QueueBound};
+pub use queues::{NamePattern, QueueBound};
 use registry::Registry;
 use retained::RetainedMessages;
 pub use stats::{SessionStats, Stats, Strained, Traffic, Unready};

@@ -11,17 +11,19 @@ use crate::{
 pub struct QueueBound {
     /// Of which topics; `None`: of all.
     pub filter: Option<TopicFilter>,
-    /// In the queues of which clients; `None`: of all.
-    pub client: Option<ClientPattern>,
+    /// In the queues of which clients, by their identifiers; `None`: of all.
+    pub client: Option<NamePattern>,
+    /// In the queues of which users' sessions, by the names that clients connect with; `None`: of all, with a name or without.
+    pub user: Option<NamePattern>,
     /// How many, and what happens beyond it.
     pub limits: QueueLimits,
 }
 
-/// A client identifier, or the beginning of one and `*`.
+/// A client identifier or a user name, or the beginning of one and `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientPattern(String);
+pub struct NamePattern(String);
 
-impl ClientPattern {
+impl NamePattern {
     /// `None` if it is empty, or has a `*` anywhere but at its end.
     pub fn parse(text: &str) -> Option<Self> {
         let fixed = text.strip_suffix('*').unwrap_or(text);
@@ -33,10 +35,10 @@ impl ClientPattern {
         &self.0
     }
 
-    fn matches(&self, client_id: &str) -> bool {
+    fn matches(&self, name: &str) -> bool {
         match self.0.strip_suffix('*') {
-            Some(beginning) => client_id.starts_with(beginning),
-            None => client_id == self.0,
+            Some(beginning) => name.starts_with(beginning),
+            None => name == self.0,
         }
     }
 }
@@ -45,7 +47,7 @@ impl ClientPattern {
 #[derive(Debug)]
 pub(super) struct Queues {
     common: QueueLimits,
-    rules: Vec<(Option<ClientPattern>, QueueRule)>,
+    bounds: Vec<QueueBound>,
     labels: TopicLabels,
     may_reject: bool,
 }
@@ -53,12 +55,10 @@ pub(super) struct Queues {
 impl Queues {
     /// No more rules than a label has bits.
     pub(super) fn new(common: QueueLimits, bounds: &[QueueBound]) -> Self {
-        let rules = (1_u8..).zip(bounds).take(TopicLabels::FILTERS_MAX);
-        let rules = rules.map(|(no, bound)| (bound.client.clone(), QueueRule { no, limits: bound.limits }));
         let rejects = |limits: &QueueLimits| limits.overflow == Overflow::Reject;
         Self {
             common,
-            rules: rules.collect(),
+            bounds: bounds.iter().take(TopicLabels::FILTERS_MAX).cloned().collect(),
             labels: labels(bounds),
             may_reject: rejects(&common) || bounds.iter().any(|bound| rejects(&bound.limits)),
         }
@@ -73,14 +73,29 @@ impl Queues {
         self.may_reject
     }
 
-    /// The rule for a message with this label in this client's queue; `None`: the common bound.
-    pub(super) fn rule(&self, label: Label, client_id: &str) -> Option<QueueRule> {
-        if label.is_empty() {
-            return None;
-        }
-        let mut rules = label.matching().filter_map(|n| self.rules.get(n));
-        let matches = |pattern: &Option<ClientPattern>| pattern.as_ref().is_none_or(|p| p.matches(client_id));
-        rules.find(|(pattern, _)| matches(pattern)).map(|(_, rule)| *rule)
+    /// Which rules there are for the queue of this client, connected as this user: bit n for the nth.
+    pub(super) fn rules_for(&self, client_id: &str, user_name: Option<&str>) -> u32 {
+        let matches = |bound: &QueueBound| {
+            bound.client.as_ref().is_none_or(|pattern| pattern.matches(client_id))
+                && bound
+                    .user
+                    .as_ref()
+                    .is_none_or(|pattern| user_name.is_some_and(|name| pattern.matches(name)))
+        };
+        let rules = self.bounds.iter().enumerate().filter(|(_, bound)| matches(bound));
+        rules.fold(0, |mask, (n, _)| mask | 1 << n)
+    }
+
+    /// Whether any bound is for some users only.
+    pub(super) fn name_users(&self) -> bool {
+        self.bounds.iter().any(|bound| bound.user.is_some())
+    }
+
+    /// The rule for a message with this label in a queue with these; `None`: the common bound.
+    pub(super) fn rule(&self, label: Label, rules: u32) -> Option<QueueRule> {
+        let n = label.first_of(rules)?;
+        let bound = self.bounds.get(n)?;
+        Some(QueueRule { no: u8::try_from(n).ok()?, limits: bound.limits })
     }
 
     /// What happens beyond it.
@@ -99,10 +114,16 @@ mod tests {
     use super::*;
     use crate::topic::TopicName;
 
-    fn bound(filter: Option<&str>, client: Option<&str>, messages_max: usize) -> QueueBound {
+    fn bound(
+        filter: Option<&str>,
+        (client, user): (Option<&str>, Option<&str>),
+        messages_max: usize,
+    ) -> QueueBound {
+        let pattern = |text| NamePattern::parse(text).unwrap();
         QueueBound {
             filter: filter.map(|text| TopicFilter::parse(text).unwrap()),
-            client: client.map(|text| ClientPattern::parse(text).unwrap()),
+            client: client.map(pattern),
+            user: user.map(pattern),
             limits: QueueLimits { messages_max, bytes_max: 1, overflow: Overflow::DropNewest },
         }
     }
@@ -113,21 +134,27 @@ mod tests {
         let queues = Queues::new(
             common,
             &[
-                bound(Some("cmd/#"), Some("pump-*"), 1),
-                bound(Some("cmd/#"), None, 2),
-                bound(None, Some("dev"), 3),
+                bound(Some("cmd/#"), (Some("pump-*"), None), 1),
+                bound(Some("cmd/#"), (None, None), 2),
+                bound(None, (Some("dev"), None), 3),
+                bound(None, (None, Some("fleet-*")), 4),
+                bound(None, (Some("d*"), Some("*")), 5),
             ],
         );
-        for (topic, client, messages_max) in [
-            ("cmd/a", "pump-1", Some(1)),
-            ("cmd/a", "pump", Some(2)),
-            ("cmd/a", "dev", Some(2)),
-            ("data", "dev", Some(3)),
-            ("data", "dev2", None),
-            ("data", "pump-1", None),
+        for (topic, client, user, messages_max) in [
+            ("cmd/a", "pump-1", None, Some(1)),
+            ("cmd/a", "pump", None, Some(2)),
+            ("cmd/a", "dev", Some("fleet-1"), Some(2)),
+            ("data", "dev", Some("fleet-1"), Some(3)),
+            ("data", "dev2", None, None),
+            ("data", "dev2", Some("fleet-1"), Some(4)),
+            ("data", "dev2", Some("fleet"), Some(5)),
+            ("data", "dev2", Some(""), Some(5)),
+            ("data", "pump-1", Some("fleet"), None),
         ] {
-            let rule = queues.rule(queues.labels().of(&TopicName::parse(topic).unwrap()), client);
-            assert_eq!(rule.map(|r| r.limits.messages_max), messages_max, "{topic} {client}");
+            let label = queues.labels().of(&TopicName::parse(topic).unwrap());
+            let rule = queues.rule(label, queues.rules_for(client, user));
+            assert_eq!(rule.map(|r| r.limits.messages_max), messages_max, "{topic} {client} {user:?}");
         }
         assert!(!queues.may_reject());
         assert_eq!(queues.overflow(None), Overflow::DropOldest);
@@ -136,8 +163,8 @@ mod tests {
     #[test]
     fn a_pattern_has_its_star_at_the_end() {
         for bad in ["", "*a", "a*b", "**"] {
-            assert_eq!(ClientPattern::parse(bad), None, "{bad}");
+            assert_eq!(NamePattern::parse(bad), None, "{bad}");
         }
-        assert!(ClientPattern::parse("*").unwrap().matches("anybody"));
+        assert!(NamePattern::parse("*").unwrap().matches("anybody"));
     }
 }

@@ -40,7 +40,8 @@ impl Broker {
             Outbound::new(record.seq_reserved, record.seq_reserved, record.inflight_max, self.config.queue);
         outbound.recover(&keep, &received, &queue);
         outbound.recover_shared(groups);
-        let rule = |label| Some(self.queues.rule(label, &record.client_id)?.no);
+        let queue_rules = self.queues.rules_for(&record.client_id, record.user_name.as_deref());
+        let rule = |label| Some(self.queues.rule(label, queue_rules)?.no);
         let ruled = labels.into_iter().filter_map(|(seq, label)| Some((seq, rule(label)?)));
         outbound.recover_rules(&keep, ruled);
         let mut session = Session::new(outbound);
@@ -63,7 +64,7 @@ impl Broker {
             ended: false,
         };
         let due = state.next_due();
-        let slot = Arc::new(Slot::new(no, client_id, keep, state));
+        let slot = Arc::new(Slot::new(no, client_id, keep, state, queue_rules));
         self.restore_subscriptions(&slot, &subscriptions);
         let mut registry = lock(&self.registry);
         registry.insert(&slot);

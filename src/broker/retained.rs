@@ -221,7 +221,7 @@ impl Broker {
             }
             return None;
         }
-        let rule = self.queues.rule(self.queues.labels().of(&message.topic), &slot.client_id);
+        let rule = self.queues.rule(self.queues.labels().of(&message.topic), slot.queue_rules());
         // It stays what the topic retains, but for this session it is a message like any other.
         if self.queues.overflow(rule) != Overflow::DropOldest
             && !state.session.outbound.has_room(message.size_bytes(), rule)

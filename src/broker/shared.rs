@@ -172,7 +172,7 @@ impl Broker {
             Kept::Memory { message, .. } => self.queues.labels().of(&message.topic),
             Kept::Sent => return Passed::Ended,
         };
-        let rule = self.queues.rule(label, &slot.client_id);
+        let rule = self.queues.rule(label, slot.queue_rules());
         let seq = outbound.deliver(&slot.keep, kept, delivery, rule);
         outbound.mark_shared(seq, group.clone());
         outbound.hold_exactly_once(&slot.keep, gate.clone());

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     task::Waker,
 };
@@ -28,6 +28,8 @@ pub(super) struct Slot {
     state: Mutex<State>,
     online: AtomicBool,
     busy: AtomicBool,
+    /// Which of the rules for queues there are for its own; changes with the user its client comes as.
+    queue_rules: AtomicU32,
     /// It sleeps with messages at hand that were not on disk yet, and is looked at again soon. Changed under the lock of
     /// its state.
     pub(super) restless: AtomicBool,
@@ -79,7 +81,13 @@ impl Farewell {
 }
 
 impl Slot {
-    pub(super) fn new(no: SessionNo, client_id: Arc<str>, keep: Keep, state: State) -> Self {
+    pub(super) fn new(
+        no: SessionNo,
+        client_id: Arc<str>,
+        keep: Keep,
+        state: State,
+        queue_rules: u32,
+    ) -> Self {
         Self {
             no,
             client_id,
@@ -88,6 +96,7 @@ impl Slot {
             state: Mutex::new(state),
             online: AtomicBool::new(false),
             busy: AtomicBool::new(false),
+            queue_rules: AtomicU32::new(queue_rules),
             restless: AtomicBool::new(false),
         }
     }
@@ -111,6 +120,16 @@ impl Slot {
         let is_full = |l: &Link<Gate>| l.out.len() >= l.terms.out_bytes_max;
         let busy = state.session.outbound.has_backlog() || state.session.link.as_deref().is_some_and(is_full);
         self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// The rules for its queue, as [`super::queues::Queues::rules_for`] gives them.
+    pub(super) fn queue_rules(&self) -> u32 {
+        self.queue_rules.load(Ordering::Relaxed)
+    }
+
+    /// What waits already stays under the rule it came under.
+    pub(super) fn set_queue_rules(&self, rules: u32) {
+        self.queue_rules.store(rules, Ordering::Relaxed);
     }
 
     pub(super) fn set_online(&self, online: bool) {

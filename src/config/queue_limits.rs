@@ -1,4 +1,4 @@
-//! `[[queue_limits]]`: bounds for the queued messages of some topics, or of some clients.
+//! `[[queue_limits]]`: bounds for the queued messages of some topics, some clients or some users.
 
 use serde::Serialize;
 
@@ -8,7 +8,7 @@ use super::{
     value::{Choice, show_choice, show_size},
 };
 use crate::{
-    broker::{ClientPattern, Config, QueueBound},
+    broker::{Config, NamePattern, QueueBound},
     session::Overflow,
     topic::{TopicFilter, TopicLabels},
 };
@@ -20,6 +20,8 @@ pub(super) struct RawQueueLimit<'c> {
     filter: Option<&'c str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'c str>,
     messages_max: usize,
     bytes_max: String,
     policy: &'static str,
@@ -29,7 +31,8 @@ impl<'c> RawQueueLimit<'c> {
     pub(super) fn of(bound: &'c QueueBound) -> Self {
         Self {
             filter: bound.filter.as_ref().map(TopicFilter::as_str),
-            client: bound.client.as_ref().map(ClientPattern::as_str),
+            client: bound.client.as_ref().map(NamePattern::as_str),
+            user: bound.user.as_ref().map(NamePattern::as_str),
             messages_max: bound.limits.messages_max,
             bytes_max: show_size(bound.limits.bytes_max).to_string(),
             policy: show_choice(bound.limits.overflow),
@@ -52,19 +55,27 @@ pub(super) fn read_all(root: &mut Section<'_>, broker: &mut Config) {
 
 fn read(section: &mut Section<'_>, broker: &Config) -> Option<QueueBound> {
     let filter = section.optional_text("filter", is_filter, "is not a topic filter; use e.g. \"cmd/#\"");
-    let is_pattern = |text: &str| ClientPattern::parse(text).is_some();
+    let is_pattern = |text: &str| NamePattern::parse(text).is_some();
     let how = "is not a client identifier, or the beginning of one and \"*\"";
     let client = section.optional_text("client", is_pattern, how);
+    let how = "is not a user name, or the beginning of one and \"*\"";
+    let user = section.optional_text("user", is_pattern, how);
     let mut limits = broker.queue;
     section.count("messages_max", &mut limits.messages_max, &QUEUE_MESSAGES);
     section.size("bytes_max", &mut limits.bytes_max, &QUEUE_BYTES);
     section.choice("policy", &mut limits.overflow);
-    if !section.has("filter") && !section.has("client") {
-        section.complain("filter", "is missing; say which topics, or with `client` whose queues".to_owned());
+    if !["filter", "client", "user"].iter().any(|key| section.has(key)) {
+        let what = "is missing; say which topics, or with `client` or `user` whose queues";
+        section.complain("filter", what.to_owned());
         return None;
     }
-    let filter = filter.and_then(|text| TopicFilter::parse(&text).ok());
-    Some(QueueBound { filter, client: client.and_then(|text| ClientPattern::parse(&text)), limits })
+    let pattern = |text: Option<String>| text.and_then(|text| NamePattern::parse(&text));
+    Some(QueueBound {
+        filter: filter.and_then(|text| TopicFilter::parse(&text).ok()),
+        client: pattern(client),
+        user: pattern(user),
+        limits,
+    })
 }
 
 /// Which subscription brought a message does not matter here.

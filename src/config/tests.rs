@@ -46,6 +46,7 @@ queue_qos0 = true
 [[queue_limits]]
 filter = "cmd/#"
 client = "pump-*"
+user = "fleet"
 messages_max = 7
 bytes_max = "2KiB"
 policy = "reject"
@@ -231,16 +232,17 @@ fn every_mistake_is_told_with_its_line_and_what_is_allowed() {
         (
             "[[queue_limits]]\nmessages_max = 0\npolicy = \"drop\"",
             &[
-                "x.toml:1: queue_limits[0].filter: is missing; say which topics, or with `client` whose queues",
+                "x.toml:1: queue_limits[0].filter: is missing; say which topics, or with `client` or `user` whose queues",
                 "x.toml:2: queue_limits[0].messages_max: 0 is not a whole number from 1 to 10000000",
                 "x.toml:3: queue_limits[0].policy: \"drop\" is not known; use \"drop-oldest\", \"drop-newest\" or \"reject\"",
             ],
         ),
         (
-            "[[queue_limits]]\nfilter = \"$share/g/a\"\nclient = \"a*b\"",
+            "[[queue_limits]]\nfilter = \"$share/g/a\"\nclient = \"a*b\"\nuser = \"\"",
             &[
                 "x.toml:2: queue_limits[0].filter: \"$share/g/a\" is not a topic filter; use e.g. \"cmd/#\"",
                 "x.toml:3: queue_limits[0].client: \"a*b\" is not a client identifier, or the beginning of one and \"*\"",
+                "x.toml:4: queue_limits[0].user: \"\" is not a user name, or the beginning of one and \"*\"",
             ],
         ),
         (

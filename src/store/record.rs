@@ -69,6 +69,8 @@ pub struct SessionRecord {
     pub seq_reserved: Seq,
     /// Its will, until it is sent or removed.
     pub will: Option<WillRecord>,
+    /// Who its client was when it came last, where somebody wants to know.
+    pub user_name: Option<Arc<str>>,
 }
 
 impl SessionRecord {

@@ -34,9 +34,10 @@ impl Label {
         self.0 == 0
     }
 
-    /// Which filters match, in their order.
-    pub fn matching(self) -> impl Iterator<Item = usize> {
-        (0..TopicLabels::FILTERS_MAX).filter(move |n| self.0 & 1 << n != 0)
+    /// The first filter that matches and has its bit in this mask too.
+    pub fn first_of(self, mask: u32) -> Option<usize> {
+        let both = self.0 & mask;
+        (both != 0).then(|| both.trailing_zeros() as usize)
     }
 }
 
@@ -48,13 +49,17 @@ mod tests {
     fn a_label_tells_which_filters_match() {
         let filters = ["cmd/#", "+/dev1", "$SYS/#"].map(|filter| Some(TopicFilter::parse(filter).unwrap()));
         let labels = TopicLabels::new(filters.into_iter().chain([None]));
-        let matching = |topic| labels.of(&TopicName::parse(topic).unwrap()).matching().collect::<Vec<_>>();
-        assert_eq!(matching("cmd/dev1"), [0, 1, 3]);
-        assert_eq!(matching("cmd"), [0, 3]);
-        assert_eq!(matching("$SYS/x"), [2, 3]);
-        assert_eq!(matching("data"), [3]);
+        let label = |topic| labels.of(&TopicName::parse(topic).unwrap());
+        assert_eq!(label("cmd/dev1"), Label(0b1011));
+        assert_eq!(label("cmd"), Label(0b1001));
+        assert_eq!(label("$SYS/x"), Label(0b1100));
+        assert_eq!(label("data"), Label(0b1000));
+        assert_eq!(
+            [u32::MAX, 0b1010, 0b100, 0].map(|mask| label("cmd/dev1").first_of(mask)),
+            [Some(0), Some(1), None, None]
+        );
         assert!(TopicLabels::default().of(&TopicName::parse("a").unwrap()).is_empty());
         let many = TopicLabels::new(std::iter::repeat_n(None, 40));
-        assert_eq!(many.of(&TopicName::parse("a").unwrap()).matching().count(), 32);
+        assert_eq!(many.of(&TopicName::parse("a").unwrap()), Label(u32::MAX));
     }
 }

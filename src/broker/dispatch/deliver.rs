@@ -272,7 +272,7 @@ impl Broker {
             self.drops.asleep();
             return None;
         }
-        let rule = self.queues.rule(label, &slot.client_id);
+        let rule = self.queues.rule(label, slot.queue_rules());
         let must_fit = match self.queues.overflow(rule) {
             Overflow::DropOldest => is_in_memory,
             Overflow::DropNewest => true,

@@ -2,7 +2,7 @@
 
 use super::{Client, World, connect, puback, publish, pubrec, qos0, qos1, qos2, subscribe, transient, v311};
 use crate::{
-    broker::{ClientPattern, Config, DeadLetters, DeadReason, QueueBound, Reading},
+    broker::{Config, DeadLetters, DeadReason, NamePattern, QueueBound, Reading},
     codec::{Packet, PublishProperties, QoS, Will},
     session::{Overflow, QueueLimits},
 };
@@ -16,7 +16,7 @@ fn letters() -> DeadLetters {
 /// Two messages a queue of these clients, and one in flight.
 fn small_for(client: &str, overflow: Overflow) -> Config {
     let limits = QueueLimits { messages_max: 2, bytes_max: 1 << 20, overflow };
-    let bound = QueueBound { filter: None, client: ClientPattern::parse(client), limits };
+    let bound = QueueBound { filter: None, client: NamePattern::parse(client), user: None, limits };
     let queue_bounds = vec![bound];
     Config { queue_bounds, inflight_max: 1, dead_letters: letters(), ..Config::default() }
 }

@@ -2,8 +2,8 @@
 
 use super::{Client, World, connect, puback, qos0, qos1, qos2, retained, subscribe, transient, v311};
 use crate::{
-    broker::{ClientPattern, Config, QueueBound},
-    codec::{PublishProperties, QoS, Will},
+    broker::{Config, NamePattern, QueueBound},
+    codec::{Connect, PublishProperties, QoS, Will},
     session::{Overflow, QueueLimits},
     topic::TopicFilter,
 };
@@ -17,7 +17,7 @@ fn limits(messages_max: usize, overflow: Overflow) -> QueueLimits {
 /// Two messages a queue for `cmd/#`. One more may be in flight: after a power cut, the oldest one counts as that.
 fn commands(overflow: Overflow) -> Config {
     let filter = Some(TopicFilter::parse("cmd/#").unwrap());
-    let bound = QueueBound { filter, client: None, limits: limits(2, overflow) };
+    let bound = QueueBound { filter, client: None, user: None, limits: limits(2, overflow) };
     Config { queue_bounds: vec![bound], inflight_max: 1, ..Config::default() }
 }
 
@@ -185,8 +185,8 @@ fn what_is_under_another_bound_makes_no_room() {
 
 #[test]
 fn a_bound_may_be_for_some_clients_only() {
-    let client = Some(ClientPattern::parse("pump-*").unwrap());
-    let bound = QueueBound { filter: None, client, limits: limits(1, Overflow::Reject) };
+    let client = Some(NamePattern::parse("pump-*").unwrap());
+    let bound = QueueBound { filter: None, client, user: None, limits: limits(1, Overflow::Reject) };
     let world = World::with(Config { queue_bounds: vec![bound], ..Config::default() });
     sleeper(&world, "pump-1", "a");
     sleeper(&world, "dev", "b");
@@ -197,6 +197,47 @@ fn a_bound_may_be_for_some_clients_only() {
     }
     let expected = ["PUBACK 1", "PUBACK 11", "PUBACK 2 97", "PUBACK 12"];
     assert_eq!(answered(&world, &mut publisher), expected);
+}
+
+/// The session remembers its user through a power cut, and follows its client to another one.
+#[test]
+fn a_bound_may_be_for_some_users_only() {
+    let user = Some(NamePattern::parse("fleet-*").unwrap());
+    let bound = QueueBound { filter: None, client: None, user, limits: limits(2, Overflow::Reject) };
+    let config = Config { queue_bounds: vec![bound], inflight_max: 1, ..Config::default() };
+    let mut world = World::with(config);
+    let named = |client_id, user_name| Connect { user_name, ..connect(client_id) };
+    for (connect, filter) in [(named("pump", Some("fleet-7")), "a"), (named("dev", Some("guest")), "b")] {
+        world.subscriber(&connect, filter, QoS::AtLeastOnce).lose();
+    }
+    sleeper(&world, "nobody", "c");
+    let mut publisher = world.joined(&transient("pub"), false);
+    let send = |world: &World, publisher: &mut Client, ids: std::ops::RangeInclusive<u16>| {
+        for id in ids {
+            for (n, topic) in [(100, "a"), (200, "b"), (300, "c")] {
+                publisher.send(&qos1(n + id, topic, "x"));
+            }
+        }
+        answered(world, publisher)
+    };
+    let first = send(&world, &mut publisher, 1..=2);
+    assert_eq!(first, ["PUBACK 101", "PUBACK 201", "PUBACK 301", "PUBACK 102", "PUBACK 202", "PUBACK 302"]);
+    publisher.lose();
+
+    // One of two counts as in flight now.
+    world.cut(1);
+    let mut publisher = world.joined(&transient("pub"), false);
+    let after_cut = send(&world, &mut publisher, 3..=4);
+    assert_eq!(
+        after_cut,
+        ["PUBACK 103", "PUBACK 203", "PUBACK 303", "PUBACK 104 97", "PUBACK 204", "PUBACK 304"]
+    );
+
+    world.joined(&named("pump", None), true).lose();
+    world.joined(&named("nobody", Some("fleet-8")), true).lose();
+    let other_users = send(&world, &mut publisher, 5..=7);
+    let expected = ["PUBACK 105", "PUBACK 205", "PUBACK 305", "PUBACK 106", "PUBACK 206", "PUBACK 306"];
+    assert_eq!(other_users, [&expected[..], &["PUBACK 107", "PUBACK 207", "PUBACK 307 97"]].concat());
 }
 
 /// What a topic retains is not lost by that.

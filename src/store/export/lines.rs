@@ -46,6 +46,8 @@ pub(super) struct SessionLine {
     pub(super) session: SessionNoField,
     client_id: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     expiry_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<u64>,
@@ -167,6 +169,7 @@ impl SessionLine {
         Self {
             session: record.session.0,
             client_id: record.client_id.to_string(),
+            user_name: record.user_name.as_deref().map(str::to_owned),
             expiry_ms: finite(record.expiry),
             expires_at_ms: moment(record.expires_at),
             inflight_max: record.inflight_max,
@@ -200,6 +203,7 @@ impl SessionLine {
             inflight_max: self.inflight_max,
             seq_reserved: Seq(self.seq_reserved),
             will: will.transpose()?,
+            user_name: self.user_name.map(Arc::from),
         };
         let subscriptions = self.subscriptions.into_iter().map(SubscriptionLine::subscription);
         let id = |id: u16| PacketId::new(id).ok_or("a packet id is zero");

@@ -21,6 +21,9 @@ const NO_LOCAL: u8 = 1 << 2;
 const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
 const OPTION_FLAGS: u8 = 0b11_1111;
 
+const HAS_WILL: u8 = 1;
+const HAS_USER_NAME: u8 = 1 << 1;
+
 /// Appends a session's settings.
 pub(super) fn put_session(out: &mut Vec<u8>, record: &SessionRecord) {
     put_session_no(out, record.session);
@@ -29,38 +32,48 @@ pub(super) fn put_session(out: &mut Vec<u8>, record: &SessionRecord) {
     put_varint(out, record.expires_at.0);
     put_varint(out, u64::from(record.inflight_max));
     put_varint(out, record.seq_reserved.0);
-    match &record.will {
-        None => out.push(0),
-        Some(will) => {
-            out.push(1);
-            put_body(out, &will.message);
-            put_duration(out, will.delay);
-            put_varint(out, will.due_at.0);
-            put_option(out, will.expiry);
-        }
+    let has_will = if record.will.is_some() { HAS_WILL } else { 0 };
+    let has_user_name = if record.user_name.is_some() { HAS_USER_NAME } else { 0 };
+    out.push(has_will | has_user_name);
+    if let Some(will) = &record.will {
+        put_body(out, &will.message);
+        put_duration(out, will.delay);
+        put_varint(out, will.due_at.0);
+        put_option(out, will.expiry);
+    }
+    if let Some(user_name) = &record.user_name {
+        put_str(out, user_name);
     }
 }
 
 /// Reads what `put_session` wrote.
 pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRecord> {
-    Some(SessionRecord {
+    let mut record = SessionRecord {
         session: read_session_no(reader)?,
         client_id: Arc::from(reader.str()?),
         expiry: read_duration(reader)?,
         expires_at: Timestamp(reader.varint()?),
         inflight_max: u16::try_from(reader.varint()?).ok()?,
         seq_reserved: Seq(reader.varint()?),
-        will: match reader.byte()? {
-            0 => None,
-            1 => Some(WillRecord {
-                message: read_body(reader)?,
-                delay: read_duration(reader)?,
-                due_at: Timestamp(reader.varint()?),
-                expiry: reader.option()?,
-            }),
-            _ => return None,
-        },
-    })
+        will: None,
+        user_name: None,
+    };
+    let has = reader.byte()?;
+    if has & !(HAS_WILL | HAS_USER_NAME) != 0 {
+        return None;
+    }
+    if has & HAS_WILL != 0 {
+        record.will = Some(WillRecord {
+            message: read_body(reader)?,
+            delay: read_duration(reader)?,
+            due_at: Timestamp(reader.varint()?),
+            expiry: reader.option()?,
+        });
+    }
+    if has & HAS_USER_NAME != 0 {
+        record.user_name = Some(Arc::from(reader.str()?));
+    }
+    Some(record)
 }
 
 /// Appends a subscription. The options byte is the one of SUBSCRIBE (MQTT 5.0 section 3.8.3.1).

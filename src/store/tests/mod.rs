@@ -82,6 +82,7 @@ pub(in crate::store) fn snapshot(no: u64) -> Snapshot {
             inflight_max: 100,
             seq_reserved: Seq(1_000),
             will: None,
+            user_name: None,
         },
         subscriptions: Vec::new(),
         inbound_qos2: Vec::new(),

@@ -122,9 +122,9 @@ fn any_session() -> impl Strategy<Value = SessionRecord> {
             expiry,
         },
     );
-    let rest = (any::<u64>(), any::<u16>(), any::<u64>(), option::of(will));
+    let rest = (any::<u64>(), any::<u16>(), any::<u64>(), option::of(will), option::of(text()));
     (session_no(), text(), any::<u32>(), rest).prop_map(
-        |(session, client_id, expiry, (expires, inflight_max, seq, will))| SessionRecord {
+        |(session, client_id, expiry, (expires, inflight_max, seq, will, user_name))| SessionRecord {
             session,
             client_id,
             expiry: Duration::from_secs(u64::from(expiry)),
@@ -132,6 +132,7 @@ fn any_session() -> impl Strategy<Value = SessionRecord> {
             inflight_max,
             seq_reserved: Seq(seq),
             will,
+            user_name,
         },
     )
 }
@@ -241,6 +242,7 @@ fn one_of_everything() -> Vec<u8> {
         due_at: Timestamp::NEVER,
         expiry: Some(60),
     });
+    full.record.user_name = Some("fleet".into());
     let mut stream = Vec::new();
     stream.extend_from_slice(&5_000_u64.to_le_bytes());
     stream.extend_from_slice(&1_800_000_000_000_u64.to_le_bytes());
@@ -390,15 +392,32 @@ fn what_version_4_wrote_is_read() {
     }
 }
 
-/// The encoder of today still writes version 4 to the byte; when it no longer does, the version must change.
+/// Sessions may have a user name now; the rest is the same.
 #[test]
-fn version_4_is_what_is_written() {
+fn what_version_5_wrote_is_read() {
+    let (frames, replay) = read_fixture(5);
+    assert_eq!((frames, replay.damaged, replay.last_commit, replay.last_frame), (2, 0, 41, 1_001));
+    let (_, before) = read_fixture(4);
+    assert_eq!(
+        replay.sessions[&session(1)].snapshot.record,
+        SessionRecord {
+            user_name: Some("fleet".into()),
+            ..before.sessions[&session(1)].snapshot.record.clone()
+        }
+    );
+    assert_eq!((&replay.groups, &replay.retained), (&before.groups, &before.retained));
+    assert_eq!((replay.marks, replay.timeline), (before.marks, before.timeline));
+}
+
+/// The encoder of today still writes version 5 to the byte; when it no longer does, the version must change.
+#[test]
+fn version_5_is_what_is_written() {
     let mut stream = one_of_everything();
     put_groups(&mut stream);
     assert!(stream.len() > TIMELINE_BYTES);
     let frames = plain_frames(6, 41, 1_000, &stream);
     let bytes: Vec<u8> = frames.into_iter().flat_map(|(_, bytes)| bytes).collect();
-    assert_eq!(bytes, fs::read(fixture(4)).unwrap());
+    assert_eq!(bytes, fs::read(fixture(5)).unwrap());
     // A seal is never the same twice.
     let packing = Packing::new(Some(key('3')));
     let head = CommitHead { run: 6, commit: 41, generation: 1, first_frame: 1_000 };

@@ -8,6 +8,7 @@ use crate::{
     peer::packets::{connect, puback, publish, pubrec},
 };
 
+const TWO_FOR_A_FLEET: &str = "[[queue_limits]]\nuser = \"fleet-*\"\nmessages_max = 2\npolicy = \"reject\"\n";
 const TWO_COMMANDS: &str = "[[queue_limits]]\nfilter = \"cmd/#\"\nmessages_max = 2\npolicy = \"reject\"\n";
 
 /// Under `reject` a publish reaches everybody or nobody, and its publisher knows: 0x97 with a reason in 5.0, no
@@ -51,4 +52,27 @@ async fn a_publish_is_refused_while_a_sleepers_queue_is_full() {
         assert!(broker.terminate().success());
         assert_eq!(broker.logged(&["messages dropped since the start", "\"queue_full\":0"]), 1);
     }
+}
+
+/// Bounds by the user name of CONNECT, in whose sessions' queues they count, also after a `kill -9`.
+#[tokio::test]
+async fn a_bound_is_for_the_sessions_of_some_users() {
+    let mut broker = Broker::start_configured(TWO_FOR_A_FLEET);
+    for (id, user_name, filter) in [("pump", "fleet-7", "a"), ("dev", "guest", "b")] {
+        let mut sleeper = broker.client(Version::V5, connect(id).login(user_name, "x").persistent()).await;
+        sleeper.subscribed(filter, QoS::AtLeastOnce).await;
+        sleeper.leave().await;
+    }
+    broker.kill9();
+    broker.restart();
+    let mut publisher = broker.client(Version::V5, connect("pub")).await;
+    for id in 1..=2 {
+        publisher.published(publish("a", "x").qos1(id)).await;
+    }
+    publisher.send(publish("a", "x").qos1(3)).await;
+    publisher.expect(puback(3).because(ReasonCode::QuotaExceeded)).await;
+    for id in 4..=9 {
+        publisher.published(publish("b", "x").qos1(id)).await;
+    }
+    assert!(broker.terminate().success());
 }

@@ -86,6 +86,7 @@ fn bound_queues(config: &mut Config, bound: Bound) {
     let rule = |filter: &str, limits: QueueLimits| QueueBound {
         filter: Some(TopicFilter::parse(filter).unwrap()),
         client: None,
+        user: None,
         limits,
     };
     config.queue_bounds = vec![rule("s/#", config.queue), rule("$dead/#", config.queue)];
