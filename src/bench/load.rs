@@ -323,6 +323,7 @@ impl Publisher {
         let is_confirmed = load.qos > QoS::AtMostOnce;
         let on_the_way = |progress: &Progress| progress.on_the_way(self.receivers, is_confirmed);
         let progress = self.progress.clone();
+        let window = self.peer.window(load.qos, load.window);
         let pace = load.pace.map(|pace| Duration::from_secs(1) * load.shape.publishers() / pace);
         // The publishers of a pace take turns.
         let mut next = begin + pace.unwrap_or_default() * self.number / load.shape.publishers();
@@ -332,11 +333,11 @@ impl Publisher {
             if is_over && on_the_way(&progress) == 0 {
                 return Ok(self);
             }
-            let room = load.window.saturating_sub(on_the_way(&progress));
+            let room = window.saturating_sub(on_the_way(&progress));
             // Half a window at a time, so that the load does not depend on how the broker groups its answers.
             let many = match pace {
                 _ if is_over => 0,
-                None if room * 2 >= load.window => room,
+                None if room * 2 >= window => room,
                 Some(pace) if now >= next => {
                     next += pace;
                     room.min(1)

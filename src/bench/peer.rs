@@ -43,6 +43,7 @@ pub struct Peer {
     read: usize,
     output: Vec<u8>,
     resumed: bool,
+    receive_maximum: u16,
 }
 
 /// A packet from the broker, as far as it matters here.
@@ -52,6 +53,8 @@ pub enum Heard {
     Connack {
         /// Whether the session was there.
         session_present: bool,
+        /// Messages of `QoS` 1 and 2 that the broker takes before it has answered one.
+        receive_maximum: u16,
     },
     /// A message.
     Publish {
@@ -132,7 +135,8 @@ impl Peer {
     /// Connects. Also tells whether the session was there.
     pub async fn connect(target: &Target, client_id: &str, session: Session) -> Result<(Self, bool)> {
         let (stream, resumed) = target.connect().await?;
-        let mut peer = Self { stream, input: Vec::new(), read: 0, output: Vec::new(), resumed };
+        let (input, output) = (Vec::new(), Vec::new());
+        let mut peer = Self { stream, input, read: 0, output, resumed, receive_maximum: u16::MAX };
         let persistent = session == Session::Persistent;
         peer.say(&Packet::from(Connect {
             version: Version::V5,
@@ -149,7 +153,10 @@ impl Peer {
             },
         }));
         match peer.answer().await? {
-            Heard::Connack { session_present } => Ok((peer, session_present)),
+            Heard::Connack { session_present, receive_maximum } => {
+                peer.receive_maximum = receive_maximum;
+                Ok((peer, session_present))
+            }
             other => Err(BenchError::Protocol(format!("{other:?} instead of CONNACK"))),
         }
     }
@@ -157,6 +164,12 @@ impl Peer {
     /// Whether the connection resumed a TLS session instead of beginning one.
     pub fn has_resumed(&self) -> bool {
         self.resumed
+    }
+
+    /// How many unanswered messages of this `QoS` may be on the way to the broker, of those that are wanted: no more than it
+    /// has said it takes (receive maximum).
+    pub fn window(&self, qos: QoS, wanted: u64) -> u64 {
+        if qos == QoS::AtMostOnce { wanted } else { wanted.min(self.receive_maximum.into()) }
     }
 
     /// Subscribes and waits for the answer.
@@ -308,7 +321,8 @@ fn hear(packet: &Packet<'_>) -> Result<Heard> {
     };
     match packet {
         Packet::Connack(p) if p.reason == ReasonCode::Success => {
-            Ok(Heard::Connack { session_present: p.session_present })
+            let receive_maximum = p.properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+            Ok(Heard::Connack { session_present: p.session_present, receive_maximum })
         }
         Packet::Publish(p) => match Stamp::read(p.payload) {
             Some(stamp) => Ok(Heard::Publish { stamp, id: p.packet_id, qos: p.qos }),

@@ -138,11 +138,12 @@ impl Sleepers {
         let begun = Instant::now() + pace.unwrap_or_default() * small(number) / small(self.publishers);
         let mut unconfirmed = VecDeque::new();
         let messages = self.sessions * self.each / self.publishers;
+        let in_flight = peer.window(QoS::AtLeastOnce, self.in_flight);
         let (mut sent, mut confirmed) = (0, 0);
         while confirmed < messages {
             let due = |sent: u64| pace.is_none_or(|pace| Instant::now() >= begun + pace * small(sent));
-            if pace.is_some() || sent - confirmed <= self.in_flight / 2 {
-                while sent < messages && sent - confirmed < self.in_flight && due(sent) {
+            if pace.is_some() || sent - confirmed <= in_flight / 2 {
+                while sent < messages && sent - confirmed < in_flight && due(sent) {
                     let at = sent * self.publishers + number;
                     let topic = self.topic(at % self.sessions);
                     let stamp = Stamp::now(0, at / self.sessions);

@@ -54,7 +54,7 @@ pub struct BenchArgs {
     /// Publishers (`fan-in`), subscribers (`pairs`), and ten times as many subscribers (`fan-out`)
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     clients: u32,
-    /// Messages of each publisher that are on the way at a time
+    /// Messages of each publisher that are on the way at a time; no more than the broker says it takes (receive maximum)
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     window: u64,
     /// Sleeping sessions (`sleepers`)
