@@ -33,7 +33,7 @@ pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
     let small = input.once_in(4);
     let config = if small { small_config(&mut input) } else { Config::default() };
-    let mut run = Run::new(config, !small);
+    let mut run = Run::new(config, !small, false);
     run.steps(&mut input);
     run.end(&mut input);
 }
@@ -63,9 +63,9 @@ fn small_config(input: &mut Input<'_>) -> Config {
 }
 
 impl Run {
-    /// `judges`: the bounds are so wide that nothing may be dropped for them.
-    pub fn new(config: Config, judges: bool) -> Self {
-        Self { world: World::new(config), ledger: Ledger::new(judges), peers: Default::default() }
+    /// `judges`: the bounds are so wide that nothing may be dropped for them. `is_sealed`: the store is.
+    pub fn new(config: Config, judges: bool, is_sealed: bool) -> Self {
+        Self { world: World::new(config, is_sealed), ledger: Ledger::new(judges), peers: Default::default() }
     }
 
     /// Does what the input says.

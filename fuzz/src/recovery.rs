@@ -2,7 +2,7 @@
 //! was there. It may be less, and it is the same at the next start.
 //!
 //! The first part of an input is played by clients, as in `connection`; the rest damages what they left on the disk, or forges
-//! frames with good checksums. Only a forged disk may say what no client ever did.
+//! frames with good checksums. Only a forged disk may say what no client ever did. Every other store is sealed.
 
 use dormouse::{
     broker::Config,
@@ -26,8 +26,9 @@ type Frame = (u32, u64, Vec<u8>);
 /// Runs one input.
 pub fn run(input: &[u8]) {
     let mut input = Input::new(input);
+    let is_sealed = input.byte() % 2 == 1;
     let played = input.below(PLAYED_BYTES_MAX);
-    let mut run = Run::new(Config::default(), true);
+    let mut run = Run::new(Config::default(), true, is_sealed);
     run.steps(&mut Input::new(input.take(played)));
     run.drop_peers();
 
@@ -124,9 +125,9 @@ fn damage(frames: &mut Vec<Frame>, input: &mut Input<'_>) -> bool {
 
 /// A frame of its own: a small commit, or a part of one, with anything in it.
 fn forged(input: &mut Input<'_>) -> Vec<u8> {
-    // Of the first version, or of the one that has flags for compressed and sealed.
+    // Of the first version, or of the last one, which has flags for compressed and sealed.
     let flags = input.byte();
-    let mut frame = if flags > 3 { b"DMJ\x01".to_vec() } else { b"DMJ\x04".to_vec() };
+    let mut frame = if flags > 3 { b"DMJ\x01".to_vec() } else { b"DMJ\x05".to_vec() };
     frame.extend(u32::from(input.byte()).to_le_bytes());
     frame.extend(u64::from(input.byte()).to_le_bytes());
     frame.extend(u64::from(input.byte()).to_le_bytes());

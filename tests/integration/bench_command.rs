@@ -146,6 +146,7 @@ fn the_receive_maximum_of_the_broker_bounds_the_window() {
     let broker = Broker::start_configured("[limits]\nreceive_maximum = 3\n");
     let url = format!("mqtt://{}", broker.plain());
     let scenarios = "qos1-pairs,qos2-pairs,online,sleepers";
-    let output = bench(&[&url, "--scenario", scenarios, "--seconds", "1", "--clients", "2", "--sleepers", "8"]);
+    let output =
+        bench(&[&url, "--scenario", scenarios, "--seconds", "1", "--clients", "2", "--sleepers", "8"]);
     assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use dormouse::{
     broker::{Broker, Config},
-    store::{self, Compression, OpenError, medium::sim::SimDisk},
+    store::{self, Compression, KeySource, OpenError, StoreKey, medium::sim::SimDisk},
     time::{Clock, Timestamp, WallClock},
 };
 
@@ -20,15 +20,19 @@ pub struct World {
     pub broker: Arc<Broker>,
     /// Whether the disk fails, or is about to.
     pub is_failing: bool,
+    key: KeySource,
     ms: Arc<AtomicU64>,
     starts: u32,
 }
 
 impl World {
-    pub fn new(config: Config) -> Self {
+    /// `is_sealed`: the store is.
+    pub fn new(config: Config, is_sealed: bool) -> Self {
+        let key = || KeySource::Given(StoreKey::parse(&"5e".repeat(32)).unwrap());
+        let key = if is_sealed { key() } else { KeySource::None };
         let (disk, ms) = (SimDisk::new(), Arc::default());
-        let broker = open(&disk, &ms, &config, 0).unwrap();
-        Self { disk, config, broker, is_failing: false, ms, starts: 1 }
+        let broker = open(&disk, &ms, &config, &key, 0).unwrap();
+        Self { disk, config, broker, is_failing: false, key, ms, starts: 1 }
     }
 
     pub fn now(&self) -> Timestamp {
@@ -76,17 +80,24 @@ impl World {
     }
 
     fn start(&mut self) -> Result<(), OpenError> {
-        self.broker = open(&self.disk, &self.ms, &self.config, self.starts)?;
+        self.broker = open(&self.disk, &self.ms, &self.config, &self.key, self.starts)?;
         self.starts += 1;
         Ok(())
     }
 }
 
-fn open(disk: &SimDisk, ms: &Arc<AtomicU64>, config: &Config, starts: u32) -> Result<Arc<Broker>, OpenError> {
+fn open(
+    disk: &SimDisk,
+    ms: &Arc<AtomicU64>,
+    config: &Config,
+    key: &KeySource,
+    starts: u32,
+) -> Result<Arc<Broker>, OpenError> {
     // Every other start compresses, and reads what the one before did not.
     let compression = if starts % 2 == 1 { Compression::Lz4 } else { Compression::None };
     // Small generations, so that the oldest goes now and then.
-    let store = store::Config { generation_bytes: 4_000, compression, ..store::Config::default() };
+    let key = key.clone();
+    let store = store::Config { generation_bytes: 4_000, compression, key, ..store::Config::default() };
     let medium = Box::new(disk.medium());
     let (broker, from) = Broker::open_on(config.clone(), medium, store, WallClock::UNKNOWN)?;
     ms.store(from.0, Ordering::Relaxed);
