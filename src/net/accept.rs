@@ -5,7 +5,9 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -236,6 +238,53 @@ fn admit<G: Gate>(
     };
 }
 
+/// A connection behind the door. A future by hand: an async block holds what it waits for twice, as it was given it and
+/// while it waits.
+struct Served<G: Gate, W> {
+    task: Task<G, W>,
+    visit: Visit<G>,
+}
+
+/// What comes first, in a room of its own that is given back, then the long life after it.
+enum Then<F> {
+    First(Pin<Box<dyn Future<Output = Option<F>> + Send>>),
+    Life(F),
+}
+
+impl<F> Then<F> {
+    /// `None`: nothing comes after it.
+    fn first(first: impl Future<Output = Option<F>> + Send + 'static) -> Self {
+        Self::First(Box::pin(first))
+    }
+}
+
+impl<F: Future<Output = ()> + Unpin> Future for Then<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Self::First(first) => match ready!(first.as_mut().poll(cx)) {
+                    Some(life) => self.set(Self::Life(life)),
+                    None => return Poll::Ready(()),
+                },
+                Self::Life(life) => return Pin::new(life).poll(cx),
+            }
+        }
+    }
+}
+
+impl<G: Gate, W: Wire> Future for Served<G, W> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = ready!(Pin::new(&mut self.task).poll(cx));
+        let Visit { shared, door, address, .. } = &self.visit;
+        shared.note_outcome(outcome, door, *address);
+        Poll::Ready(())
+    }
+}
+
 /// One accepted socket's way through the door.
 struct Visit<G> {
     address: Address,
@@ -298,33 +347,37 @@ impl<G: Gate> Visit<G> {
         read_header(stream).await
     }
 
-    async fn serve_plain(self, stream: Stream) {
+    fn serve_plain(self, stream: Stream) -> Served<G, Metered<Stream>> {
         let alarm = self.shared.wheel.alarm(self.connect_by);
-        self.serve(Metered::new(stream), alarm, None).await;
+        self.serve(Metered::new(stream), alarm, None)
     }
 
-    async fn serve_tls(self, stream: Stream, accepted_at: Timestamp) {
-        let Some((stream, alarm)) = Box::pin(self.shaken(stream, accepted_at)).await else { return };
-        let name = certificate_name(&stream);
-        self.serve(stream, alarm, name).await;
+    fn serve_tls(self, stream: Stream, accepted_at: Timestamp) -> Then<Served<G, Shaken>> {
+        Then::first(async move {
+            let (stream, alarm) = self.shaken(stream, accepted_at).await?;
+            let name = certificate_name(&stream);
+            Some(self.serve(stream, alarm, name))
+        })
     }
 
-    async fn serve_ws(self, stream: Stream) {
-        let alarm = self.shared.wheel.alarm(self.connect_by);
-        let Some((socket, alarm)) = Box::pin(self.upgraded(Metered::new(stream), alarm)).await else {
-            return;
-        };
-        self.serve(socket, alarm, None).await;
+    fn serve_ws(self, stream: Stream) -> Then<Served<G, WebSocket<Metered<Stream>>>> {
+        Then::first(async move {
+            let alarm = self.shared.wheel.alarm(self.connect_by);
+            let (socket, alarm) = self.upgraded(Metered::new(stream), alarm).await?;
+            Some(self.serve(socket, alarm, None))
+        })
     }
 
-    async fn serve_wss(self, stream: Stream, accepted_at: Timestamp) {
-        let Some((stream, alarm)) = Box::pin(self.shaken(stream, accepted_at)).await else { return };
-        let name = certificate_name(&stream);
-        let Some((socket, alarm)) = Box::pin(self.upgraded(stream, alarm)).await else { return };
-        self.serve(socket, alarm, name).await;
+    fn serve_wss(self, stream: Stream, accepted_at: Timestamp) -> Then<Served<G, WebSocket<Shaken>>> {
+        Then::first(async move {
+            let (stream, alarm) = self.shaken(stream, accepted_at).await?;
+            let name = certificate_name(&stream);
+            let (socket, alarm) = self.upgraded(stream, alarm).await?;
+            Some(self.serve(socket, alarm, name))
+        })
     }
 
-    /// The TLS handshake. On the heap, so that the long life after it does not carry the room it took.
+    /// The TLS handshake.
     async fn shaken(&self, stream: Stream, accepted_at: Timestamp) -> Option<(Shaken, Alarm)> {
         let tls = self.door.tls.as_ref()?;
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
@@ -339,7 +392,7 @@ impl<G: Gate> Visit<G> {
         None
     }
 
-    /// The HTTP request that makes a WebSocket of it. On the heap for the same reason.
+    /// The HTTP request that makes a WebSocket of it.
     async fn upgraded<W: Wire>(&self, wire: W, mut alarm: Alarm) -> Option<(WebSocket<W>, Alarm)> {
         let ws = self.door.ws.as_ref()?;
         alarm.set(self.connect_by);
@@ -354,20 +407,12 @@ impl<G: Gate> Visit<G> {
     }
 
     /// MQTT, to the end.
-    fn serve<W: Wire>(
-        self,
-        wire: W,
-        alarm: Alarm,
-        certificate_name: Option<Arc<str>>,
-    ) -> impl Future<Output = ()> + Send {
+    fn serve<W: Wire>(self, wire: W, alarm: Alarm, certificate_name: Option<Arc<str>>) -> Served<G, W> {
         let peer = self.peer(certificate_name);
         let gate = Arc::clone(&self.shared.gate);
         let write_timeout = self.shared.limits.write_timeout;
         let task = Task::new(gate, wire, peer, alarm, self.connect_by, write_timeout);
-        async move {
-            let outcome = task.await;
-            self.shared.note_outcome(outcome, &self.door, self.address);
-        }
+        Served { task, visit: self }
     }
 
     fn peer(&self, certificate_name: Option<Arc<str>>) -> Peer {

@@ -51,11 +51,9 @@ const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(super) struct Task<G: Gate, W> {
     gate: Arc<G>,
     wire: W,
-    peer: Peer,
     alarm: Alarm,
     write_timeout: Duration,
-    handshake: G::Handshake,
-    stage: Stage<G::Client>,
+    stage: Stage<G>,
     inbox: Inbox,
     outbox: Outbox,
 }
@@ -73,11 +71,11 @@ pub(super) enum Outcome {
     Stopped,
 }
 
-enum Stage<C> {
+enum Stage<G: Gate> {
     /// Nothing but bytes so far.
-    Greeting { until: Timestamp },
+    Greeting(Greeting<G>),
     /// An MQTT connection.
-    Open(Open<C>),
+    Open(Open<G::Client>),
     /// The last bytes are on their way. What the peer sends is thrown away from here on: one that writes before it reads
     /// would else never come to read them.
     Closing { until: Timestamp, bytes_left: usize },
@@ -86,6 +84,12 @@ enum Stage<C> {
     Draining { until: Timestamp, bytes_left: usize },
     /// Over.
     Ended,
+}
+
+struct Greeting<G: Gate> {
+    until: Timestamp,
+    peer: Peer,
+    handshake: G::Handshake,
 }
 
 struct Open<C> {
@@ -118,15 +122,13 @@ impl<G: Gate, W: Wire> Task<G, W> {
         connect_by: Timestamp,
         write_timeout: Duration,
     ) -> Self {
-        let stage = Stage::Greeting { until: connect_by };
+        let greeting = Greeting { until: connect_by, peer, handshake: G::Handshake::default() };
         Self {
             gate,
             wire,
-            peer,
             alarm,
             write_timeout,
-            handshake: G::Handshake::default(),
-            stage,
+            stage: Stage::Greeting(greeting),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
         }
@@ -138,7 +140,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
             return self.end(CloseReason::ServerShutdown, now);
         }
         match self.stage {
-            Stage::Greeting { until } => self.greet(until, cx, now),
+            Stage::Greeting(Greeting { until, .. }) => self.greet(until, cx, now),
             Stage::Open(_) => self.serve(cx, now),
             Stage::Closing { until, bytes_left } => self.write_last(until, bytes_left, cx, now),
             Stage::Draining { until, bytes_left } => self.drain(until, bytes_left, cx, now),
@@ -190,7 +192,8 @@ impl<G: Gate, W: Wire> Task<G, W> {
     }
 
     fn offer_greeting(&mut self, fresh: &[u8]) -> Greeted<G::Client> {
-        let (gate, peer, handshake) = (&self.gate, &self.peer, &mut self.handshake);
+        let Stage::Greeting(greeting) = &mut self.stage else { return Greeted::Incomplete };
+        let (gate, peer, handshake) = (&self.gate, &greeting.peer, &mut greeting.handshake);
         self.inbox.offer(fresh, |input| {
             let greeted = gate.greet(handshake, input, peer);
             let used_bytes = match &greeted {
@@ -334,7 +337,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
 
     fn end(&mut self, reason: CloseReason, now: Timestamp) -> Round {
         let outcome =
-            if matches!(self.stage, Stage::Greeting { .. }) { Outcome::Stopped } else { Outcome::Served };
+            if matches!(self.stage, Stage::Greeting(_)) { Outcome::Stopped } else { Outcome::Served };
         self.close_client(reason, now);
         Round::Over(outcome)
     }
