@@ -15,13 +15,14 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 use super::{
     certificate_name::common_name,
     connection::{Outcome, Task},
     gate::Gate,
+    handshakes::{Handshakes, Shaken},
     keep_alive::{Alarm, Limited, Wheel},
     limits::{Counters, Limits},
     log_rate::LogRate,
@@ -47,7 +48,6 @@ pub(super) struct Shared<G> {
     pub(super) wheel: Wheel,
     limits: Limits,
     seats: Arc<Semaphore>,
-    handshakes: Semaphore,
     logs: Mutex<Logs>,
 }
 
@@ -72,6 +72,8 @@ pub(super) struct Door {
 pub(super) struct Tls {
     pub(super) acceptor: TlsAcceptor,
     pub(super) handshake_timeout: Duration,
+    /// Of all listeners.
+    pub(super) handshakes: Arc<Handshakes>,
 }
 
 impl<G: Gate> Shared<G> {
@@ -80,7 +82,6 @@ impl<G: Gate> Shared<G> {
             gate,
             wheel,
             seats: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
-            handshakes: Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
             logs: Mutex::new(Logs {
                 refused: LogRate::new(LOG_PERIOD),
@@ -294,9 +295,6 @@ struct Visit<G> {
     _seat: Seat,
 }
 
-/// A stream behind its handshake.
-type Shaken = Box<TlsStream<Metered<Stream>>>;
-
 /// A place among `Limits::connections_max`.
 struct Seat {
     counters: Arc<Counters>,
@@ -382,7 +380,7 @@ impl<G: Gate> Visit<G> {
         let tls = self.door.tls.as_ref()?;
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
         let mut alarm = self.shared.wheel.alarm(shaken_by);
-        let reason = match alarm.limit(shake_hands(stream, tls, &self.shared.handshakes)).await {
+        let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.acceptor)).await {
             Limited::Done(Ok(stream)) => return Some((stream, alarm)),
             Limited::Done(Err(error)) => error.to_string(),
             Limited::TimedOut => "it took too long".to_owned(),
@@ -424,13 +422,6 @@ impl<G: Gate> Visit<G> {
 fn certificate_name(stream: &Shaken) -> Option<Arc<str>> {
     let certificates = stream.get_ref().1.peer_certificates();
     certificates.and_then(<[_]>::first).and_then(|certificate| common_name(certificate))
-}
-
-/// The handshake. Waits for its turn only once the peer has begun, so that silence takes nobody's turn.
-async fn shake_hands(stream: Stream, tls: &Tls, turns: &Semaphore) -> io::Result<Shaken> {
-    stream.readable().await?;
-    let _turn = turns.acquire().await.map_err(io::Error::other)?;
-    tls.acceptor.accept(Metered::new(stream)).await.map(Box::new)
 }
 
 fn note_panic(ended: Result<(), JoinError>) {
