@@ -4,6 +4,7 @@
 # latter two go below target/ (tests/clients/install.sh).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+source tests/packages.sh
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -13,17 +14,7 @@ command -v mosquitto_sub >/dev/null || packages+=(mosquitto-clients)
 python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3 python3-venv)
 command -v node >/dev/null || packages+=(nodejs)
 command -v npm >/dev/null || packages+=(npm)
-if ((${#packages[@]})); then
-    if ! command -v apt-get >/dev/null; then
-        echo "tests/run.sh: please install: ${packages[*]} (Debian's names)" >&2
-        exit 1
-    fi
-    say "installing ${packages[*]}"
-    as_root=()
-    if ((EUID != 0)); then as_root=(sudo); fi
-    "${as_root[@]}" apt-get update -q
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${packages[@]}"
-fi
+install_packages tests/run.sh "${packages[@]}"
 if ! command -v cargo >/dev/null; then
     echo "tests/run.sh: Rust is missing; install it with rustup (https://rustup.rs) or Debian's rustup package" >&2
     exit 1

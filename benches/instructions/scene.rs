@@ -47,16 +47,8 @@ impl Scene {
 
     /// Connects, and leaves what is sent to the client.
     pub(crate) fn open(&self, client_id: &str, expiry: Option<u32>) -> Client {
-        let packet = Packet::from(Connect {
-            version: Version::V5,
-            client_id,
-            clean_start: false,
-            keep_alive: 0,
-            will: None,
-            user_name: None,
-            password: None,
-            properties: ConnectProperties { session_expiry: expiry, ..ConnectProperties::default() },
-        });
+        let properties = ConnectProperties { session_expiry: expiry, ..ConnectProperties::default() };
+        let packet = Packet::from(Connect { properties, ..Connect::new(Version::V5, client_id) });
         let mut bytes = Vec::new();
         packet.encode(Version::V5, &mut bytes);
         let peer = Peer {

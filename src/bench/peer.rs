@@ -139,11 +139,8 @@ impl Peer {
         let mut peer = Self { stream, input, read: 0, output, resumed, receive_maximum: u16::MAX };
         let persistent = session == Session::Persistent;
         peer.say(&Packet::from(Connect {
-            version: Version::V5,
-            client_id,
             clean_start: !persistent,
             keep_alive: KEEP_ALIVE_S,
-            will: None,
             user_name: target.login.as_ref().map(|login| login.user_name.as_str()),
             password: target.login.as_ref().map(|login| login.password.as_bytes()),
             properties: ConnectProperties {
@@ -151,6 +148,7 @@ impl Peer {
                 receive_maximum: NonZeroU16::new(RECEIVE_MAXIMUM),
                 ..ConnectProperties::default()
             },
+            ..Connect::new(Version::V5, client_id)
         }));
         match peer.answer().await? {
             Heard::Connack { session_present, receive_maximum } => {

@@ -58,7 +58,7 @@ pub(super) struct Client<'a> {
     pub(super) id: Arc<str>,
     pub(super) assigned: bool,
     pub(super) expiry: Duration,
-    will: Option<WillRecord>,
+    will: Option<Box<WillRecord>>,
     terms: Terms,
     pub(super) authenticated: Option<Authenticated>,
 }
@@ -502,7 +502,7 @@ fn first_record(record: &SessionRecord) -> Record {
 }
 
 /// The will of a CONNECT.
-fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, Verdict> {
+fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<Box<WillRecord>>, Verdict> {
     let Some(will) = &packet.will else { return Ok(None) };
     let topic = TopicName::parse(will.topic)
         .map_err(|_| Verdict::refused(ReasonCode::TopicNameInvalid, "invalid will topic"))?;
@@ -522,5 +522,6 @@ fn will(packet: &Connect<'_>, now: Timestamp) -> Result<Option<WillRecord>, Verd
     // Its expiry interval counts from publication.
     message.expires_at = Timestamp::NEVER;
     let delay = Duration::from_secs(u64::from(will.delay.unwrap_or(0)));
-    Ok(Some(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry: will.properties.message_expiry }))
+    let expiry = will.properties.message_expiry;
+    Ok(Some(Box::new(WillRecord { message, delay, due_at: Timestamp::NEVER, expiry })))
 }

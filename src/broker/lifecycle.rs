@@ -1,7 +1,7 @@
 //! The end of connections and sessions: wills, expiry, sleep.
 
 use std::{
-    sync::{Arc, MutexGuard, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use super::{
     connect::{TAKEN_OVER, wake_urgency},
     dead_letters::DeadReason,
     dispatch::{Origin, Touched},
+    doze::Held,
     keep::Ended,
     slot::{Slot, State},
 };
@@ -110,7 +111,7 @@ impl Broker {
     pub(super) fn after_connection<'a>(
         &self,
         slot: &'a Arc<Slot>,
-        mut state: MutexGuard<'a, State>,
+        mut state: Held<'a>,
         parting: Option<Parting>,
         now: Timestamp,
         touched: &mut Touched,
@@ -172,7 +173,7 @@ impl Broker {
     /// Sees to it that a sleeping session is looked at again when more of it is on disk.
     pub(super) fn note_restless(&self, slot: &Slot, state: &State) {
         let sleeps = state.session.link.is_none() && slot.keep.persistent;
-        if sleeps && state.session.outbound.is_restless() && !slot.restless.swap(true, Ordering::Relaxed) {
+        if sleeps && state.session.is_restless(&slot.keep) && !slot.restless.swap(true, Ordering::Relaxed) {
             lock(&self.restless).push(slot.no);
         }
     }
@@ -201,13 +202,7 @@ impl Broker {
         lives
     }
 
-    fn end_locked<'a>(
-        &self,
-        slot: &'a Arc<Slot>,
-        mut state: MutexGuard<'a, State>,
-        why: Ended,
-        now: Timestamp,
-    ) {
+    fn end_locked<'a>(&self, slot: &'a Arc<Slot>, mut state: Held<'a>, why: Ended, now: Timestamp) {
         let mut touched = Touched::default();
         state.kick(TAKEN_OVER, &self.counters);
         state.ended = true;

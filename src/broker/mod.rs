@@ -22,6 +22,7 @@ mod connection;
 mod counters;
 mod dead_letters;
 mod dispatch;
+mod doze;
 mod features;
 mod keep;
 mod last_answers;

@@ -2,16 +2,16 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
 };
 
-use super::{counters::Counters, keep::Keep};
+use super::{counters::Counters, doze::Life, keep::Keep};
 use crate::{
     message::SessionNo,
-    session::{Answer, Link, Session, Verdict},
+    session::{Answer, Dormant, Link, Outbound, Session, Subscribed, Verdict},
     store::{Gate, Record, SessionRecord, WillRecord},
     sync::lock,
     time::Timestamp,
@@ -25,7 +25,7 @@ pub(super) struct Slot {
     /// Held while a connection handles a batch of packets, so that a connection that takes over can wait for the old
     /// one's last packet before it handles its first.
     pub(super) handling: Mutex<()>,
-    state: Mutex<State>,
+    pub(super) life: Mutex<Life>,
     online: AtomicBool,
     busy: AtomicBool,
     /// Which of the rules for queues there are for its own; changes with the user its client comes as.
@@ -33,6 +33,8 @@ pub(super) struct Slot {
     /// It sleeps with messages at hand that were not on disk yet, and is looked at again soon. Changed under the lock of
     /// its state.
     pub(super) restless: AtomicBool,
+    /// See [`super::registry::Registry::schedule`]; changed under the registry's lock.
+    due_at: AtomicU64,
 }
 
 /// What the session's lock guards.
@@ -88,21 +90,28 @@ impl Slot {
         state: State,
         queue_rules: u32,
     ) -> Self {
+        let life = Mutex::new(Life::new(state, &keep));
         Self {
             no,
             client_id,
             keep,
             handling: Mutex::new(()),
-            state: Mutex::new(state),
+            life,
             online: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             queue_rules: AtomicU32::new(queue_rules),
             restless: AtomicBool::new(false),
+            due_at: AtomicU64::new(Timestamp::NEVER.0),
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    /// When it is to be looked at, by the registry's books; `NEVER`: it is not in them.
+    pub(super) fn due_at(&self) -> Timestamp {
+        Timestamp(self.due_at.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_due_at(&self, at: Timestamp) {
+        self.due_at.store(at.0, Ordering::Relaxed);
     }
 
     /// A hint for choosing among a shared subscription's members; may be out of date.
@@ -138,6 +147,36 @@ impl Slot {
 }
 
 impl State {
+    /// That of a session nobody is connected to, and for which nothing waits.
+    pub(super) fn asleep(
+        record: SessionRecord,
+        subscriptions: Subscribed,
+        outbound: Dormant,
+        settled: Gate,
+        spared_until: Timestamp,
+    ) -> Self {
+        let outbound = Outbound::wake(outbound, record.inflight_max);
+        Self {
+            session: Session { subscriptions, ..Session::new(outbound) },
+            connection: None,
+            record,
+            settled,
+            spared_until,
+            arming: false,
+            will_is_leaving: false,
+            ended: false,
+        }
+    }
+
+    /// What has to be kept of its outbound half for `asleep` to make the same state of it; `None` if that cannot be.
+    pub(super) fn dormant(&self, keep: &Keep) -> Option<Dormant> {
+        let is_stirring = self.connection.is_some() || self.arming || self.will_is_leaving || self.ended;
+        if is_stirring || !keep.persistent {
+            return None;
+        }
+        self.session.dormant(keep)
+    }
+
     /// Whether the connection numbered `epoch` is the one that serves this session.
     pub(super) fn is_served_by(&self, epoch: u64) -> bool {
         self.connection.as_ref().is_some_and(|c| c.epoch == epoch)
@@ -167,7 +206,7 @@ impl State {
     /// for the next connection to find it unchanged.
     pub(super) fn armed_will(&self) -> Option<&WillRecord> {
         let is_connected = self.record.expires_at == Timestamp::NEVER;
-        self.record.will.as_ref().filter(|will| is_connected || will.due_at != Timestamp::NEVER)
+        self.record.will.as_deref().filter(|will| is_connected || will.due_at != Timestamp::NEVER)
     }
 
     /// The session's record, to be appended: it says what is so now.

@@ -135,6 +135,10 @@ impl Broker {
         let slots = lock(&self.registry).all();
         let mut sum = SessionStats::default();
         for slot in slots {
+            if slot.is_dozing() {
+                sum.offline += 1;
+                continue;
+            }
             let state = slot.state();
             if state.ended {
                 continue;

@@ -5,7 +5,9 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -13,13 +15,14 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 use super::{
     certificate_name::common_name,
     connection::{Outcome, Task},
     gate::Gate,
+    handshakes::{Handshakes, Shaken},
     keep_alive::{Alarm, Limited, Wheel},
     limits::{Counters, Limits},
     log_rate::LogRate,
@@ -45,7 +48,6 @@ pub(super) struct Shared<G> {
     pub(super) wheel: Wheel,
     limits: Limits,
     seats: Arc<Semaphore>,
-    handshakes: Semaphore,
     logs: Mutex<Logs>,
 }
 
@@ -70,6 +72,8 @@ pub(super) struct Door {
 pub(super) struct Tls {
     pub(super) acceptor: TlsAcceptor,
     pub(super) handshake_timeout: Duration,
+    /// Of all listeners.
+    pub(super) handshakes: Arc<Handshakes>,
 }
 
 impl<G: Gate> Shared<G> {
@@ -78,7 +82,6 @@ impl<G: Gate> Shared<G> {
             gate,
             wheel,
             seats: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
-            handshakes: Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS)),
             limits,
             logs: Mutex::new(Logs {
                 refused: LogRate::new(LOG_PERIOD),
@@ -236,6 +239,53 @@ fn admit<G: Gate>(
     };
 }
 
+/// A connection behind the door. A future by hand: an async block holds what it waits for twice, as it was given it and
+/// while it waits.
+struct Served<G: Gate, W> {
+    task: Task<G, W>,
+    visit: Visit<G>,
+}
+
+/// What comes first, in a room of its own that is given back, then the long life after it.
+enum Then<F> {
+    First(Pin<Box<dyn Future<Output = Option<F>> + Send>>),
+    Life(F),
+}
+
+impl<F> Then<F> {
+    /// `None`: nothing comes after it.
+    fn first(first: impl Future<Output = Option<F>> + Send + 'static) -> Self {
+        Self::First(Box::pin(first))
+    }
+}
+
+impl<F: Future<Output = ()> + Unpin> Future for Then<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut *self {
+                Self::First(first) => match ready!(first.as_mut().poll(cx)) {
+                    Some(life) => self.set(Self::Life(life)),
+                    None => return Poll::Ready(()),
+                },
+                Self::Life(life) => return Pin::new(life).poll(cx),
+            }
+        }
+    }
+}
+
+impl<G: Gate, W: Wire> Future for Served<G, W> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let outcome = ready!(Pin::new(&mut self.task).poll(cx));
+        let Visit { shared, door, address, .. } = &self.visit;
+        shared.note_outcome(outcome, door, *address);
+        Poll::Ready(())
+    }
+}
+
 /// One accepted socket's way through the door.
 struct Visit<G> {
     address: Address,
@@ -244,9 +294,6 @@ struct Visit<G> {
     shared: Arc<Shared<G>>,
     _seat: Seat,
 }
-
-/// A stream behind its handshake.
-type Shaken = Box<TlsStream<Metered<Stream>>>;
 
 /// A place among `Limits::connections_max`.
 struct Seat {
@@ -298,38 +345,42 @@ impl<G: Gate> Visit<G> {
         read_header(stream).await
     }
 
-    async fn serve_plain(self, stream: Stream) {
+    fn serve_plain(self, stream: Stream) -> Served<G, Metered<Stream>> {
         let alarm = self.shared.wheel.alarm(self.connect_by);
-        self.serve(Metered::new(stream), alarm, None).await;
+        self.serve(Metered::new(stream), alarm, None)
     }
 
-    async fn serve_tls(self, stream: Stream, accepted_at: Timestamp) {
-        let Some((stream, alarm)) = Box::pin(self.shaken(stream, accepted_at)).await else { return };
-        let name = certificate_name(&stream);
-        self.serve(stream, alarm, name).await;
+    fn serve_tls(self, stream: Stream, accepted_at: Timestamp) -> Then<Served<G, Shaken>> {
+        Then::first(async move {
+            let (stream, alarm) = self.shaken(stream, accepted_at).await?;
+            let name = certificate_name(&stream);
+            Some(self.serve(stream, alarm, name))
+        })
     }
 
-    async fn serve_ws(self, stream: Stream) {
-        let alarm = self.shared.wheel.alarm(self.connect_by);
-        let Some((socket, alarm)) = Box::pin(self.upgraded(Metered::new(stream), alarm)).await else {
-            return;
-        };
-        self.serve(socket, alarm, None).await;
+    fn serve_ws(self, stream: Stream) -> Then<Served<G, WebSocket<Metered<Stream>>>> {
+        Then::first(async move {
+            let alarm = self.shared.wheel.alarm(self.connect_by);
+            let (socket, alarm) = self.upgraded(Metered::new(stream), alarm).await?;
+            Some(self.serve(socket, alarm, None))
+        })
     }
 
-    async fn serve_wss(self, stream: Stream, accepted_at: Timestamp) {
-        let Some((stream, alarm)) = Box::pin(self.shaken(stream, accepted_at)).await else { return };
-        let name = certificate_name(&stream);
-        let Some((socket, alarm)) = Box::pin(self.upgraded(stream, alarm)).await else { return };
-        self.serve(socket, alarm, name).await;
+    fn serve_wss(self, stream: Stream, accepted_at: Timestamp) -> Then<Served<G, WebSocket<Shaken>>> {
+        Then::first(async move {
+            let (stream, alarm) = self.shaken(stream, accepted_at).await?;
+            let name = certificate_name(&stream);
+            let (socket, alarm) = self.upgraded(stream, alarm).await?;
+            Some(self.serve(socket, alarm, name))
+        })
     }
 
-    /// The TLS handshake. On the heap, so that the long life after it does not carry the room it took.
+    /// The TLS handshake.
     async fn shaken(&self, stream: Stream, accepted_at: Timestamp) -> Option<(Shaken, Alarm)> {
         let tls = self.door.tls.as_ref()?;
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
         let mut alarm = self.shared.wheel.alarm(shaken_by);
-        let reason = match alarm.limit(shake_hands(stream, tls, &self.shared.handshakes)).await {
+        let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.acceptor)).await {
             Limited::Done(Ok(stream)) => return Some((stream, alarm)),
             Limited::Done(Err(error)) => error.to_string(),
             Limited::TimedOut => "it took too long".to_owned(),
@@ -339,7 +390,7 @@ impl<G: Gate> Visit<G> {
         None
     }
 
-    /// The HTTP request that makes a WebSocket of it. On the heap for the same reason.
+    /// The HTTP request that makes a WebSocket of it.
     async fn upgraded<W: Wire>(&self, wire: W, mut alarm: Alarm) -> Option<(WebSocket<W>, Alarm)> {
         let ws = self.door.ws.as_ref()?;
         alarm.set(self.connect_by);
@@ -354,20 +405,12 @@ impl<G: Gate> Visit<G> {
     }
 
     /// MQTT, to the end.
-    fn serve<W: Wire>(
-        self,
-        wire: W,
-        alarm: Alarm,
-        certificate_name: Option<Arc<str>>,
-    ) -> impl Future<Output = ()> + Send {
+    fn serve<W: Wire>(self, wire: W, alarm: Alarm, certificate_name: Option<Arc<str>>) -> Served<G, W> {
         let peer = self.peer(certificate_name);
         let gate = Arc::clone(&self.shared.gate);
         let write_timeout = self.shared.limits.write_timeout;
         let task = Task::new(gate, wire, peer, alarm, self.connect_by, write_timeout);
-        async move {
-            let outcome = task.await;
-            self.shared.note_outcome(outcome, &self.door, self.address);
-        }
+        Served { task, visit: self }
     }
 
     fn peer(&self, certificate_name: Option<Arc<str>>) -> Peer {
@@ -379,13 +422,6 @@ impl<G: Gate> Visit<G> {
 fn certificate_name(stream: &Shaken) -> Option<Arc<str>> {
     let certificates = stream.get_ref().1.peer_certificates();
     certificates.and_then(<[_]>::first).and_then(|certificate| common_name(certificate))
-}
-
-/// The handshake. Waits for its turn only once the peer has begun, so that silence takes nobody's turn.
-async fn shake_hands(stream: Stream, tls: &Tls, turns: &Semaphore) -> io::Result<Shaken> {
-    stream.readable().await?;
-    let _turn = turns.acquire().await.map_err(io::Error::other)?;
-    tls.acceptor.accept(Metered::new(stream)).await.map(Box::new)
 }
 
 fn note_panic(ended: Result<(), JoinError>) {

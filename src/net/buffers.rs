@@ -74,6 +74,11 @@ impl Inbox {
         self.held.is_empty()
     }
 
+    /// Bytes that are held.
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Hands over what is held and `fresh` behind it as one slice; keeps what `handle` does not use.
     pub(super) fn offer<T>(&mut self, fresh: &[u8], handle: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         if self.held.is_empty() {

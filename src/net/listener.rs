@@ -93,6 +93,9 @@ pub enum ListenError {
         /// Why.
         source: TlsError,
     },
+    /// The system refused the threads for TLS handshakes.
+    #[error("cannot start threads for TLS handshakes: {0}")]
+    Threads(io::Error),
 }
 
 impl ListenerConfig {

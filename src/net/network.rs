@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::{
     accept::{Door, Shared, Tls, accept_loop},
     gate::Gate,
+    handshakes::Handshakes,
     keep_alive::{Stop, Wheel},
     limits::{CounterReading, Counters, Limits},
     listener::{ListenError, ListenerConfig, Listening},
@@ -66,8 +67,9 @@ impl Network {
         limits: Limits,
     ) -> Result<Self, ListenError> {
         let mut bound = Vec::with_capacity(listeners.len());
+        let mut handshakes = None;
         for config in listeners {
-            bound.push((config.door()?, config.bind()?));
+            bound.push((config.door(&mut handshakes, &limits)?, config.bind()?));
         }
         let wheel = Wheel::new();
         let ticker = {
@@ -155,14 +157,19 @@ impl Drop for Network {
 }
 
 impl ListenerConfig {
-    fn door(&self) -> Result<Door, ListenError> {
+    /// The first one with TLS starts the threads for the handshakes of all.
+    fn door(&self, handshakes: &mut Option<Arc<Handshakes>>, limits: &Limits) -> Result<Door, ListenError> {
         let tls = match self.transport.tls() {
             None => None,
             Some(tls) => {
                 let unusable = |source| ListenError::Tls { address: self.bind.clone(), source };
                 let loaded = if self.transport.ws().is_some() { tls.load_for_http() } else { tls.load() };
                 let acceptor = TlsAcceptor::from(loaded.map_err(unusable)?);
-                Some(Tls { acceptor, handshake_timeout: tls.handshake_timeout })
+                let handshakes = match handshakes {
+                    Some(handshakes) => Arc::clone(handshakes),
+                    None => Arc::clone(handshakes.insert(start_handshakes(limits)?)),
+                };
+                Some(Tls { acceptor, handshake_timeout: tls.handshake_timeout, handshakes })
             }
         };
         let proxy = self.proxy.clone();
@@ -176,4 +183,8 @@ impl ListenerConfig {
             counters: Arc::default(),
         })
     }
+}
+
+fn start_handshakes(limits: &Limits) -> Result<Arc<Handshakes>, ListenError> {
+    Handshakes::start(limits.handshakes_max).map(Arc::new).map_err(ListenError::Threads)
 }

@@ -52,6 +52,16 @@ impl<G: Clone> Inbound<G> {
         self.released.clone()
     }
 
+    /// Whether what was released is not durably so yet.
+    pub fn is_releasing(&self, is_open: impl Fn(&G) -> bool) -> bool {
+        self.released.as_ref().is_some_and(|gate| !is_open(gate))
+    }
+
+    /// Whether there is nothing to remember: no id is held, and all that were are durably free.
+    pub fn is_done(&self, is_open: impl Fn(&G) -> bool) -> bool {
+        self.is_empty() && !self.is_releasing(is_open)
+    }
+
     /// Ids held, ascending, for the session's snapshot.
     pub fn ids(&self) -> impl Iterator<Item = PacketId> {
         self.unreleased.keys().copied()

@@ -26,7 +26,7 @@ pub use keeper::{Body, DropReason, Keeper};
 pub use link::{Fate, Link, Tally, Terms};
 use outbound::Next;
 pub use outbound::{
-    Acknowledged, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
+    Acknowledged, Dormant, Entry, Leaving, Outbound, Overflow, QueueLimits, QueueRule, Remains, SEQ_BLOCK,
 };
 pub use shelf::{Shelf, Shelved};
 pub use subscribed::Subscribed;
@@ -82,6 +82,18 @@ impl<K: Keeper> Session<K> {
     /// A session without subscriptions.
     pub fn new(outbound: Outbound<K>) -> Self {
         Self { outbound, inbound: Inbound::new(), subscriptions: Subscribed::default(), link: None }
+    }
+
+    /// What has to be kept of its outbound half while it sleeps and nothing waits, if nothing but that and its
+    /// subscriptions is to be kept.
+    pub fn dormant(&self, keeper: &K) -> Option<Dormant> {
+        let nothing_else = self.link.is_none() && self.inbound.is_done(|gate| keeper.is_open(gate));
+        if nothing_else { self.outbound.dormant(keeper) } else { None }
+    }
+
+    /// Whether a sleeping session may need less memory before long: messages or confirmations are not on disk yet.
+    pub fn is_restless(&self, keeper: &K) -> bool {
+        self.outbound.is_restless(keeper) || self.inbound.is_releasing(|gate| keeper.is_open(gate))
     }
 
     /// A client has connected.

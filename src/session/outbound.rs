@@ -16,6 +16,7 @@
 mod acknowledge;
 mod bounds;
 mod direct;
+mod dormant;
 mod queue;
 mod shared;
 mod transmit;
@@ -25,6 +26,7 @@ use std::collections::VecDeque;
 pub use acknowledge::Acknowledged;
 use bounds::Books;
 pub use bounds::{Overflow, QueueRule};
+pub use dormant::Dormant;
 use queue::Queue;
 pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
@@ -225,9 +227,11 @@ impl<K: Keeper> Outbound<K> {
     }
 
     /// Whether a sleeping session may need less memory before long: it has messages that are not on disk yet, or
-    /// confirmations that are not.
-    pub fn is_restless(&self) -> bool {
-        self.at_hand() > 0 || self.inflight.iter().any(|f| matches!(f.state, State::Confirmed(_)))
+    /// confirmations that are not, or waits for that alone.
+    pub fn is_restless(&self, keeper: &K) -> bool {
+        self.at_hand() > 0
+            || self.inflight.iter().any(|f| matches!(f.state, State::Confirmed(_)))
+            || (self.is_empty() && self.is_settling(keeper))
     }
 
     /// Messages that are not on the shelf: none, when a sleeping session could `rest`.

@@ -68,7 +68,7 @@ pub struct SessionRecord {
     /// Sequence numbers below this may have been given out.
     pub seq_reserved: Seq,
     /// Its will, until it is sent or removed.
-    pub will: Option<WillRecord>,
+    pub will: Option<Box<WillRecord>>,
     /// Who its client was when it came last, where somebody wants to know.
     pub user_name: Option<Arc<str>>,
 }

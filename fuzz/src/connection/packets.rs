@@ -25,7 +25,10 @@ pub const EXPIRY_LONG: u32 = 2_000_000;
 /// A persistent client that takes anything.
 pub fn hello(client_id: &str) -> Vec<u8> {
     let properties = ConnectProperties { session_expiry: Some(EXPIRY_LONG), ..ConnectProperties::default() };
-    encode(&Packet::Connect(Box::new(Connect { properties, ..connect(Version::V5, client_id) })), Version::V5)
+    encode(
+        &Packet::Connect(Box::new(Connect { properties, ..Connect::new(Version::V5, client_id) })),
+        Version::V5,
+    )
 }
 
 /// The acknowledgements of everything that is open.
@@ -80,7 +83,7 @@ pub fn any(peer: &Peer, ledger: &mut Ledger, input: &mut Input<'_>) -> Vec<u8> {
 
 fn any_connect(input: &mut Input<'_>) -> Vec<u8> {
     let version = input.pick(&[Version::V5, Version::V5, Version::V311, Version::V311, Version::V31]);
-    let mut packet = connect(version, input.pick(CLIENT_IDS));
+    let mut packet = Connect::new(version, input.pick(CLIENT_IDS));
     packet.clean_start = input.once_in(4);
     packet.keep_alive = input.pick(&[0, 1, 60]);
     if input.once_in(4) {
@@ -156,19 +159,6 @@ fn any_ack(version: Version, input: &mut Input<'_>) -> Vec<u8> {
 
 fn any_id(input: &mut Input<'_>) -> PacketId {
     PacketId::new(1 + u16::from(input.byte() % 6)).unwrap()
-}
-
-fn connect(version: Version, client_id: &str) -> Connect<'_> {
-    Connect {
-        version,
-        client_id,
-        clean_start: false,
-        keep_alive: 0,
-        will: None,
-        user_name: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }
 }
 
 pub fn ack(packet_id: PacketId) -> Ack<'static> {

@@ -166,7 +166,14 @@ impl Broker {
         touched: &mut Touched,
     ) -> Met {
         let slot = share.slot;
-        let mut state = slot.state();
+        let is_kept = share.qos != QoS::AtMostOnce || self.config.queue_qos0;
+        // One that dozes is not woken for what it does not get.
+        if !is_kept && !slot.is_online() && share.group.is_none() && slot.is_dozing() {
+            self.drops.asleep();
+            return Met::Yes;
+        }
+        let mut held = slot.state();
+        let state = &mut *held;
         let has_left = |group: &TopicFilter| !state.session.subscriptions.contains(group);
         if state.ended || share.group.is_some_and(has_left) {
             return Met::Gone;
@@ -176,19 +183,18 @@ impl Broker {
         // Section 4.6: behind those of its kind that waited while the client slept.
         if passes_by && !(online && state.session.outbound.holds_at_most_once()) {
             if online {
-                self.pass_by(share, &mut state, outgoing, batch);
-                slot.note_busy(&state);
+                self.pass_by(share, state, outgoing, batch);
+                slot.note_busy(state);
                 touched.add(state.notify());
             } else {
                 self.drops.asleep();
             }
             return Met::Yes;
         }
-        let seq =
-            if online && !passes_by { self.send_at_once(share, &mut state, outgoing, batch) } else { None };
+        let seq = if online && !passes_by { self.send_at_once(share, state, outgoing, batch) } else { None };
         let was_sent = seq.is_some();
         let Some((seq, is_target)) =
-            seq.or_else(|| self.stand_in_line(share, &mut state, outgoing, batch, passes_by))
+            seq.or_else(|| self.stand_in_line(share, state, outgoing, batch, passes_by))
         else {
             return Met::Yes;
         };
@@ -199,15 +205,15 @@ impl Broker {
             state.encode_ready(&slot.keep, outgoing.now);
         }
         if is_target {
-            batch.add(share, seq, &state, outgoing.now);
+            batch.add(share, seq, state, outgoing.now);
         }
-        self.reserve_numbers(slot, &mut state);
-        slot.note_busy(&state);
+        self.reserve_numbers(slot, state);
+        slot.note_busy(state);
         touched.add(state.notify());
         if !online && is_target {
             state.session.outbound.rest_now_and_then(&slot.keep);
         }
-        self.note_restless(slot, &state);
+        self.note_restless(slot, state);
         Met::Yes
     }
 

@@ -272,16 +272,8 @@ fn acknowledged(name: &str, ack: &Ack<'_>) -> String {
 
 /// A v5 CONNECT of a client whose session stays for an hour.
 fn connect(client_id: &str) -> Connect<'_> {
-    Connect {
-        version: Version::V5,
-        client_id,
-        clean_start: false,
-        keep_alive: 0,
-        will: None,
-        user_name: None,
-        password: None,
-        properties: ConnectProperties { session_expiry: Some(3_600), ..ConnectProperties::default() },
-    }
+    let properties = ConnectProperties { session_expiry: Some(3_600), ..ConnectProperties::default() };
+    Connect { properties, ..Connect::new(Version::V5, client_id) }
 }
 
 /// A v5 CONNECT of a client whose session ends with the connection.
@@ -291,7 +283,7 @@ fn transient(client_id: &str) -> Connect<'_> {
 
 /// A 3.1.1 CONNECT of a client whose session stays.
 fn v311(client_id: &str) -> Connect<'_> {
-    Connect { version: Version::V311, properties: ConnectProperties::default(), ..connect(client_id) }
+    Connect::new(Version::V311, client_id)
 }
 
 fn receiving(mut connect: Connect<'_>, receive_maximum: u16) -> Connect<'_> {

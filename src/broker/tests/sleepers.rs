@@ -1,6 +1,6 @@
 //! Messages for clients that were away.
 
-use super::{Client, World, connect, puback, qos1, qos2, v311};
+use super::{Client, World, ack, connect, puback, pubcomp, qos0, qos1, qos2, v311};
 use crate::{
     codec::{Packet, QoS},
     store::SnapshotSource,
@@ -125,6 +125,73 @@ fn a_broker_that_crashes_every_hour_does_not_keep_a_session_for_ever() {
         }
         world.cut(hour);
     }
+}
+
+/// It is put away while nothing waits for its client, on its own and after a restart; what it does not get does not wake
+/// it, and it comes back with all it had.
+#[test]
+fn a_session_without_messages_dozes() {
+    let mut world = World::new();
+    let mut sleeper = world.subscriber(&connect("sleeper"), "cmd", QoS::ExactlyOnce);
+    let mut publisher = world.joined(&connect("publisher"), false);
+    let dozes = |world: &World| {
+        let slot = crate::sync::lock(&world.broker.registry).by_client_id("sleeper").unwrap();
+        slot.is_dozing()
+    };
+    assert!(!dozes(&world));
+    publisher.send(&qos2(1, "cmd", "0"));
+    world.settle();
+    assert_eq!(sleeper.heard(), ["PUBLISH q2 #1 cmd=0"]);
+    sleeper.send(&Packet::Pubrec(ack(1)));
+    sleeper.lose();
+    world.settle();
+    world.pass(2_000);
+    assert!(!dozes(&world), "a PUBCOMP is awaited");
+    let mut sleeper = world.join(&connect("sleeper"));
+    world.settle();
+    assert_eq!(sleeper.heard(), ["CONNACK 1", "PUBREL 1"]);
+    sleeper.send(&pubcomp(1));
+    sleeper.lose();
+    assert!(!dozes(&world), "the end of the exchange is not on disk yet");
+    world.pass(2_000);
+    world.settle();
+    world.pass(2_000);
+    assert!(dozes(&world));
+
+    publisher.send(&qos0("cmd", "not kept"));
+    assert!(dozes(&world));
+    assert_eq!(world.broker.session_stats().offline, 1);
+    assert!(dozes(&world));
+    publisher.send(&qos1(2, "cmd", "1"));
+    world.settle();
+    assert!(!dozes(&world));
+    let mut sleeper = world.join(&connect("sleeper"));
+    assert_eq!(all_heard(&world, &mut sleeper), ["CONNACK 1", "PUBLISH q1 #2 cmd=1"]);
+    sleeper.send(&puback(2));
+    sleeper.lose();
+    world.pass(2_000);
+    world.settle();
+    world.pass(2_000);
+    assert!(dozes(&world));
+
+    drop(publisher);
+    world.cut(1);
+    assert!(dozes(&world));
+    let mut publisher = world.joined(&connect("publisher"), true);
+    publisher.send(&qos1(1, "cmd", "2"));
+    world.settle();
+    let mut sleeper = world.join(&connect("sleeper"));
+    let heard = all_heard(&world, &mut sleeper);
+    assert!(heard.len() == 2 && heard[1].ends_with("cmd=2"), "{heard:?}");
+}
+
+/// What comes by itself, and what is read from the disk first.
+fn all_heard(world: &World, client: &mut Client) -> Vec<String> {
+    world.settle();
+    let mut heard = client.heard();
+    world.settle();
+    heard.append(&mut client.heard());
+    heard
 }
 
 /// Confirms everything that comes until nothing comes any more, and checks that it comes in order.

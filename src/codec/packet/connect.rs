@@ -83,6 +83,21 @@ const PASSWORD: u8 = 0b0100_0000;
 const USER_NAME: u8 = 0b1000_0000;
 
 impl<'a> Connect<'a> {
+    /// One that continues the session of this client, if there is one, and has nothing that may be left out: no keep alive,
+    /// will, login or properties.
+    pub fn new(version: Version, client_id: &'a str) -> Self {
+        Self {
+            version,
+            client_id,
+            clean_start: false,
+            keep_alive: 0,
+            will: None,
+            user_name: None,
+            password: None,
+            properties: ConnectProperties::default(),
+        }
+    }
+
     pub(super) fn read(r: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let version = read_version(r)?;
         let flags = ConnectFlags::read(r, version)?;

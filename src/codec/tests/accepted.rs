@@ -380,16 +380,7 @@ fn id(number: u16) -> PacketId {
 }
 
 fn connect(version: Version) -> Connect<'static> {
-    Connect {
-        version,
-        client_id: "c",
-        clean_start: true,
-        keep_alive: 60,
-        will: None,
-        user_name: None,
-        password: None,
-        properties: ConnectProperties::default(),
-    }
+    Connect { clean_start: true, keep_alive: 60, ..Connect::new(version, "c") }
 }
 
 fn with_will_and_login() -> Connect<'static> {

@@ -554,16 +554,19 @@ fn draining_takes_no_more_than_its_share() {
     assert_eq!(world.outcome, Some(Outcome::Served));
 }
 
+/// A flood is handled a read at a time, and the other tasks of the thread get their turn in between: sixteen reads took
+/// longer than the message of another may wait.
 #[test]
 fn a_busy_connection_yields() {
+    const READS: usize = 8;
     let mut world = World::new(READS * 70_000);
-    // Each round reads 64 KiB; more than `ROUNDS_MAX` of them are there.
+    // Each round reads 64 KiB.
     world.write("hello\n");
     world.write(&"xxxxxxx\n".repeat(READS * 8_192));
-    assert!(world.settle() > 1, "all of it in one poll");
+    let polls = world.settle();
+    assert!(polls >= READS, "{READS} reads in {polls} polls");
     assert_eq!(world.received().len(), READS * 8_192);
 }
-const READS: usize = 2 * ROUNDS_MAX as usize;
 
 #[test]
 fn stopping_ends_a_stranger_at_once_and_leaves_clients_to_the_broker() {

@@ -202,7 +202,7 @@ impl SessionLine {
             expires_at: at(self.expires_at_ms),
             inflight_max: self.inflight_max,
             seq_reserved: Seq(self.seq_reserved),
-            will: will.transpose()?,
+            will: will.transpose()?.map(Box::new),
             user_name: self.user_name.map(Arc::from),
         };
         let subscriptions = self.subscriptions.into_iter().map(SubscriptionLine::subscription);

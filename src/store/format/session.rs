@@ -63,12 +63,12 @@ pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRecord> {
         return None;
     }
     if has & HAS_WILL != 0 {
-        record.will = Some(WillRecord {
+        record.will = Some(Box::new(WillRecord {
             message: read_body(reader)?,
             delay: read_duration(reader)?,
             due_at: Timestamp(reader.varint()?),
             expiry: reader.option()?,
-        });
+        }));
     }
     if has & HAS_USER_NAME != 0 {
         record.user_name = Some(Arc::from(reader.str()?));

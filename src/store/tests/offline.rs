@@ -44,7 +44,7 @@ fn will() -> WillRecord {
 
 fn sleeper() -> Snapshot {
     let mut sleeper = snapshot(2);
-    sleeper.record.will = Some(will());
+    sleeper.record.will = Some(Box::new(will()));
     sleeper.record.expires_at = Timestamp(77_000);
     sleeper.record.expiry = Duration::from_millis(u64::MAX);
     sleeper.subscriptions = vec![subscription("$share/g/b/#"), subscription("a/+")];

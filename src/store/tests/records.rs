@@ -131,7 +131,7 @@ fn any_session() -> impl Strategy<Value = SessionRecord> {
             expires_at: Timestamp(expires),
             inflight_max,
             seq_reserved: Seq(seq),
-            will,
+            will: will.map(Box::new),
             user_name,
         },
     )
@@ -236,12 +236,12 @@ fn one_of_everything() -> Vec<u8> {
         user: vec![("k".into(), "v".into())],
     };
     let will = Message { properties: Some(Box::new(message_properties)), ..message("will", b"gone") };
-    full.record.will = Some(WillRecord {
+    full.record.will = Some(Box::new(WillRecord {
         message: Message { expires_at: Timestamp(99), retain: true, ..will },
         delay: Duration::from_secs(5),
         due_at: Timestamp::NEVER,
         expiry: Some(60),
-    });
+    }));
     full.record.user_name = Some("fleet".into());
     let mut stream = Vec::new();
     stream.extend_from_slice(&5_000_u64.to_le_bytes());

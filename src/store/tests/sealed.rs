@@ -77,8 +77,8 @@ fn write_markers(dir: &Path, key: &KeySource) {
     let mut marked = snapshot(1);
     marked.record.client_id = "markclient".into();
     let will = message("will/markwill", b"markwill");
-    marked.record.will =
-        Some(WillRecord { message: will, delay: Duration::ZERO, due_at: Timestamp::NEVER, expiry: None });
+    let will = WillRecord { message: will, delay: Duration::ZERO, due_at: Timestamp::NEVER, expiry: None };
+    marked.record.will = Some(Box::new(will));
     marked.subscriptions = vec![subscription("a/markfilter/#"), subscription("$share/markgroup/b")];
     journal.append(Record::Snapshot(Box::new(marked)), Urgency::Now);
     let user = vec![("markuser".into(), "markuser".into())];

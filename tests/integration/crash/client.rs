@@ -13,14 +13,9 @@ use super::{
 pub(crate) fn connect(wire: &mut Wire, client_id: &str, version: Version, ledger: &Ledger) -> io::Result<()> {
     let session_expiry = (version == Version::V5).then_some(86_400);
     wire.send(&[Packet::Connect(Box::new(Connect {
-        version,
-        client_id,
-        clean_start: false,
         keep_alive: 60,
-        will: None,
-        user_name: None,
-        password: None,
         properties: ConnectProperties { session_expiry, ..ConnectProperties::default() },
+        ..Connect::new(version, client_id)
     }))])?;
     let mut present = None;
     for _ in 0..500 {

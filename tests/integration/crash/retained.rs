@@ -3,8 +3,7 @@
 use std::{net::SocketAddr, ops::ControlFlow};
 
 use dormouse::codec::{
-    Connect, ConnectProperties, Packet, PacketId, QoS, RetainHandling, Subscribe, SubscribeFilter,
-    SubscribeOptions, Version,
+    Connect, Packet, PacketId, QoS, RetainHandling, Subscribe, SubscribeFilter, SubscribeOptions, Version,
 };
 
 use super::wire::Wire;
@@ -22,14 +21,8 @@ pub(crate) fn read(address: SocketAddr) -> Option<u64> {
     };
     wire.send(&[
         Packet::Connect(Box::new(Connect {
-            version: Version::V311,
-            client_id: "retained-reader",
             clean_start: true,
-            keep_alive: 0,
-            will: None,
-            user_name: None,
-            password: None,
-            properties: ConnectProperties::default(),
+            ..Connect::new(Version::V311, "retained-reader")
         })),
         Packet::Subscribe(Subscribe {
             packet_id: PacketId::new(1).unwrap(),

@@ -41,17 +41,13 @@ pub(super) fn connect(
     will: Option<Will<'_>>,
 ) -> io::Result<bool> {
     wire.send(&[Packet::Connect(Box::new(Connect {
-        version: Version::V5,
-        client_id,
         clean_start: start == Start::Clean,
-        keep_alive: 0,
         will,
-        user_name: None,
-        password: None,
         properties: ConnectProperties {
             session_expiry: (kept == Kept::Yes).then_some(86_400),
             ..ConnectProperties::default()
         },
+        ..Connect::new(Version::V5, client_id)
     }))])?;
     wait(wire, |packet| match packet {
         Packet::Connack(connack) => {

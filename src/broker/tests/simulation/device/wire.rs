@@ -241,16 +241,7 @@ fn encode_connect(
         properties.session_expiry = Some(hello.expiry);
         properties.receive_maximum = NonZeroU16::new(hello.receive_maximum);
     }
-    let connect = Connect {
-        version,
-        client_id: name,
-        clean_start: hello.clean,
-        keep_alive: 0,
-        will,
-        user_name: None,
-        password: None,
-        properties,
-    };
+    let connect = Connect { clean_start: hello.clean, will, properties, ..Connect::new(version, name) };
     Packet::Connect(Box::new(connect)).encode(version, bytes);
 }
 
