@@ -29,12 +29,18 @@ impl Model {
                 self.publish_will(who, &will);
             }
         }
+        let mut may_be_gone = false;
         for s in self.sessions.iter_mut().filter(|s| s.exists == Exists::Yes && !s.connected) {
             if truth >= s.expires_true && s.expires_line > line {
                 s.exists = Exists::Perhaps;
+                may_be_gone = true;
                 let will = s.will.take();
                 open_fate(&mut self.told, will.as_ref());
             }
+        }
+        if may_be_gone {
+            // Who comes later is too late for what it had.
+            self.member_gone();
         }
         Ok(())
     }
