@@ -4,7 +4,7 @@ use std::{
     fmt::Write as _,
     fs::{self, File},
     net::TcpListener,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -15,7 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, time::sleep};
 
-use crate::{Result, args::Args};
+use crate::{
+    Result,
+    args::{Args, located},
+};
 
 /// How long a broker may take to open its listeners, or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -58,6 +61,20 @@ impl Kind {
             Self::Dormouse => &args.dormouse,
             Self::Mosquitto => &args.mosquitto,
             Self::Rumqttd => &args.rumqttd,
+        }
+    }
+
+    /// What it says of itself: versions differ by as much as brokers do.
+    pub(crate) fn version(self, args: &Args) -> String {
+        let flag = if self == Self::Mosquitto { "-h" } else { "--version" };
+        let said = program(self, args).ok().and_then(|program| Command::new(program).arg(flag).output().ok());
+        let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+        let line = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("of an unknown version");
+        // Some begin with their name and some do not.
+        if line.contains(|c: char| c.is_ascii_alphabetic()) {
+            line.into()
+        } else {
+            format!("{} {line}", self.name())
         }
     }
 }
@@ -135,6 +152,12 @@ fn spawn(args: &Args, kind: Kind, dir: &Path, port: u16, tls: bool) -> Result<Ch
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
 }
 
+/// By its whole path, since it is started in another folder.
+fn program(kind: Kind, args: &Args) -> Result<PathBuf> {
+    let program = located(kind.binary(args)).ok_or_else(|| format!("{} is not there", kind.name()))?;
+    Ok(fs::canonicalize(program)?)
+}
+
 /// Waits until it takes connections.
 async fn listens(child: &mut Child, kind: Kind, dir: &Path, port: u16) -> Result<()> {
     let until = Instant::now() + PATIENCE;
@@ -163,7 +186,7 @@ fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
                   queue_bytes_max = \"1GiB\"\n";
     let path = dir.join("dormouse.toml");
     fs::write(&path, config)?;
-    let mut command = Command::new(&args.dormouse);
+    let mut command = Command::new(program(Kind::Dormouse, args)?);
     let scheme = if tls { "tls" } else { "tcp" };
     command
         .current_dir(dir)
@@ -195,6 +218,7 @@ fn mosquitto(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
          persistence_location {data}/\n\
          max_queued_messages 0\n\
          max_inflight_messages 100\n\
+         max_packet_size 268435455\n\
          set_tcp_nodelay true\n\
          log_type error\n\
          log_dest stderr\n\
@@ -209,7 +233,7 @@ fn mosquitto(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
     }
     let path = dir.join("mosquitto.conf");
     fs::write(&path, config)?;
-    let mut command = Command::new(&args.mosquitto);
+    let mut command = Command::new(program(Kind::Mosquitto, args)?);
     command.arg("-c").arg(path);
     Ok(command)
 }
@@ -236,13 +260,17 @@ fn rumqttd(args: &Args, dir: &Path, port: u16) -> Result<Command> {
     );
     let path = dir.join("rumqttd.toml");
     fs::write(&path, config)?;
-    let mut command = Command::new(&args.rumqttd);
+    let mut command = Command::new(program(Kind::Rumqttd, args)?);
     command.arg("-q").arg("-c").arg(path);
     Ok(command)
 }
 
 fn make_certs(args: &Args, dir: &Path) -> Result<()> {
-    let made = Command::new(&args.dormouse).arg("certs").arg("--out").arg(dir.join("certs")).output()?;
+    let made = Command::new(program(Kind::Dormouse, args)?)
+        .arg("certs")
+        .arg("--out")
+        .arg(dir.join("certs"))
+        .output()?;
     if made.status.success() {
         Ok(())
     } else {

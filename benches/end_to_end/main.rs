@@ -71,7 +71,8 @@ fn raise_open_files() {
 fn measure(args: &Args) -> Result<u32> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let kinds = args.kinds();
-    let mut report = Report::default();
+    let versions: Vec<String> = kinds.iter().map(|kind| kind.version(args)).collect();
+    let mut report = Report::new(versions.join(", "));
     for scenario in args.scenarios() {
         if scenario == Scenario::Size {
             print!("{}", size::table(args)?);

@@ -11,8 +11,9 @@ use crate::{
 };
 
 /// The rounds of the scenario that runs.
-#[derive(Default)]
 pub(crate) struct Report {
+    /// Which brokers these are.
+    versions: String,
     rows: Vec<Row>,
     disk: Vec<SyncLatency>,
     wrong: u32,
@@ -29,6 +30,10 @@ struct Row {
 }
 
 impl Report {
+    pub(crate) fn new(versions: String) -> Self {
+        Self { versions, rows: Vec::new(), disk: Vec::new(), wrong: 0, picture: Picture::default() }
+    }
+
     /// A round. One that was wrong is counted as such, and nothing else of it.
     pub(crate) fn add(&mut self, scenario: Scenario, case: Case, kind: Kind, outcome: Result<Columns>) {
         let is_it = |row: &Row| row.kind == kind && row.case == case;
@@ -81,6 +86,7 @@ impl Report {
             }
             let _ = writeln!(text, " {}/{} |", row.rounds.len(), row.wrong);
         }
+        let _ = writeln!(text, "\n{}", self.versions);
         if !disk.is_empty() {
             let append = median(disk.iter().map(|sync| sync.append).collect());
             let overwrite = median(disk.iter().map(|sync| sync.overwrite).collect());
