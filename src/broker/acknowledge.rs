@@ -9,7 +9,7 @@ use super::{
     stats::Traffic,
 };
 use crate::{
-    codec::{Ack, Packet, PacketId, ReasonCode, Version, decode},
+    codec::{Ack, Packet, PacketId, PacketType, ReasonCode, Version, decode},
     session::{Acknowledged, Answer, Verdict},
     store::{Gate, Record, Urgency},
     time::Timestamp,
@@ -28,7 +28,7 @@ impl Connection {
     /// Handles one of the four, and those that follow in `rest`. Returns how many bytes of it that took.
     pub(super) fn handle_acknowledgements(
         &mut self,
-        first: &Packet<'_>,
+        first: Acknowledgement,
         rest: &[u8],
         now: Timestamp,
         traffic: &mut Traffic,
@@ -38,48 +38,98 @@ impl Connection {
         if !state.is_served_by(self.epoch) {
             return Err(Ending::Replaced);
         }
-        acknowledge(&mut state, &self.slot, self.version, first, now)?;
+        let mut row = Row { state: &mut state, slot: &self.slot, version: self.version, pubacks: Vec::new() };
+        row.acknowledge(first, now)?;
         let mut used = 0;
         for _ in 1..ROW_MAX {
             let next = rest.get(used..).unwrap_or_default();
-            // What is wrong with the next one, if it is, is found by whoever handles it.
-            let Some(Ok(Some((packet, bytes)))) =
-                is_acknowledgement(next).then(|| decode(next, self.version, packet_bytes_max))
-            else {
-                break;
-            };
+            let Some((ack, bytes)) = next_of_row(next, self.version, packet_bytes_max) else { break };
             used += bytes;
-            traffic.count(&packet, bytes);
-            acknowledge(&mut state, &self.slot, self.version, &packet, now)?;
+            traffic.count_small(bytes);
+            row.acknowledge(ack, now)?;
         }
+        row.confirm()?;
         self.paused |= state.session.link.as_ref().is_some_and(|link| is_owed_too_much(link, &self.broker));
         Ok(used)
     }
 }
 
-/// Whether what begins here is one of the four, by its packet type.
-fn is_acknowledgement(bytes: &[u8]) -> bool {
-    bytes.first().is_some_and(|first| matches!(first >> 4, 4..=7))
+/// One of the four, as far as its row is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Acknowledgement {
+    name: PacketType,
+    id: PacketId,
+    /// With a reason code of 0x80 or above.
+    refuses: bool,
 }
 
-fn acknowledge(
-    state: &mut State,
-    slot: &Slot,
+impl Acknowledgement {
+    /// `None`: the packet is another one.
+    pub(super) fn of(packet: &Packet<'_>) -> Option<Self> {
+        let (name, ack) = match packet {
+            Packet::Puback(ack) => (PacketType::Puback, ack),
+            Packet::Pubrec(ack) => (PacketType::Pubrec, ack),
+            Packet::Pubrel(ack) => (PacketType::Pubrel, ack),
+            Packet::Pubcomp(ack) => (PacketType::Pubcomp, ack),
+            _ => return None,
+        };
+        Some(Self { name, id: ack.packet_id, refuses: ack.reason.is_error() })
+    }
+}
+
+/// The next of a row and its bytes. What is wrong with the next one, if it is, is found by whoever handles it.
+fn next_of_row(bytes: &[u8], version: Version, packet_bytes_max: u32) -> Option<(Acknowledgement, usize)> {
+    if let Some((name, id, used)) = Ack::decode_plain(bytes) {
+        return Some((Acknowledgement { name, id, refuses: false }, used));
+    }
+    if !bytes.first().is_some_and(|first| matches!(first >> 4, 4..=7)) {
+        return None;
+    }
+    let (packet, used) = decode(bytes, version, packet_bytes_max).ok()??;
+    Some((Acknowledgement::of(&packet)?, used))
+}
+
+/// A row of them.
+struct Row<'a> {
+    state: &'a mut State,
+    slot: &'a Slot,
     version: Version,
-    packet: &Packet<'_>,
-    now: Timestamp,
-) -> Result<(), Ending> {
-    let outbound = &mut state.session.outbound;
-    let done = match packet {
-        Packet::Puback(ack) => outbound.handle_puback(&slot.keep, ack.packet_id),
-        Packet::Pubrec(ack) => receive(state, slot, ack),
-        Packet::Pubcomp(ack) => outbound.handle_pubcomp(&slot.keep, ack.packet_id),
-        Packet::Pubrel(ack) => {
-            release(state, slot, version, ack.packet_id, now);
+    /// What a persistent session has confirmed and its queue does not know yet: the journal is told of all at once.
+    pubacks: Vec<PacketId>,
+}
+
+impl Row<'_> {
+    fn acknowledge(&mut self, ack: Acknowledgement, now: Timestamp) -> Result<(), Ending> {
+        let keep = &self.slot.keep;
+        if ack.name == PacketType::Puback && keep.persistent {
+            self.pubacks.push(ack.id);
             return Ok(());
         }
-        _ => return Ok(()),
-    };
+        self.confirm()?;
+        let done = match ack.name {
+            PacketType::Puback => self.state.session.outbound.handle_puback(keep, ack.id),
+            PacketType::Pubrec => receive(self.state, self.slot, ack),
+            PacketType::Pubcomp => self.state.session.outbound.handle_pubcomp(keep, ack.id),
+            _ => {
+                release(self.state, self.slot, self.version, ack.id, now);
+                return Ok(());
+            }
+        };
+        judge(done)
+    }
+
+    /// Handles the PUBACKs so far.
+    fn confirm(&mut self) -> Result<(), Ending> {
+        if self.pubacks.is_empty() {
+            return Ok(());
+        }
+        let done = self.state.session.outbound.handle_pubacks(&self.slot.keep, &self.pubacks);
+        self.pubacks.clear();
+        judge(done)
+    }
+}
+
+fn judge(done: Acknowledged) -> Result<(), Ending> {
     match done {
         // An id that is not in flight any more: an answer that crossed a resend. Nothing to do.
         Acknowledged::Yes | Acknowledged::UnknownId => Ok(()),
@@ -90,11 +140,10 @@ fn acknowledge(
     }
 }
 
-fn receive(state: &mut State, slot: &Slot, ack: &Ack<'_>) -> Acknowledged {
-    let refused = ack.reason.is_error();
-    let result = state.session.outbound.handle_pubrec(&slot.keep, ack.packet_id, refused);
-    if result == Acknowledged::UnknownId && !refused {
-        state.session.answer_unknown_pubrec(ack.packet_id);
+fn receive(state: &mut State, slot: &Slot, ack: Acknowledgement) -> Acknowledged {
+    let result = state.session.outbound.handle_pubrec(&slot.keep, ack.id, ack.refuses);
+    if result == Acknowledged::UnknownId && !ack.refuses {
+        state.session.answer_unknown_pubrec(ack.id);
     }
     result
 }

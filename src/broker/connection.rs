@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::{
     Broker, Peer,
+    acknowledge::Acknowledgement,
     authenticate::{Authenticated, Authentication},
     connack::refusal,
     counters::Counters,
@@ -202,6 +203,7 @@ impl Connection {
         let _handling = lock(&slot.handling);
         let mut traffic = Traffic::default();
         let reading = self.handle_packets(input, now, &mut touched, &mut traffic);
+        touched.complete();
         self.broker.counters.received(&traffic);
         self.broker.send_letters(now, &mut touched);
         (usize::try_from(traffic.bytes).unwrap_or(usize::MAX), reading)
@@ -281,19 +283,18 @@ impl Connection {
         touched: &mut Touched,
         traffic: &mut Traffic,
     ) -> Result<(), Ending> {
-        match packet {
-            Packet::Publish(publish) => self.handle_publish(publish, before, now, touched),
-            Packet::Puback(_) | Packet::Pubrec(_) | Packet::Pubrel(_) | Packet::Pubcomp(_) => {
-                let used = self.handle_acknowledgements(packet, rest, now, traffic)?;
-                *rest = rest.get(used..).unwrap_or_default();
-                Ok(())
-            }
-            _ => {
-                self.handle_rare(packet, now, touched)?;
-                self.paused |= self.is_owed_too_much(&self.slot.state());
-                Ok(())
-            }
+        if let Packet::Publish(publish) = packet {
+            return self.handle_publish(publish, before, now, touched);
         }
+        if let Some(first) = Acknowledgement::of(packet) {
+            let used = self.handle_acknowledgements(first, rest, now, traffic)?;
+            *rest = rest.get(used..).unwrap_or_default();
+            return Ok(());
+        }
+        touched.complete();
+        self.handle_rare(packet, now, touched)?;
+        self.paused |= self.is_owed_too_much(&self.slot.state());
+        Ok(())
     }
 
     /// Handles what does not come with each message.
@@ -352,6 +353,7 @@ impl Connection {
     /// Ends the connection, and says so to a v5 client that has not. The session lets go of it at once: what others
     /// deliver would follow the DISCONNECT, as would a second one [MQTT-3.14.4-1].
     fn end(&mut self, ending: Ending, now: Timestamp, touched: &mut Touched) {
+        touched.complete();
         self.ending = Some(ending);
         let goodbye = match ending {
             Ending::Refused(reason, why) => Some(Verdict::refused(reason, why)),

@@ -18,7 +18,7 @@ pub(super) use shares::{Share, Shares, group_share};
 use super::{Broker, retained::Replaced, slot::Slot};
 use crate::{
     codec::{PacketId, Publish, QoS},
-    store::{Completion, Gate, Stored},
+    store::{Completion, Gate, Journal, Stored, Target},
     time::Timestamp,
 };
 
@@ -29,16 +29,57 @@ pub(super) struct Touched {
     wakers: Vec<Waker>,
     /// For packets that are encoded once for several.
     room: Vec<u8>,
+    /// Messages that have been given to all their subscribers, and whom the journal is told of in rows.
+    given: Given,
 }
+
+/// Messages whose targets are known, and not to the journal yet. Until it is told they count as incomplete: what their
+/// subscribers confirm meanwhile is remembered on the messages, and their publisher's acknowledgements wait. It is told before
+/// anything else that a message's order could depend on.
+#[derive(Default)]
+struct Given {
+    row: Vec<(Arc<Stored>, Vec<Target>, Completion)>,
+    bytes: usize,
+    journal: Option<Journal>,
+}
+
+/// The most in a row of them, and their bytes of topic and payload: some microseconds under the journal's lock.
+const ROW_MAX: usize = 64;
+const ROW_BYTES_MAX: usize = 64 * 1024;
 
 impl Touched {
     pub(super) fn add(&mut self, waker: Option<Waker>) {
         self.wakers.extend(waker);
     }
+
+    /// Completes what has been given to its subscribers.
+    pub(super) fn complete(&mut self) {
+        if let Some(journal) = &self.given.journal {
+            journal.complete_all(&mut self.given.row);
+            self.given.bytes = 0;
+        }
+    }
+
+    /// Completes a message soon, in a row with those after it.
+    fn complete_soon(
+        &mut self,
+        journal: &Journal,
+        stored: &Arc<Stored>,
+        targets: Vec<Target>,
+        completion: Completion,
+    ) {
+        self.given.journal.get_or_insert_with(|| journal.clone());
+        self.given.row.push((Arc::clone(stored), targets, completion));
+        self.given.bytes += stored.size_bytes();
+        if self.given.row.len() >= ROW_MAX || self.given.bytes >= ROW_BYTES_MAX {
+            self.complete();
+        }
+    }
 }
 
 impl Drop for Touched {
     fn drop(&mut self) {
+        self.complete();
         for waker in self.wakers.drain(..) {
             waker.wake();
         }
@@ -154,6 +195,8 @@ impl Broker {
     ) -> Result<Gate, Refused> {
         let publish = outgoing.publish;
         let asks_the_disk = needs.has_to_store() || publish.retain;
+        // More than that its subscribers confirm it: others look whether it is complete, or it has records beside it.
+        let asks_more = needs.may_pass_on || publish.retain || publish.qos != QoS::AtLeastOnce;
         if asks_the_disk && self.journal.poisoned() {
             return Err(Refused::StoreFailed);
         }
@@ -176,7 +219,15 @@ impl Broker {
         let letters = self.send_newest(&mut batch, &outgoing, touched);
         // The id is held and handed to the journal under one lock, so that a snapshot has both or neither.
         let mut own = origin.inbound_qos2.map(|_| origin.slot.state());
-        let gate = self.complete(&outgoing, batch, needs, replaced.as_ref(), origin);
+        let may_wait = !asks_more && matches!(letters, Gate::Open);
+        let gate = if may_wait && let Some(stored) = &stored {
+            let completion = completion(&batch, publish, needs, None, origin);
+            touched.complete_soon(&self.journal, stored, batch.targets, completion);
+            Gate::Message(Arc::clone(stored))
+        } else {
+            touched.complete();
+            self.complete(&outgoing, batch, needs, replaced.as_ref(), origin)
+        };
         // Behind the letters of those that do not get it.
         let is_own = |stored: &Arc<Stored>| !self.journal.is_open(&Gate::Message(Arc::clone(stored)));
         let is_last = matches!(letters, Gate::Open) || stored.as_ref().is_some_and(is_own);
@@ -233,18 +284,7 @@ impl Broker {
             // Nothing was kept but, perhaps, the clearing of the topic.
             return replaced.map_or(Gate::Open, |_| self.retained_gate(outgoing.topic));
         };
-        let publish = outgoing.publish;
-        let completion = Completion {
-            publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
-            inbound_qos2: needs.inbound,
-            retained: replaced.and_then(|r| r.version),
-            // A will's session is about to forget it: held back, a crash would leave it to nobody.
-            may_elide: batch.may_elide
-                && origin.is_answered
-                && publish.qos != QoS::ExactlyOnce
-                && !publish.retain,
-            keep_body: batch.is_awaited,
-        };
+        let completion = completion(&batch, outgoing.publish, needs, replaced, origin);
         self.journal.complete(stored, batch.targets, completion);
         let gate = Gate::Message(Arc::clone(stored));
         // One that needs no commit for itself waits all the same for what became of its topic.
@@ -253,5 +293,25 @@ impl Broker {
         } else {
             gate
         }
+    }
+}
+
+fn completion(
+    batch: &Batch<'_>,
+    publish: &Publish<'_>,
+    needs: Needs,
+    replaced: Option<&Replaced>,
+    origin: Origin<'_>,
+) -> Completion {
+    Completion {
+        publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
+        inbound_qos2: needs.inbound,
+        retained: replaced.and_then(|r| r.version),
+        // A will's session is about to forget it: held back, a crash would leave it to nobody.
+        may_elide: batch.may_elide
+            && origin.is_answered
+            && publish.qos != QoS::ExactlyOnce
+            && !publish.retain,
+        keep_body: batch.is_awaited,
     }
 }

@@ -56,6 +56,14 @@ impl Kept {
         }
     }
 
+    /// What the journal knows it by, with its session's number.
+    fn claim(&self, seq: Seq) -> Option<(&Arc<Stored>, u32, Seq)> {
+        match self {
+            Self::Journal { stored, target } => Some((stored, *target, seq)),
+            Self::Memory { .. } | Self::Sent => None,
+        }
+    }
+
     /// The stored message, for reading it back.
     pub(super) fn into_stored(self) -> Option<Arc<Stored>> {
         match self {
@@ -380,6 +388,14 @@ impl Keeper for Keep {
         match kept {
             Kept::Memory { .. } | Kept::Sent => Gate::Open,
             Kept::Journal { stored, target } => self.journal.confirm(stored, *target, self.session, seq),
+        }
+    }
+
+    fn confirm_all(&self, row: &[(Seq, &Kept)]) -> Vec<Gate> {
+        let claims: Option<Vec<_>> = row.iter().map(|(seq, kept)| kept.claim(*seq)).collect();
+        match claims {
+            Some(claims) => self.journal.confirm_all(self.session, &claims),
+            None => row.iter().map(|(seq, kept)| self.confirm(*seq, kept)).collect(),
         }
     }
 

@@ -69,16 +69,18 @@ pub(super) struct Attached {
 /// The last bytes of a connection that is ended by the broker, and why; left here for the connection's own driver to
 /// fetch.
 #[derive(Default)]
-pub(super) struct Farewell(Mutex<Option<(Vec<u8>, Verdict)>>);
+pub(super) struct Farewell(Mutex<Option<Box<LastWords>>>);
+
+type LastWords = (Vec<u8>, Verdict);
 
 impl Farewell {
     /// Whoever ends the connection first has the last word.
     pub(super) fn leave(&self, bytes: Vec<u8>, verdict: Verdict) {
-        lock(&self.0).get_or_insert((bytes, verdict));
+        lock(&self.0).get_or_insert_with(|| Box::new((bytes, verdict)));
     }
 
-    pub(super) fn take(&self) -> Option<(Vec<u8>, Verdict)> {
-        lock(&self.0).take()
+    pub(super) fn take(&self) -> Option<LastWords> {
+        lock(&self.0).take().map(|last| *last)
     }
 }
 

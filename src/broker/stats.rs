@@ -22,10 +22,15 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts a packet of so many bytes.
-    pub(super) fn count(&mut self, packet: &Packet<'_>, bytes: usize) {
+    /// Counts a packet of so many bytes that is no PUBLISH.
+    pub(super) fn count_small(&mut self, bytes: usize) {
         self.packets += 1;
         self.bytes += bytes as u64;
+    }
+
+    /// Counts a packet of so many bytes.
+    pub(super) fn count(&mut self, packet: &Packet<'_>, bytes: usize) {
+        self.count_small(bytes);
         if let Packet::Publish(publish) = packet
             && let Some(messages) = self.messages.get_mut(usize::from(u8::from(publish.qos)))
         {

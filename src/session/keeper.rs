@@ -65,6 +65,10 @@ pub trait Keeper {
     fn sent_after(&self, kept: &Self::Kept) -> Self::Gate;
     /// The client has it (PUBACK, or a refusing PUBREC): the session's claim ends.
     fn confirm(&self, seq: Seq, kept: &Self::Kept) -> Self::Gate;
+    /// The same for several that come together, in this order; so are the gates.
+    fn confirm_all(&self, row: &[(Seq, &Self::Kept)]) -> Vec<Self::Gate> {
+        row.iter().map(|(seq, kept)| self.confirm(*seq, kept)).collect()
+    }
     /// PUBREC: the message is the client's; only its sequence number still matters.
     fn received(&self, seq: Seq, kept: &Self::Kept) -> Self::Gate;
     /// PUBCOMP: even the number is free.

@@ -93,7 +93,8 @@ pub struct Link<G> {
     unanswered: usize,
     /// Of these, those whose last answer is in `out`.
     answered: usize,
-    aliases_out: HashMap<TopicName, NonZeroU16>,
+    #[expect(clippy::box_collection, reason = "most clients take none, and the map is 48 bytes when empty")]
+    aliases_out: Option<Box<HashMap<TopicName, NonZeroU16>>>,
 }
 
 impl<G: Clone> Link<G> {
@@ -110,7 +111,7 @@ impl<G: Clone> Link<G> {
             publish_bytes: 0,
             unanswered: 0,
             answered: 0,
-            aliases_out: HashMap::new(),
+            aliases_out: None,
         }
     }
 
@@ -357,7 +358,7 @@ impl<G: Clone> Link<G> {
         let mut fits = packet.encode_within(version, packet_bytes_max, &mut self.out);
         // Setting the alias may have been what made it too large.
         if !fits && !known && packet.topic_alias.take().is_some() {
-            self.aliases_out.remove(topic);
+            self.aliases_out.as_mut().and_then(|known| known.remove(topic));
             fits = packet.encode_within(version, packet_bytes_max, &mut self.out);
         }
         if fits {
@@ -371,15 +372,16 @@ impl<G: Clone> Link<G> {
         if self.terms.alias_max_out == 0 {
             return true;
         }
-        if let Some(&alias) = self.aliases_out.get(topic) {
+        let aliases = self.aliases_out.get_or_insert_default();
+        if let Some(&alias) = aliases.get(topic) {
             packet.topic_alias = Some(alias);
             packet.topic = "";
             return true;
         }
         // [MQTT-3.1.2-26], [MQTT-3.3.2-11]: never above the client's maximum. The first topics keep theirs: a device has few.
-        let next = u16::try_from(self.aliases_out.len() + 1).ok().filter(|&n| n <= self.terms.alias_max_out);
+        let next = u16::try_from(aliases.len() + 1).ok().filter(|&n| n <= self.terms.alias_max_out);
         if let Some(alias) = next.and_then(NonZeroU16::new) {
-            self.aliases_out.insert(topic.clone(), alias);
+            aliases.insert(topic.clone(), alias);
             packet.topic_alias = Some(alias);
         }
         false

@@ -13,8 +13,15 @@ const GROW_BY: usize = 8;
 const GROW_MIN: usize = 8;
 
 /// Messages in the order of their numbers. `P` is how the keeper finds one.
+///
+/// Invariant: it has no rows rather than empty ones. Every session has two shelves, and most are empty.
 #[derive(Clone, Debug)]
 pub struct Shelf<P> {
+    rows: Option<Box<Rows<P>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Rows<P> {
     /// What the items' numbers are counted from.
     base: u64,
     items: VecDeque<Item<P>>,
@@ -43,37 +50,90 @@ pub struct Shelved<P> {
 impl<P: Copy> Shelf<P> {
     /// An empty one.
     pub fn new() -> Self {
-        Self { base: 0, items: VecDeque::new(), deliveries: Vec::new() }
+        Self { rows: None }
     }
 
     /// How many messages there are.
     pub fn len(&self) -> usize {
-        self.items.len()
+        self.rows.as_ref().map_or(0, |rows| rows.items.len())
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.rows.is_none()
     }
 
     /// The lowest number.
     pub fn first(&self) -> Option<Seq> {
-        self.items.front().map(|item| self.seq(item))
+        self.rows.as_ref()?.first()
     }
 
     /// The highest number.
     pub fn last(&self) -> Option<Seq> {
-        self.items.back().map(|item| self.seq(item))
+        self.rows.as_ref()?.last()
     }
 
     /// All messages, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Shelved<P>> + '_ {
-        self.items.iter().filter_map(|item| self.show(item))
+        self.rows.iter().flat_map(|rows| rows.items.iter().filter_map(|item| rows.show(item)))
     }
 
     /// Puts a message in its place, instead of one with the same number; gives it back if its number is 2^32 away from
     /// another's.
     pub fn insert(&mut self, seq: Seq, parked: P, delivery: &Delivery) -> Result<(), P> {
+        self.rows.get_or_insert_default().insert(seq, parked, delivery)
+    }
+
+    /// Takes the first message.
+    pub fn pop_front(&mut self) -> Option<Shelved<P>> {
+        let first = self.rows.as_mut()?.pop_front();
+        self.clear_away();
+        first
+    }
+
+    /// Takes out the messages with these numbers.
+    pub fn take(&mut self, is_wanted: impl Fn(Seq) -> bool) -> Vec<Shelved<P>> {
+        let taken = self.rows.as_mut().map(|rows| rows.take(is_wanted));
+        self.clear_away();
+        taken.unwrap_or_default()
+    }
+
+    /// The message with this number.
+    pub fn get(&self, seq: Seq) -> Option<P> {
+        let rows = self.rows.as_ref()?;
+        rows.items.get(rows.at(seq)?).map(|item| item.parked)
+    }
+
+    /// Takes out the message with this number.
+    pub fn remove(&mut self, seq: Seq) -> Option<Shelved<P>> {
+        let removed = self.rows.as_mut()?.remove(seq);
+        self.clear_away();
+        removed
+    }
+
+    /// The numbers from this one on, ascending.
+    pub fn seqs_from(&self, seq: Seq) -> impl Iterator<Item = Seq> + '_ {
+        self.rows.iter().flat_map(move |rows| {
+            let from = rows.items.partition_point(|item| rows.seq(item) < seq);
+            rows.items.iter().skip(from).map(|item| rows.seq(item))
+        })
+    }
+
+    fn clear_away(&mut self) {
+        self.rows.take_if(|rows| rows.items.is_empty());
+    }
+}
+
+impl<P: Copy> Rows<P> {
+    fn first(&self) -> Option<Seq> {
+        self.items.front().map(|item| self.seq(item))
+    }
+
+    fn last(&self) -> Option<Seq> {
+        self.items.back().map(|item| self.seq(item))
+    }
+
+    fn insert(&mut self, seq: Seq, parked: P, delivery: &Delivery) -> Result<(), P> {
         let Some(offset) = self.offset(seq) else { return Err(parked) };
         let item = Item { seq: offset, delivery: self.index_of(delivery), parked };
         if self.items.len() == self.items.capacity() {
@@ -94,16 +154,14 @@ impl<P: Copy> Shelf<P> {
         Ok(())
     }
 
-    /// Takes the first message.
-    pub fn pop_front(&mut self) -> Option<Shelved<P>> {
+    fn pop_front(&mut self) -> Option<Shelved<P>> {
         let item = self.items.pop_front()?;
         let shown = self.show(&item);
         self.shrink();
         shown
     }
 
-    /// Takes out the messages with these numbers.
-    pub fn take(&mut self, is_wanted: impl Fn(Seq) -> bool) -> Vec<Shelved<P>> {
+    fn take(&mut self, is_wanted: impl Fn(Seq) -> bool) -> Vec<Shelved<P>> {
         let base = self.base;
         let is_wanted = |item: &Item<P>| is_wanted(Seq(base + u64::from(item.seq)));
         let taken =
@@ -113,23 +171,11 @@ impl<P: Copy> Shelf<P> {
         taken
     }
 
-    /// The message with this number.
-    pub fn get(&self, seq: Seq) -> Option<P> {
-        self.items.get(self.at(seq)?).map(|item| item.parked)
-    }
-
-    /// Takes out the message with this number.
-    pub fn remove(&mut self, seq: Seq) -> Option<Shelved<P>> {
+    fn remove(&mut self, seq: Seq) -> Option<Shelved<P>> {
         let item = self.items.remove(self.at(seq)?)?;
         let shown = self.show(&item);
         self.shrink();
         shown
-    }
-
-    /// The numbers from this one on, ascending.
-    pub fn seqs_from(&self, seq: Seq) -> impl Iterator<Item = Seq> + '_ {
-        let from = self.items.partition_point(|item| self.seq(item) < seq);
-        self.items.iter().skip(from).map(|item| self.seq(item))
     }
 
     fn at(&self, seq: Seq) -> Option<usize> {
@@ -190,9 +236,7 @@ impl<P: Copy> Shelf<P> {
     }
 
     fn shrink(&mut self) {
-        if self.items.is_empty() {
-            *self = Self::new();
-        } else if self.items.capacity() > 64 && self.items.len() * 4 < self.items.capacity() {
+        if self.items.capacity() > 64 && self.items.len() * 4 < self.items.capacity() {
             self.items.shrink_to(self.items.len() * 2);
         }
     }
@@ -201,6 +245,12 @@ impl<P: Copy> Shelf<P> {
 impl<P: Copy> Default for Shelf<P> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl<P> Default for Rows<P> {
+    fn default() -> Self {
+        Self { base: 0, items: VecDeque::new(), deliveries: Vec::new() }
     }
 }
 
@@ -288,7 +338,8 @@ mod tests {
                 let first = shelf.pop_front().unwrap();
                 assert_eq!(first.delivery.subscription_ids, [u32::try_from(first.parked).unwrap()]);
             }
-            assert!(shelf.deliveries.len() <= LOOKED_THROUGH + 2);
+            let deliveries = shelf.rows.as_ref().map_or(0, |rows| rows.deliveries.len());
+            assert!(deliveries <= LOOKED_THROUGH + 2);
         }
     }
 }

@@ -304,6 +304,41 @@ fn an_acknowledgement_of_the_wrong_kind_is_told_from_an_unknown_one() {
     assert_eq!(s.puback(&keeper, 77), Acknowledged::UnknownId);
 }
 
+/// As if they had come one by one: some twice, one unknown, and none behind one of the wrong kind.
+#[test]
+fn pubacks_in_a_row_are_handled_as_one_by_one() {
+    for elides in [false, true] {
+        let sessions = [(); 2].map(|()| {
+            let keeper = Memory::default();
+            keeper.elides.set(elides);
+            let mut s = session(100).connected(&keeper, 100);
+            for number in 1..=20 {
+                let qos = if number == 17 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+                s.give(&keeper, qos, &number.to_string());
+            }
+            assert_eq!(s.sent(&keeper).len(), 20);
+            (keeper, s)
+        });
+        let ids = [1, 2, 5, 5, 77, 3, 2, 20, 17, 18].map(|id| PacketId::new(id).unwrap());
+        let [(keeper, mut s), (other, mut one_by_one)] = sessions;
+        assert_eq!(s.outbound.handle_pubacks(&keeper, &ids), Acknowledged::WrongKind);
+        let mut results = ids.iter().map(|id| one_by_one.outbound.handle_puback(&other, *id));
+        assert!(results.any(|result| result == Acknowledged::WrongKind));
+        drop(results);
+        for _ in 0..2 {
+            assert_eq!(s.outbound.in_flight(), one_by_one.outbound.in_flight());
+            let unconfirmed = |s: &Session<Memory>| {
+                s.outbound.unconfirmed().map(|kept| kept.0.payload.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(unconfirmed(&s).len(), 15);
+            assert_eq!(unconfirmed(&s), unconfirmed(&one_by_one));
+            keeper.commit();
+            other.commit();
+            assert_eq!((s.sent(&keeper).len(), one_by_one.sent(&other).len()), (0, 0));
+        }
+    }
+}
+
 #[test]
 fn a_full_queue_drops_its_oldest_and_says_so() {
     let keeper = Memory::default();

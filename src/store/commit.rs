@@ -177,7 +177,7 @@ impl Committer {
             before => self.next_generation(shared, before)?,
         };
         let timeline = shared.timeline();
-        let marks = Marks { run: self.run, ..taken.marks };
+        let marks = Marks { run: self.run, message: shared.intake.last_id(), ..taken.marks };
         let encoded = taken.batch.encode(timeline, self.marks_due.then_some(marks));
         let first_frame = self.next_frame;
         let head = CommitHead { run: self.run, commit: taken.no.0, generation, first_frame };

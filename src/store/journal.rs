@@ -19,6 +19,7 @@ use super::{
     config::{Config, Durability},
     error::OpenError,
     gate::{Gate, wake_all},
+    intake::Intake,
     key_check,
     lock::DataLock,
     medium::{
@@ -37,7 +38,7 @@ use super::{
     swap,
 };
 use crate::{
-    message::{Message, Seq, SessionNo},
+    message::{Seq, SessionNo},
     sync::lock,
     time::{Clock, Timeline, Timestamp, WallClock},
     topic::TopicName,
@@ -89,6 +90,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) reads: ReadQueue,
     pub(super) source: Mutex<Option<Weak<dyn SnapshotSource>>>,
+    pub(super) intake: Intake,
     state: Mutex<State>,
     glance: Glance,
     /// Tells the commit thread of work.
@@ -162,6 +164,7 @@ impl Journal {
             counters: Counters::default(),
             reads: ReadQueue::default(),
             source: Mutex::new(None),
+            intake: Intake::new(state.marks.message),
             glance: Glance::of(&state),
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -210,12 +213,6 @@ impl Journal {
         *lock(&self.shared().source) = Some(source);
     }
 
-    /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
-    pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        let label = self.shared().config.labels.of(&message.topic);
-        self.shared().state().register(message, label)
-    }
-
     /// Says who must get a message, in the order of the target indices. It is written unless all have confirmed it by
     /// now, or do so while it is held back.
     #[expect(clippy::needless_pass_by_value, reason = "a completion is made for this call")]
@@ -224,16 +221,34 @@ impl Journal {
         self.shared().change(|state| state.complete(stored, targets, &completion, now));
     }
 
+    /// The same for several, in this order, and none is left.
+    pub fn complete_all(&self, row: &mut Vec<(Arc<Stored>, Vec<Target>, Completion)>) {
+        if row.is_empty() {
+            return;
+        }
+        let now = self.shared().now();
+        self.shared().change(|state| {
+            for (stored, targets, completion) in row.drain(..) {
+                state.complete(&stored, targets, &completion, now);
+            }
+        });
+    }
+
     /// A target has confirmed the message (PUBACK, PUBCOMP) or needs it no more. The gate says when that is durable;
     /// nothing needs to wait for it but the packet id window.
     pub fn confirm(&self, stored: &Arc<Stored>, target: u32, session: SessionNo, seq: Seq) -> Gate {
         let now = self.shared().now();
+        self.shared().change(|state| state.confirm(stored, target, (session, seq), now))
+    }
+
+    /// The same for several messages of one session, in this order; so are the gates.
+    pub fn confirm_all(&self, session: SessionNo, confirmed: &[(&Arc<Stored>, u32, Seq)]) -> Vec<Gate> {
+        let now = self.shared().now();
         self.shared().change(|state| {
-            if state.take_off(stored, target, TakenOff::Confirmed, now) {
-                state.append(Record::Done(session, seq), Urgency::Rides, now)
-            } else {
-                Gate::Open
-            }
+            let confirm = |&(stored, target, seq): &(&Arc<Stored>, u32, Seq)| {
+                state.confirm(stored, target, (session, seq), now)
+            };
+            confirmed.iter().map(confirm).collect()
         })
     }
 
@@ -544,6 +559,7 @@ impl Shared {
         }
         let ready = std::mem::take(&mut state.ready);
         self.glance.follow(&state);
+        self.intake.came(state.space.take_came());
         drop(state);
         wake_all(ready);
         result

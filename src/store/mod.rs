@@ -41,6 +41,7 @@ mod frame;
 mod gate;
 mod hand_on;
 mod hold;
+mod intake;
 mod journal;
 mod key;
 mod key_check;

@@ -16,7 +16,7 @@ use super::{
     state::State,
     stored::Stored,
 };
-use crate::{message::Message, time::Timestamp, topic::Label};
+use crate::{message::Message, time::Timestamp};
 
 /// The file system is asked when that many bytes of frames have been written, or a sixteenth of the room there was; and when
 /// that much time has passed.
@@ -55,8 +55,8 @@ pub(super) struct Space {
     is_announced: bool,
     /// `None` as long as nobody has looked, or there is nothing to look at.
     found: Option<Found>,
-    /// Bytes of messages that have been taken and are not complete.
-    coming_bytes: u64,
+    /// Bytes of messages that have become complete since the books were shown last.
+    came_bytes: u64,
     /// When to look again without a commit.
     pub(super) look_at: Option<Timestamp>,
 }
@@ -112,8 +112,12 @@ impl Space {
 
     /// A message that was taken is complete, or will not be.
     pub(super) fn came(&mut self, message: Option<&Arc<Message>>) {
-        let bytes = message.map_or(0, |message| message.whole_bytes() as u64);
-        self.coming_bytes = self.coming_bytes.saturating_sub(bytes);
+        self.came_bytes += message.map_or(0, |message| message.whole_bytes() as u64);
+    }
+
+    /// Bytes of those that have since this was asked last.
+    pub(super) fn take_came(&mut self) -> u64 {
+        std::mem::take(&mut self.came_bytes)
     }
 
     /// A message of this size was refused. What is refused to one is refused to all, but for what is larger than most.
@@ -149,34 +153,40 @@ impl Space {
 }
 
 impl State {
-    /// Bytes that may be taken on now. Nothing that is not kept already may be when it is 0.
+    /// Bytes that may be taken on now, what is on its way to being complete included. Nothing that is not kept already may
+    /// be when it is 0.
     pub(super) fn room_bytes(&self) -> u64 {
         let Some(found) = self.space.found.filter(|_| !self.space.is_full) else {
             return if self.space.is_full { 0 } else { u64::MAX };
         };
-        let coming = (self.backlog_bytes() + self.hold.bytes()) as u64 + self.space.coming_bytes;
-        found.room_bytes.saturating_sub(SLACK_BYTES).saturating_sub(coming.saturating_mul(GROWTH)) / GROWTH
-    }
-
-    /// Registers a message, whether there is room or not.
-    pub(super) fn register(&mut self, message: Arc<Message>, label: Label) -> Arc<Stored> {
-        self.marks.message += 1;
-        self.space.coming_bytes += message.whole_bytes() as u64;
-        Arc::new(Stored::new(self.marks.message, message, label))
-    }
-
-    /// The same, if there is room for it.
-    pub(super) fn register_if_room(&mut self, message: &Arc<Message>, label: Label) -> Option<Arc<Stored>> {
-        let has_room = (message.whole_bytes() as u64) < self.room_bytes();
-        has_room.then(|| self.register(Arc::clone(message), label))
+        let taken = (self.backlog_bytes() + self.hold.bytes()) as u64;
+        found.room_bytes.saturating_sub(SLACK_BYTES).saturating_sub(taken.saturating_mul(GROWTH)) / GROWTH
     }
 }
 
 impl Journal {
+    /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
+    pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
+        self.shared().intake.come(message.whole_bytes() as u64);
+        self.register(message)
+    }
+
     /// The same for one that may be refused: `None` if there is no room on the disk for it.
     pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        let label = self.shared().config.labels.of(&message.topic);
-        self.shared().state().register_if_room(message, label)
+        let bytes = message.whole_bytes() as u64;
+        let shared = self.shared();
+        let before = shared.intake.come(bytes);
+        if bytes < shared.room_bytes().saturating_sub(before) {
+            return Some(self.register(Arc::clone(message)));
+        }
+        shared.intake.came(bytes);
+        None
+    }
+
+    fn register(&self, message: Arc<Message>) -> Arc<Stored> {
+        let shared = self.shared();
+        let label = shared.config.labels.of(&message.topic);
+        Arc::new(Stored::new(shared.intake.next_id(), message, label))
     }
 
     /// A message of this size was refused for want of room: so is what is smaller, until there is some more.
@@ -193,7 +203,8 @@ impl Journal {
     /// Whether there is room on the disk for so many bytes more. Where there is none, what has to be stored is to be refused;
     /// what makes room goes on. It may have changed when something is registered.
     pub fn has_room(&self, bytes: usize) -> bool {
-        (bytes as u64) < self.shared().room_bytes()
+        let shared = self.shared();
+        (bytes as u64) < shared.room_bytes().saturating_sub(shared.intake.coming_bytes())
     }
 
     /// Whether the disk has so little room that not even what makes some by its end may be written now.

@@ -16,7 +16,10 @@ use super::{
     space::Space,
     stored::{Bits, Held, Phase, Stored, StoredState},
 };
-use crate::time::Timestamp;
+use crate::{
+    message::{Seq, SessionNo},
+    time::Timestamp,
+};
 
 /// A batch is taken when it has grown to this, even if nobody waits for it.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -233,7 +236,7 @@ impl State {
     }
 
     /// Writes the messages of a publisher that are held, up to this id.
-    fn release_of(&mut self, publisher: crate::message::SessionNo, up_to: u64, now: Timestamp) {
+    fn release_of(&mut self, publisher: SessionNo, up_to: u64, now: Timestamp) {
         let mut held = self.hold.take_of(publisher);
         while let Some(stored) = held.pop_front() {
             if stored.id() > up_to {
@@ -286,6 +289,21 @@ impl State {
     /// How large a generation may grow.
     pub(super) fn generation_bytes(&self) -> u64 {
         self.config.generation_bytes.min(self.space.generation_bytes_max())
+    }
+
+    /// A target has confirmed a message. The gate says when that is durable.
+    pub(super) fn confirm(
+        &mut self,
+        stored: &Arc<Stored>,
+        target: u32,
+        (session, seq): (SessionNo, Seq),
+        now: Timestamp,
+    ) -> Gate {
+        if self.take_off(stored, target, TakenOff::Confirmed, now) {
+            self.append(Record::Done(session, seq), Urgency::Rides, now)
+        } else {
+            Gate::Open
+        }
     }
 
     /// Takes one target off a message. Returns whether the message is on disk, or on its way there, with that target.

@@ -13,6 +13,7 @@ mod last_answers;
 mod order;
 mod protocol;
 mod queues;
+mod rows;
 mod shared;
 mod simulation;
 mod sleepers;

@@ -39,6 +39,12 @@ pub(super) const PUBLISH_REASONS: &[ReasonCode] = &[
 pub(super) const RELEASE_REASONS: &[ReasonCode] =
     &[ReasonCode::Success, ReasonCode::PacketIdentifierNotFound];
 
+/// Of one without a reason: the packet id.
+const PLAIN_BODY_BYTES: u8 = 2;
+
+const FOUR: [PacketType; 4] =
+    [PacketType::Puback, PacketType::Pubrec, PacketType::Pubrel, PacketType::Pubcomp];
+
 impl<'a> Ack<'a> {
     /// The plain answer: success, without properties.
     pub fn success(packet_id: PacketId) -> Self {
@@ -53,7 +59,22 @@ impl<'a> Ack<'a> {
         version: Version,
         out: &mut Vec<u8>,
     ) {
-        frame(packet_type.first_byte(), &Ack { reason, ..Ack::success(packet_id) }, version, out);
+        if reason == ReasonCode::Success {
+            let [high, low] = packet_id.get().to_be_bytes();
+            out.extend_from_slice(&[packet_type.first_byte(), PLAIN_BODY_BYTES, high, low]);
+        } else {
+            frame(packet_type.first_byte(), &Ack { reason, ..Ack::success(packet_id) }, version, out);
+        }
+    }
+
+    /// Reads one that is success, and nothing but its packet id, at the start of `input`: its type, its packet id, and how
+    /// many bytes it took. `None` for all others, whole or not, right or wrong: [`decode`](crate::codec::decode) knows those.
+    pub fn decode_plain(input: &[u8]) -> Option<(PacketType, PacketId, usize)> {
+        let &[first, PLAIN_BODY_BYTES, high, low, ..] = input else { return None };
+        let of = |packet_type: &PacketType| packet_type.first_byte() == first;
+        let packet_type = FOUR.into_iter().find(of)?;
+        let packet_id = PacketId::new(u16::from_be_bytes([high, low]))?;
+        Some((packet_type, packet_id, 2 + usize::from(PLAIN_BODY_BYTES)))
     }
 
     pub(super) fn read(

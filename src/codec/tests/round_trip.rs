@@ -4,12 +4,24 @@ use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
 
 use super::{
     DecodeError,
-    codec::{Packet, PacketId, Publish, PublishProperties, QoS, Version, decode},
+    codec::{
+        Ack, Packet, PacketId, PacketType, Publish, PublishProperties, QoS, ReasonProperties, Version, decode,
+    },
     decode_all, encode, generate,
 };
 
 /// Whatever `bytes` are, decoding does not panic; a packet that decodes, encodes to bytes that decode to it.
 fn check_any_input(bytes: &[u8], version: Version) {
+    if let Some((_, id, used)) = Ack::decode_plain(bytes) {
+        let Ok(Some((
+            Packet::Puback(ack) | Packet::Pubrec(ack) | Packet::Pubrel(ack) | Packet::Pubcomp(ack),
+            bytes,
+        ))) = decode_all(bytes, version)
+        else {
+            panic!("it decodes")
+        };
+        assert_eq!((ack, bytes), (Ack::success(id), used));
+    }
     let Ok(Some((packet, used))) = decode_all(bytes, version) else { return };
     assert!(used <= bytes.len());
     let again = encode(&packet, version);
@@ -53,6 +65,32 @@ proptest! {
             rest = &rest[used..];
         }
         prop_assert!(rest.is_empty());
+    }
+
+    /// What is read or written in a short way is the same as in the long one, and whatever else there is goes that one.
+    #[test]
+    fn plain_acknowledgements_are_the_same((version, packet) in generate::packet()) {
+        let bytes = encode(&packet, version);
+        let ack = match &packet {
+            Packet::Puback(ack) => Some((PacketType::Puback, ack)),
+            Packet::Pubrec(ack) => Some((PacketType::Pubrec, ack)),
+            Packet::Pubrel(ack) => Some((PacketType::Pubrel, ack)),
+            Packet::Pubcomp(ack) => Some((PacketType::Pubcomp, ack)),
+            _ => None,
+        };
+        if let Some((name, id, used)) = Ack::decode_plain(&bytes) {
+            let plain = ack.map(|(name, ack)| (name, Ack::success(ack.packet_id), bytes.len()));
+            prop_assert_eq!(plain, Some((name, Ack::success(id), used)));
+            prop_assert_eq!(ack.map(|(_, ack)| ack.clone()), Some(Ack::success(id)));
+        } else {
+            let is_plain = |(_, ack): (_, &Ack<'_>)| *ack == Ack::success(ack.packet_id);
+            prop_assert!(!ack.is_some_and(is_plain));
+        }
+        if let Some((name, ack)) = ack.filter(|(_, ack)| ack.properties == ReasonProperties::default()) {
+            let mut plain = Vec::new();
+            Ack::encode_plain(name, ack.packet_id, ack.reason, version, &mut plain);
+            prop_assert_eq!(plain, bytes);
+        }
     }
 
     #[test]

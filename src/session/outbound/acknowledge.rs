@@ -38,6 +38,41 @@ impl<K: Keeper> Outbound<K> {
         }
     }
 
+    /// Several PUBACKs that came together. Those behind one of the wrong kind are not looked at.
+    pub fn handle_pubacks(&mut self, keeper: &K, ids: &[PacketId]) -> Acknowledged {
+        if let &[id] = ids {
+            return self.handle_puback(keeper, id);
+        }
+        let mut result = Acknowledged::Yes;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.find(*id) {
+                Some((i, InFlight { state: State::AwaitPuback(..), .. })) => found.push(i),
+                None | Some((_, InFlight { state: State::Confirmed(_), .. })) => {}
+                Some(_) => {
+                    result = Acknowledged::WrongKind;
+                    break;
+                }
+            }
+        }
+        let claim = |i: &usize| {
+            let f = self.inflight.get(*i)?;
+            f.kept().map(|kept| (f.seq, kept))
+        };
+        let row: Vec<_> = found.iter().filter_map(claim).collect();
+        let gates = keeper.confirm_all(&row);
+        let confirmed: Vec<_> = row.into_iter().map(|(seq, _)| seq).zip(gates).collect();
+        for (seq, gate) in confirmed {
+            // Said twice in a row, it counts once.
+            if let Some(i) = self.position(seq)
+                && self.inflight.get(i).is_some_and(|f| matches!(f.state, State::AwaitPuback(..)))
+            {
+                self.confirmed(keeper, i, gate, i < self.resent);
+            }
+        }
+        result
+    }
+
     /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
     pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
         let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
