@@ -195,8 +195,8 @@ impl Broker {
     ) -> Result<Gate, Refused> {
         let publish = outgoing.publish;
         let asks_the_disk = needs.has_to_store() || publish.retain;
-        // More than that its subscribers confirm it: others look whether it is complete, or it has records beside it; or what it
-        // stands for, a session's will or the message of a letter, is forgotten as soon as this is done.
+        // More than that its subscribers confirm it: others look whether it is complete, or it has records beside it; or it is a
+        // will, and its session forgets it as soon as this is done.
         let asks_more =
             needs.may_pass_on || publish.retain || publish.qos != QoS::AtLeastOnce || !origin.is_answered;
         if asks_the_disk && self.journal.poisoned() {

@@ -153,8 +153,8 @@ impl Space {
 }
 
 impl State {
-    /// Bytes that may be taken on now, what is on its way to being complete included. Nothing that is not kept already may
-    /// be when it is 0.
+    /// Bytes that may be taken on now; what has been taken and is not complete yet (`Intake`) is still to be taken off. Nothing that
+    /// is not kept already may be when it is 0.
     pub(super) fn room_bytes(&self) -> u64 {
         let Some(found) = self.space.found.filter(|_| !self.space.is_full) else {
             return if self.space.is_full { 0 } else { u64::MAX };

@@ -166,9 +166,8 @@ impl Broker {
         touched: &mut Touched,
     ) -> Met {
         let slot = share.slot;
-        let is_kept = share.qos != QoS::AtMostOnce || self.config.queue_qos0;
         // One that dozes is not woken for what it does not get.
-        if !is_kept && !slot.is_online() && share.group.is_none() && slot.is_dozing() {
+        if !slot.is_online() && !self.keeps(share) && share.group.is_none() && slot.is_dozing() {
             self.drops.asleep();
             return Met::Yes;
         }
