@@ -21,7 +21,9 @@ impl Client {
 
 fn together(packets: &[Packet<'_>]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    packets.iter().for_each(|packet| packet.encode(Version::V5, &mut bytes));
+    for packet in packets {
+        packet.encode(Version::V5, &mut bytes);
+    }
     bytes
 }
 
@@ -157,7 +159,7 @@ fn what_comes_together_is_what_comes_one_by_one() {
     };
     for _ in 0..25 {
         let mut topic = "a";
-        let payloads: Vec<_> = (0..below(150) + 1).map(|n| format!("{n}")).collect();
+        let payloads: Vec<_> = (0..=below(150)).map(|n| format!("{n}")).collect();
         let mut packets = Vec::new();
         for (n, payload) in (1..).zip(&payloads) {
             if below(6) == 0 {
