@@ -241,7 +241,7 @@ impl Connection {
                 Ok(Some((packet, bytes))) => {
                     rest = rest.get(bytes..).unwrap_or_default();
                     traffic.count(&packet, bytes);
-                    let handled = self.handle(packet, rest, before.as_deref(), now, touched, traffic);
+                    let handled = self.handle(&packet, rest, before.as_deref(), now, touched, traffic);
                     handled.map(|bytes| rest = rest.get(bytes..).unwrap_or_default())
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
@@ -279,7 +279,7 @@ impl Connection {
     /// the route of the message before.
     fn handle<'p>(
         &mut self,
-        packet: Packet<'p>,
+        packet: &Packet<'p>,
         rest: &'p [u8],
         before: Option<&'p Route>,
         now: Timestamp,
@@ -289,11 +289,11 @@ impl Connection {
         if let Packet::Publish(publish) = packet {
             return self.handle_publishes(publish, rest, before, now, touched, traffic);
         }
-        if let Some(first) = Acknowledgement::of(&packet) {
+        if let Some(first) = Acknowledgement::of(packet) {
             return self.handle_acknowledgements(first, rest, now, traffic);
         }
         touched.complete();
-        self.handle_rare(&packet, now, touched)?;
+        self.handle_rare(packet, now, touched)?;
         self.paused |= self.is_owed_too_much(&self.slot.state());
         Ok(0)
     }

@@ -14,7 +14,6 @@ use std::{mem, sync::Arc, task::Waker};
 
 use deliver::{Batch, Outgoing};
 pub(super) use route::{Route, RouteCache, Routes};
-pub(super) use row::RowPublished;
 pub(super) use shares::{Share, Shares, group_share};
 
 use super::{Broker, retained::Replaced, slot::Slot};

@@ -6,7 +6,7 @@ use super::{
     admission::{DISK_FULL, RESERVED},
     connection::{Connection, Ending, is_owed_too_much},
     dead_letters::is_reserved,
-    dispatch::{Origin, Published, ROW_BYTES_MAX, ROW_MAX, Refused, Route, RowPublished, Touched},
+    dispatch::{Origin, Published, ROW_BYTES_MAX, ROW_MAX, Refused, Route, Touched},
     stats::Traffic,
 };
 use crate::{
@@ -22,7 +22,7 @@ impl Connection {
     /// the route of the message before.
     pub(super) fn handle_publishes<'p>(
         &mut self,
-        first: Publish<'p>,
+        first: &Publish<'p>,
         rest: &'p [u8],
         before: Option<&'p Route>,
         now: Timestamp,
@@ -30,15 +30,17 @@ impl Connection {
         traffic: &mut Traffic,
     ) -> Result<usize, Ending> {
         let route = before.filter(|before| before.takes_rows && is_publish(rest));
-        let route = route.filter(|route| self.goes_in_row(&first, route));
+        let route = route.filter(|route| self.goes_in_row(first, route));
         let Some(route) = route.filter(|route| route.leads_on(&self.broker, first.topic)) else {
-            return self.handle_publish(&first, before, now, touched).map(|()| 0);
+            return self.handle_publish(first, before, now, touched).map(|()| 0);
         };
         if first.qos != QoS::AtMostOnce {
             self.check_quota()?;
         }
-        let (row, used) = self.row(first, rest, route, traffic);
-        let published = self.broker.dispatch_row(route, &row, &self.slot, now, touched);
+        let (row, used) = self.row(first.clone(), rest, route, traffic);
+        let is_answered = row.first().is_some_and(|first| first.qos != QoS::AtMostOnce);
+        let origin = Origin { slot: &self.slot, inbound_qos2: None, is_answered };
+        let published = self.broker.dispatch_row(route, &row, origin, now, touched);
         self.answer_row(&row, published, now)?;
         Ok(used)
     }
@@ -81,8 +83,8 @@ impl Connection {
     fn goes_in_row(&self, publish: &Publish<'_>, route: &Route) -> bool {
         let properties = &publish.properties;
         let features = &self.broker.config.features;
-        route.is_of(publish.topic)
-            && publish.qos != QoS::ExactlyOnce
+        publish.qos != QoS::ExactlyOnce
+            && route.is_of(publish.topic)
             && !publish.retain
             && properties.topic_alias.is_none()
             && properties.subscription_ids.is_empty()
@@ -94,12 +96,20 @@ impl Connection {
     fn answer_row(
         &mut self,
         row: &[Publish<'_>],
-        published: RowPublished,
+        published: Vec<Result<Published, Refused>>,
         now: Timestamp,
     ) -> Result<(), Ending> {
-        let reason = self.reason(published.matched);
+        if published.iter().any(Result::is_err) {
+            for (publish, published) in row.iter().zip(published) {
+                match published {
+                    Ok(published) => self.accept_publish(publish, published, now)?,
+                    Err(refused) => self.refuse_publish(publish, refused, now)?,
+                }
+            }
+            return Ok(());
+        }
         let ids = row.iter().filter_map(|publish| publish.packet_id);
-        let mut answers = ids.zip(published.gates).peekable();
+        let mut answers = ids.zip(published.into_iter().flatten()).peekable();
         if answers.peek().is_none() {
             return Ok(());
         }
@@ -107,11 +117,11 @@ impl Connection {
         if !state.is_served_by(self.epoch) {
             return Err(Ending::Replaced);
         }
-        for (id, gate) in answers {
+        for (id, Published { gate, matched, .. }) in answers {
             if let Some(link) = &mut state.session.link {
                 link.count_publish();
             }
-            state.answer(gate, Answer::Puback(id, reason.into()), now);
+            state.answer(gate, Answer::Puback(id, self.reason(matched).into()), now);
         }
         if let Some(link) = &state.session.link {
             self.unanswered = link.unanswered();

@@ -31,8 +31,8 @@ pub(in crate::broker) struct Route {
     pub(in crate::broker) groups: Vec<Group>,
     /// A persistent session is among them, or may be.
     pub(super) has_persistent: bool,
-    /// Messages that come together may be given to its subscribers together: none of them is kept for anybody, refused, or one
-    /// of many members' turn.
+    /// Messages that come together may be given to its subscribers together: none of them is refused for a full queue, and none is
+    /// one of many members' turn.
     pub(in crate::broker) takes_rows: bool,
 }
 
@@ -165,8 +165,7 @@ impl Broker {
             matches.groups.into_iter().map(|matched| Group::new(matched, &registry)).collect::<Vec<_>>();
         let label = self.queues.labels().of(&topic);
         let has_persistent = !groups.is_empty() || direct.iter().any(|(slot, _)| slot.keep.persistent);
-        let takes_rows =
-            !has_persistent && groups.is_empty() && !self.queues.may_reject() && !is_reserved(topic.as_str());
+        let takes_rows = groups.is_empty() && !self.queues.may_reject() && !is_reserved(topic.as_str());
         Route { generation, topic, label, direct, groups, has_persistent, takes_rows }
     }
 }

@@ -68,6 +68,35 @@ fn drain(world: &World, client: &mut Client, messages_max: usize) -> Vec<usize> 
     all
 }
 
+/// Each message of a read is taken or refused by itself.
+#[test]
+fn a_read_of_many_messages_is_taken_as_far_as_there_is_room() {
+    let world = world();
+    world.subscriber(&connect("dev"), "a", QoS::AtLeastOnce).lose();
+    let mut publisher = world.joined(&transient("pub"), false);
+    let (mut taken, mut from, mut is_refused) = (Vec::new(), 0, false);
+    while !is_refused {
+        let payloads: Vec<_> = (from..from + 60).map(|n| payload(n, 4_000)).collect();
+        let read: Vec<_> = (1..).zip(&payloads).map(|(id, payload)| qos1(id, "a", payload)).collect();
+        publisher.send_together(&read);
+        world.settle();
+        let heard = publisher.heard();
+        assert_eq!(heard.len(), read.len());
+        for (n, line) in (from..).zip(heard) {
+            let (id, refused) = (n - from + 1, line.ends_with(" 97"));
+            assert!(refused || line == format!("PUBACK {id}"), "{line}");
+            taken.extend((!refused).then_some(n));
+            is_refused |= refused;
+        }
+        from += read.len();
+    }
+    assert!(is_full(&world));
+    let used_bytes = world.disk.used_bytes();
+    assert!((12 * MIB..14 * MIB).contains(&used_bytes), "{used_bytes}");
+    let mut dev = world.joined(&connect("dev"), true);
+    assert_eq!(drain(&world, &mut dev, usize::MAX), taken);
+}
+
 /// What a watcher of the store sees.
 fn is_full(world: &World) -> bool {
     let stats = world.broker.stats().store;

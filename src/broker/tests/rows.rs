@@ -13,7 +13,7 @@ use crate::codec::{
 const NOTHING: [&str; 0] = [];
 
 impl Client {
-    fn send_together(&mut self, packets: &[Packet<'_>]) {
+    pub(super) fn send_together(&mut self, packets: &[Packet<'_>]) {
         let bytes = together(packets);
         assert_eq!(self.send_bytes(&bytes), bytes.len());
     }
@@ -124,6 +124,7 @@ fn company() -> (World, Vec<Client>) {
 /// What each of them hears of these packets of the publisher, which come in reads of so many, until all have answered.
 fn heard_of(packets: &[Packet<'_>], per_read: usize) -> Vec<Vec<String>> {
     let (world, mut clients) = company();
+    world.subscriber(&connect("sleeper"), "c", QoS::ExactlyOnce).lose();
     for read in packets.chunks(per_read) {
         clients.last_mut().unwrap().send_together(read);
     }
@@ -145,6 +146,9 @@ fn heard_of(packets: &[Packet<'_>], per_read: usize) -> Vec<Vec<String>> {
         }
     }
     assert_eq!(world.broker.dropped().slow_reader, 0);
+    let mut sleeper = world.joined(&connect("sleeper"), true);
+    world.settle();
+    heard.push(sleeper.heard());
     heard
 }
 
