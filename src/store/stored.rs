@@ -98,14 +98,14 @@ pub(super) struct Held {
     pub(super) since: Timestamp,
 }
 
-/// Where an entry stands.
+/// Where an entry stands. Ordered as entries are: those of one frame come together, and a frame is read once for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) generation: u32,
-    /// Where in the first frame's body it begins.
-    pub(super) offset: u16,
     /// The frame it begins in; it goes on in the frames after it.
     pub(super) frame: u64,
+    /// Where in that frame's body it begins.
+    pub(super) offset: u16,
     /// Bytes of the whole entry.
     pub(super) len: u32,
 }
@@ -322,7 +322,15 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
-    use super::Bits;
+    use super::{Bits, Place};
+
+    /// Compaction and readers keep the frame they read last: in another order they read one for each message.
+    #[test]
+    fn places_are_ordered_as_they_lie() {
+        let place = |generation, frame, offset| Place { generation, frame, offset, len: 100 };
+        let lying = [place(1, 8, 3_900), place(1, 9, 0), place(1, 9, 100), place(1, 10, 50), place(2, 1, 0)];
+        assert!(lying.is_sorted());
+    }
 
     #[test]
     fn bits_hold_what_was_put_in() {
