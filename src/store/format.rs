@@ -133,6 +133,19 @@ pub(super) fn split_message(bytes: &[u8]) -> Option<(MessageHead, &[u8], Claims)
     message::split(reader.bytes()?)
 }
 
+/// The message of a message entry, without its claims; `None` if it has another id. `before` may have its topic.
+pub(super) fn read_body_of(id: u64, bytes: &[u8], before: Option<&TopicName>) -> Option<Message> {
+    let mut reader = Reader::new(bytes);
+    if reader.byte()? != MESSAGE {
+        return None;
+    }
+    let mut body = Reader::new(reader.bytes()?);
+    if body.varint()? != id {
+        return None;
+    }
+    message::read_body(&mut body, before)
+}
+
 fn read_record(kind: u8, body: &mut Reader<'_>) -> Option<Record> {
     Some(match kind {
         SNAPSHOT => Record::Snapshot(Box::new(session::read_snapshot(body)?)),

@@ -23,8 +23,8 @@ use crate::{
         HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord,
         batch::TIMELINE_BYTES,
         format::{
-            Claims, Entry, StoredMessage, put_marks, put_message, put_message_part, put_record, read_entry,
-            split_message,
+            Claims, Entry, StoredMessage, put_marks, put_message, put_message_part, put_record, read_body_of,
+            read_entry, split_message,
         },
         frame,
         packing::{CommitHead, Packing},
@@ -193,6 +193,13 @@ proptest! {
         put_message(&mut out, &mut part.clone(), &claims);
         let (head, same_part, same_claims) = split_message(&out).unwrap();
         prop_assert_eq!((head.id, same_part, &same_claims), (id, part.as_slice(), &claims));
+        // With the topic of the message before it at hand, be it the same or not.
+        let other = TopicName::parse("another/one").unwrap();
+        for before in [None, Some(&message.topic), Some(&other)] {
+            let found = read_body_of(id, &out, before);
+            prop_assert_eq!(found.as_ref(), Some(&message));
+        }
+        prop_assert_eq!(read_body_of(id ^ 1, &out, None), None);
         let stored = StoredMessage { id, message, claims };
         prop_assert_eq!(read_entry(&out), Some((Entry::Message(Box::new(stored)), out.len())));
     }
