@@ -351,7 +351,13 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
-    use super::Bits;
+    use super::{Bits, Stored};
+
+    #[test]
+    fn a_message_and_who_counts_its_holders_take_three_cache_lines() {
+        let counts = 2 * size_of::<usize>();
+        assert!(counts + size_of::<Stored>() <= 3 * 64, "{}", size_of::<Stored>());
+    }
 
     #[test]
     fn bits_hold_what_was_put_in() {
