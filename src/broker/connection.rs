@@ -122,6 +122,8 @@ pub enum CloseReason {
 pub enum Transmit {
     /// Go on; the waker is called when there is more to send or the connection has to close.
     Open,
+    /// The same, but there may be more already: ask again when something of `out` has been written.
+    More,
     /// Write what is in `out`, shut the write side down, drain briefly, close.
     Closing,
 }
@@ -239,7 +241,8 @@ impl Connection {
                 Ok(Some((packet, bytes))) => {
                     rest = rest.get(bytes..).unwrap_or_default();
                     traffic.count(&packet, bytes);
-                    self.handle(&packet, &mut rest, before.as_deref(), now, touched, traffic)
+                    let handled = self.handle(packet, rest, before.as_deref(), now, touched, traffic);
+                    handled.map(|bytes| rest = rest.get(bytes..).unwrap_or_default())
                 }
                 Err(error) => Err(Ending::Undecodable(error)),
             };
@@ -272,29 +275,27 @@ impl Connection {
         state.session.link.as_ref().is_some_and(|link| is_owed_too_much(link, &self.broker))
     }
 
-    /// Handles a packet, and what follows it in `rest` where that is done together. `before` is the route of the message
-    /// before.
-    fn handle(
+    /// Handles a packet, and what follows it in `rest` where that is done together; how many bytes of it that took. `before` is
+    /// the route of the message before.
+    fn handle<'p>(
         &mut self,
-        packet: &Packet<'_>,
-        rest: &mut &[u8],
-        before: Option<&Route>,
+        packet: Packet<'p>,
+        rest: &'p [u8],
+        before: Option<&'p Route>,
         now: Timestamp,
         touched: &mut Touched,
         traffic: &mut Traffic,
-    ) -> Result<(), Ending> {
+    ) -> Result<usize, Ending> {
         if let Packet::Publish(publish) = packet {
-            return self.handle_publish(publish, before, now, touched);
+            return self.handle_publishes(publish, rest, before, now, touched, traffic);
         }
-        if let Some(first) = Acknowledgement::of(packet) {
-            let used = self.handle_acknowledgements(first, rest, now, traffic)?;
-            *rest = rest.get(used..).unwrap_or_default();
-            return Ok(());
+        if let Some(first) = Acknowledgement::of(&packet) {
+            return self.handle_acknowledgements(first, rest, now, traffic);
         }
         touched.complete();
-        self.handle_rare(packet, now, touched)?;
+        self.handle_rare(&packet, now, touched)?;
         self.paused |= self.is_owed_too_much(&self.slot.state());
-        Ok(())
+        Ok(0)
     }
 
     /// Handles what does not come with each message.
@@ -381,7 +382,7 @@ impl Connection {
         self.seen = now;
         if let Some(last) = &mut self.last_answers {
             let waits = last.poll(&self.broker, waker, now, out);
-            return if waits { Transmit::Open } else { Transmit::Closing };
+            return if waits { Transmit::More } else { Transmit::Closing };
         }
         let slot = Arc::clone(&self.slot);
         let mut state = slot.state();
@@ -400,7 +401,10 @@ impl Connection {
             take_output(&mut state, out, &self.broker.counters);
             return Transmit::Closing;
         }
-        if out.len() < self.broker.config.out_bytes_max {
+        let is_full = |link: &Link<Gate>| link.out.len() >= link.terms.out_bytes_max;
+        let has_room = out.len() < self.broker.config.out_bytes_max;
+        let may_be_more = !has_room || state.session.link.as_deref().is_some_and(is_full);
+        if has_room {
             take_output(&mut state, out, &self.broker.counters);
         }
         slot.note_busy(&state);
@@ -409,7 +413,7 @@ impl Connection {
             self.paused && (self.is_owed_too_much(&state) || !self.broker.poll_backlog(self.epoch, waker));
         drop(state);
         self.broker.send_letters(now, &mut Touched::default());
-        Transmit::Open
+        if may_be_more { Transmit::More } else { Transmit::Open }
     }
 
     /// Encodes what may leave; `true` when more may by now.

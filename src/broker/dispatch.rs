@@ -7,12 +7,14 @@
 mod dead;
 mod deliver;
 mod route;
+mod row;
 mod shares;
 
 use std::{mem, sync::Arc, task::Waker};
 
 use deliver::{Batch, Outgoing};
 pub(super) use route::{Route, RouteCache, Routes};
+pub(super) use row::RowPublished;
 pub(super) use shares::{Share, Shares, group_share};
 
 use super::{Broker, retained::Replaced, slot::Slot};
@@ -43,9 +45,10 @@ struct Given {
     journal: Option<Journal>,
 }
 
-/// The most in a row of them, and their bytes of topic and payload: some microseconds under the journal's lock.
-const ROW_MAX: usize = 64;
-const ROW_BYTES_MAX: usize = 64 * 1024;
+/// The most in a row, of them and of messages for the same subscribers, and their bytes: some microseconds under the journal's
+/// lock, or a session's.
+pub(super) const ROW_MAX: usize = 64;
+pub(super) const ROW_BYTES_MAX: usize = 64 * 1024;
 
 impl Touched {
     pub(super) fn add(&mut self, waker: Option<Waker>) {

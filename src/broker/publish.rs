@@ -6,10 +6,11 @@ use super::{
     admission::{DISK_FULL, RESERVED},
     connection::{Connection, Ending, is_owed_too_much},
     dead_letters::is_reserved,
-    dispatch::{Origin, Published, Refused, Route, Touched},
+    dispatch::{Origin, Published, ROW_BYTES_MAX, ROW_MAX, Refused, Route, RowPublished, Touched},
+    stats::Traffic,
 };
 use crate::{
-    codec::{PacketId, Publish, QoS, ReasonCode, Version},
+    codec::{Packet, PacketId, Publish, QoS, ReasonCode, Version, decode_next},
     session::{AliasError, Answer, Arrival, Verdict},
     store::Gate,
     telemetry::Counter,
@@ -17,8 +18,110 @@ use crate::{
 };
 
 impl Connection {
+    /// Handles a message, and those that follow it in `rest` and go the same way; how many bytes of it that took. `before` is
+    /// the route of the message before.
+    pub(super) fn handle_publishes<'p>(
+        &mut self,
+        first: Publish<'p>,
+        rest: &'p [u8],
+        before: Option<&'p Route>,
+        now: Timestamp,
+        touched: &mut Touched,
+        traffic: &mut Traffic,
+    ) -> Result<usize, Ending> {
+        let route = before.filter(|before| before.takes_rows && is_publish(rest));
+        let route = route.filter(|route| self.goes_in_row(&first, route));
+        let Some(route) = route.filter(|route| route.leads_on(&self.broker, first.topic)) else {
+            return self.handle_publish(&first, before, now, touched).map(|()| 0);
+        };
+        if first.qos != QoS::AtMostOnce {
+            self.check_quota()?;
+        }
+        let (row, used) = self.row(first, rest, route, traffic);
+        let published = self.broker.dispatch_row(route, &row, &self.slot, now, touched);
+        self.answer_row(&row, published, now)?;
+        Ok(used)
+    }
+
+    /// The messages that may be given to their subscribers together, and the bytes of those behind the first. What is wrong with
+    /// the one behind them, if it is, is found by whoever handles it.
+    fn row<'p>(
+        &self,
+        first: Publish<'p>,
+        rest: &'p [u8],
+        route: &'p Route,
+        traffic: &mut Traffic,
+    ) -> (Vec<Publish<'p>>, usize) {
+        let qos = first.qos;
+        let quota = usize::from(self.broker.config.receive_maximum);
+        let has_quota = |count: usize| {
+            qos == QoS::AtMostOnce || self.version != Version::V5 || self.unanswered + count < quota
+        };
+        let packet_bytes_max = self.broker.config.packet_bytes_max;
+        let mut row = vec![first];
+        let mut used = 0;
+        while row.len() < ROW_MAX && used < ROW_BYTES_MAX && has_quota(row.len()) {
+            let next = rest.get(used..).unwrap_or_default();
+            if !is_publish(next) {
+                break;
+            }
+            let decoded = decode_next(next, self.version, packet_bytes_max, Some(&route.topic));
+            let Ok(Some((Packet::Publish(publish), bytes))) = decoded else { break };
+            if publish.qos != qos || !self.goes_in_row(&publish, route) {
+                break;
+            }
+            traffic.count_publish(publish.qos, bytes);
+            used += bytes;
+            row.push(publish);
+        }
+        (row, used)
+    }
+
+    /// Whether this message asks for nothing that is done one by one.
+    fn goes_in_row(&self, publish: &Publish<'_>, route: &Route) -> bool {
+        let properties = &publish.properties;
+        let features = &self.broker.config.features;
+        route.is_of(publish.topic)
+            && publish.qos != QoS::ExactlyOnce
+            && !publish.retain
+            && properties.topic_alias.is_none()
+            && properties.subscription_ids.is_empty()
+            && features.check_publish(publish).is_ok()
+            && features.check_payload(properties, publish.payload).is_ok()
+    }
+
+    /// Answers each, under one hold of the lock.
+    fn answer_row(
+        &mut self,
+        row: &[Publish<'_>],
+        published: RowPublished,
+        now: Timestamp,
+    ) -> Result<(), Ending> {
+        let reason = self.reason(published.matched);
+        let ids = row.iter().filter_map(|publish| publish.packet_id);
+        let mut answers = ids.zip(published.gates).peekable();
+        if answers.peek().is_none() {
+            return Ok(());
+        }
+        let mut state = self.slot.state();
+        if !state.is_served_by(self.epoch) {
+            return Err(Ending::Replaced);
+        }
+        for (id, gate) in answers {
+            if let Some(link) = &mut state.session.link {
+                link.count_publish();
+            }
+            state.answer(gate, Answer::Puback(id, reason.into()), now);
+        }
+        if let Some(link) = &state.session.link {
+            self.unanswered = link.unanswered();
+            self.paused |= is_owed_too_much(link, &self.broker);
+        }
+        Ok(())
+    }
+
     /// `before` is the route of the message before.
-    pub(super) fn handle_publish(
+    fn handle_publish(
         &mut self,
         publish: &Publish<'_>,
         before: Option<&Route>,
@@ -112,10 +215,14 @@ impl Connection {
         now: Timestamp,
     ) -> Result<(), Ending> {
         let Published { gate, matched, to_hold } = published;
-        let v5 = self.version == Version::V5;
-        let reason = if v5 && !matched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        let reason = self.reason(matched);
         let Some(id) = publish.packet_id else { return Ok(()) };
         self.answer(gate, answer(publish, id, reason.into()), to_hold, now)
+    }
+
+    fn reason(&self, matched: bool) -> ReasonCode {
+        let v5 = self.version == Version::V5;
+        if v5 && !matched { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success }
     }
 
     /// Nothing was kept. v5 is told why; v3 has no word for it but a closed connection without an acknowledgement.
@@ -213,6 +320,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Whether the next packet is a PUBLISH.
+fn is_publish(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first >> 4 == 3)
 }
 
 fn answer(publish: &Publish<'_>, id: PacketId, verdict: Verdict) -> Answer {

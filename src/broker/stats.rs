@@ -4,7 +4,7 @@ use std::{sync::PoisonError, sync::atomic::Ordering, time::Duration};
 
 use super::{Broker, DeadReason, Dropped};
 use crate::{
-    codec::{Packet, ReasonCode},
+    codec::{Packet, QoS, ReasonCode},
     store,
     sync::lock,
     time::Timestamp,
@@ -30,10 +30,16 @@ impl Traffic {
 
     /// Counts a packet of so many bytes.
     pub(super) fn count(&mut self, packet: &Packet<'_>, bytes: usize) {
+        match packet {
+            Packet::Publish(publish) => self.count_publish(publish.qos, bytes),
+            _ => self.count_small(bytes),
+        }
+    }
+
+    /// Counts a PUBLISH of so many bytes.
+    pub(super) fn count_publish(&mut self, qos: QoS, bytes: usize) {
         self.count_small(bytes);
-        if let Packet::Publish(publish) = packet
-            && let Some(messages) = self.messages.get_mut(usize::from(u8::from(publish.qos)))
-        {
+        if let Some(messages) = self.messages.get_mut(usize::from(u8::from(qos))) {
             *messages += 1;
         }
     }

@@ -234,7 +234,10 @@ impl<G: Gate, W: Wire> Task<G, W> {
                 self.begin_closing(now);
                 return Round::Moved;
             }
-            Input::None if wrote => return Round::Moved,
+            // Otherwise whatever comes next, from either side, calls a waker.
+            Input::None if wrote && (transmit == Transmit::More || self.outbox.is_waiting()) => {
+                return Round::Moved;
+            }
             Input::None => {}
         }
         let waits_until = open.waits_until();

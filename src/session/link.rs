@@ -179,6 +179,13 @@ impl<G: Clone> Link<G> {
         !self.holds_messages() && self.messages_waiting == 0 && self.out.len() < self.terms.out_bytes_max
     }
 
+    /// So many bytes are about to be encoded, if they may leave at once: the buffer grows for all of them together.
+    pub fn expect(&mut self, bytes: usize) {
+        if self.takes_messages() {
+            self.out.reserve(bytes);
+        }
+    }
+
     /// A message that is passed on as it came, as `forward` does it.
     pub fn publish_frame(
         &mut self,

@@ -288,6 +288,12 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    /// Whether messages wait that only the client's acknowledgements can move: as many are on the way to it as may be.
+    pub fn queue_waits_for_client(&self) -> bool {
+        let is_full = self.open >= self.open_max || self.inflight.len() >= self.inflight_max;
+        is_full && !self.queue.is_empty()
+    }
+
     /// Whether QoS 0 messages wait, which later ones must not overtake.
     pub fn holds_at_most_once(&self) -> bool {
         self.at_most_once > 0

@@ -273,8 +273,8 @@ impl Peer {
             if transmit == Transmit::Closing {
                 return false;
             }
-            // As in production, a connection that has written is looked at again.
-            if !out.is_empty() {
+            // As in production, a connection that has written, and may have more, is looked at again.
+            if transmit == Transmit::More && !out.is_empty() {
                 self.woken.0.store(true, Ordering::Relaxed);
             }
             if self.reading == Reading::Pause && self.connection.as_ref().is_some_and(Connection::may_read) {

@@ -98,6 +98,17 @@ enum Met {
     Gone,
 }
 
+/// What became of a subscriber's share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Handed {
+    /// It does not get it, which was counted.
+    Not,
+    /// It stands in line behind others that wait for the client's acknowledgements: there is nothing to be done now.
+    Behind,
+    /// It is on its way, or in the queue.
+    Over,
+}
+
 /// What dispatching one message needs on its way, and what it gathers.
 pub(super) struct Batch<'a> {
     frames: Frames<'a>,
@@ -177,43 +188,76 @@ impl Broker {
         if state.ended || share.group.is_some_and(has_left) {
             return Met::Gone;
         }
+        let handed = self.hand_over(share, state, outgoing, batch);
+        self.after_handing(handed, slot, state, touched);
+        Met::Yes
+    }
+
+    /// Gives a session that lives its share; `after_handing` follows.
+    pub(super) fn hand_over(
+        &self,
+        share: &Share<'_>,
+        state: &mut State,
+        outgoing: &Outgoing<'_>,
+        batch: &mut Batch<'_>,
+    ) -> Handed {
+        let slot = share.slot;
         let online = state.session.link.is_some();
         let passes_by = share.qos == QoS::AtMostOnce && (online || !self.config.queue_qos0);
         // Section 4.6: behind those of its kind that waited while the client slept.
         if passes_by && !(online && state.session.outbound.holds_at_most_once()) {
             if online {
                 self.pass_by(share, state, outgoing, batch);
-                slot.note_busy(state);
-                touched.add(state.notify());
-            } else {
-                self.drops.asleep();
+                return Handed::Over;
             }
-            return Met::Yes;
+            self.drops.asleep();
+            return Handed::Not;
         }
-        let seq = if online && !passes_by { self.send_at_once(share, state, outgoing, batch) } else { None };
+        // What nobody can move but the client, by an acknowledgement: its connection sends this one too then. A persistent
+        // session's may wait for the disk besides.
+        let stands_behind =
+            online && !slot.keep.persistent && state.session.outbound.queue_waits_for_client();
+        let may_leave = online && !passes_by && !stands_behind;
+        let seq = if may_leave { self.send_at_once(share, state, outgoing, batch) } else { None };
         let was_sent = seq.is_some();
         let Some((seq, is_target)) =
             seq.or_else(|| self.stand_in_line(share, state, outgoing, batch, passes_by))
         else {
-            return Met::Yes;
+            return Handed::Not;
         };
         if let Some(group) = share.group {
             state.session.outbound.mark_shared(seq, group.clone());
+        }
+        if stands_behind {
+            return Handed::Behind;
         }
         if online && !was_sent {
             state.encode_ready(&slot.keep, outgoing.now);
         }
         if is_target {
             batch.add(share, seq, state, outgoing.now);
+            if !online {
+                state.session.outbound.rest_now_and_then(&slot.keep);
+            }
+        }
+        Handed::Over
+    }
+
+    /// What a session that was given something needs, and its connection; once for all it was given under one lock.
+    pub(super) fn after_handing(
+        &self,
+        handed: Handed,
+        slot: &Slot,
+        state: &mut State,
+        touched: &mut Touched,
+    ) {
+        if handed != Handed::Over {
+            return;
         }
         self.reserve_numbers(slot, state);
         slot.note_busy(state);
         touched.add(state.notify());
-        if !online && is_target {
-            state.session.outbound.rest_now_and_then(&slot.keep);
-        }
         self.note_restless(slot, state);
-        Met::Yes
     }
 
     /// QoS 0, to somebody who is online.

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::super::{Broker, shared::Group, slot::Slot};
+use super::super::{Broker, dead_letters::is_reserved, shared::Group, slot::Slot};
 use crate::{
     message::SessionNo,
     routing::Match,
@@ -31,6 +31,9 @@ pub(in crate::broker) struct Route {
     pub(in crate::broker) groups: Vec<Group>,
     /// A persistent session is among them, or may be.
     pub(super) has_persistent: bool,
+    /// Messages that come together may be given to its subscribers together: none of them is kept for anybody, refused, or one
+    /// of many members' turn.
+    pub(in crate::broker) takes_rows: bool,
 }
 
 impl Route {
@@ -45,8 +48,12 @@ impl Route {
 
     /// Whether messages of `topic` go this way at present.
     pub(in crate::broker) fn leads_on(&self, broker: &Broker, topic: &str) -> bool {
-        let is_same = ptr::eq(self.topic.as_str(), topic) || self.topic.as_str() == topic;
-        is_same && self.generation == broker.generation()
+        self.is_of(topic) && self.generation == broker.generation()
+    }
+
+    /// Whether it is the route of `topic`.
+    pub(in crate::broker) fn is_of(&self, topic: &str) -> bool {
+        ptr::eq(self.topic.as_str(), topic) || self.topic.as_str() == topic
     }
 }
 
@@ -158,7 +165,9 @@ impl Broker {
             matches.groups.into_iter().map(|matched| Group::new(matched, &registry)).collect::<Vec<_>>();
         let label = self.queues.labels().of(&topic);
         let has_persistent = !groups.is_empty() || direct.iter().any(|(slot, _)| slot.keep.persistent);
-        Route { generation, topic, label, direct, groups, has_persistent }
+        let takes_rows =
+            !has_persistent && groups.is_empty() && !self.queues.may_reject() && !is_reserved(topic.as_str());
+        Route { generation, topic, label, direct, groups, has_persistent, takes_rows }
     }
 }
 
@@ -177,6 +186,7 @@ mod tests {
             direct: Vec::new(),
             groups: Vec::new(),
             has_persistent: false,
+            takes_rows: true,
         })
     }
 

@@ -74,19 +74,9 @@ impl<'a> Shares<'a> {
     /// Those of ordinary subscribers.
     pub(in crate::broker) fn direct(&self) -> impl Iterator<Item = Share<'a>> + use<'a> {
         let (qos, retain, publisher) = (self.qos, self.retain, self.publisher);
-        self.direct.iter().filter_map(move |(slot, matched)| {
-            // [MQTT-3.8.3-3]: a "no local" subscription does not hear its own client.
-            let matched = if publisher == Some(slot.no) { matched.for_publisher()? } else { matched };
-            Some(Share {
-                slot,
-                // [MQTT-3.8.4-8], [MQTT3-3.8.4-6]
-                qos: qos.min(matched.qos),
-                // [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT3-3.3.1-9]
-                retain: retain && matched.retain_as_published,
-                ids: Ids::Matching(&matched.subscription_ids),
-                group: None,
-            })
-        })
+        self.direct
+            .iter()
+            .filter_map(move |(slot, matched)| direct_share(slot, matched, publisher, (qos, retain)))
     }
 
     /// Whether nobody gets it.
@@ -98,6 +88,26 @@ impl<'a> Shares<'a> {
     pub(super) fn len_max(&self) -> usize {
         self.direct.len() + self.members.len()
     }
+}
+
+/// What an ordinary subscriber gets of a message with this QoS and RETAIN.
+pub(super) fn direct_share<'a>(
+    slot: &'a Arc<Slot>,
+    matched: &'a Match<SessionNo>,
+    publisher: Option<SessionNo>,
+    (qos, retain): (QoS, bool),
+) -> Option<Share<'a>> {
+    // [MQTT-3.8.3-3]: a "no local" subscription does not hear its own client.
+    let matched = if publisher == Some(slot.no) { matched.for_publisher()? } else { matched };
+    Some(Share {
+        slot,
+        // [MQTT-3.8.4-8], [MQTT3-3.8.4-6]
+        qos: qos.min(matched.qos),
+        // [MQTT-3.3.1-12], [MQTT-3.3.1-13], [MQTT3-3.3.1-9]
+        retain: retain && matched.retain_as_published,
+        ids: Ids::Matching(&matched.subscription_ids),
+        group: None,
+    })
 }
 
 /// What a member gets that was chosen for its group.

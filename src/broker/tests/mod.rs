@@ -1,7 +1,7 @@
 //! The broker and its journal in virtual time: clients of bytes, commits by hand, power cuts.
 //!
 //! A test reads as a transcript. `send` is what a client's socket delivers, `heard` what reached it: as in production
-//! a connection is polled only after it was read from, wrote something, or was woken, so a lost wake-up shows.
+//! a connection is polled only after it was read from, was woken, or wrote something and had more, so a lost wake-up shows.
 
 mod acknowledged;
 mod bounds;
@@ -196,7 +196,7 @@ impl Client {
             let mut out = Vec::new();
             let transmit = self.connection.as_mut().unwrap().poll_transmit(&waker, now, &mut out);
             self.closing = transmit == Transmit::Closing;
-            if !out.is_empty() {
+            if transmit == Transmit::More && !out.is_empty() {
                 self.woken.0.store(true, Ordering::Relaxed);
             }
             all.append(&mut out);

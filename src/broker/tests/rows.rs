@@ -1,18 +1,30 @@
-//! What comes in one read is told to the journal in rows: that changes nothing of what clients see, and of what is kept.
+//! What comes in one read is given to subscribers, and told to the journal, in rows: that changes nothing of what clients see,
+//! and of what is kept.
 
-use super::{Client, World, connect, puback, qos1, subscribe, transient};
-use crate::codec::{Disconnect, DisconnectProperties, Packet, QoS, ReasonCode, Version};
+use super::{
+    Client, Config, World, connect, id, puback, publish, pubrec, qos0, qos1, qos2, receiving, retained,
+    subscribe, transient, v311,
+};
+use crate::codec::{
+    Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, Subscribe, SubscribeFilter,
+    SubscribeOptions, Version, decode,
+};
 
 const NOTHING: [&str; 0] = [];
 
 impl Client {
     fn send_together(&mut self, packets: &[Packet<'_>]) {
-        let mut bytes = Vec::new();
-        for packet in packets {
-            packet.encode(Version::V5, &mut bytes);
-        }
+        let bytes = together(packets);
         assert_eq!(self.send_bytes(&bytes), bytes.len());
     }
+}
+
+fn together(packets: &[Packet<'_>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for packet in packets {
+        packet.encode(Version::V5, &mut bytes);
+    }
+    bytes
 }
 
 /// More than one row of them.
@@ -80,4 +92,115 @@ fn a_row_keeps_the_order_of_what_is_written() {
     assert_eq!(online.heard().len(), 2);
     online.send_together(&[puback(1), puback(2)]);
     assert_eq!(publisher.heard(), ["PUBACK 3"]);
+}
+
+/// A world with subscribers of every kind, all online; the last one is the publisher, which hears its own messages but for `a`.
+fn company() -> (World, Vec<Client>) {
+    let world = World::with(Config { receive_maximum: 200, ..Config::default() });
+    let slow = receiving(transient("slow"), 3);
+    let mut clients: Vec<_> = [
+        (transient("one"), "a", QoS::AtLeastOnce),
+        (transient("two"), "+", QoS::ExactlyOnce),
+        (transient("least"), "#", QoS::AtMostOnce),
+        (slow, "a", QoS::AtLeastOnce),
+        (v311("older"), "b", QoS::AtLeastOnce),
+        (connect("kept"), "c", QoS::AtLeastOnce),
+        (transient("member"), "$share/group/d", QoS::AtLeastOnce),
+        (transient("pub"), "b", QoS::AtLeastOnce),
+    ]
+    .iter()
+    .map(|(connect, filter, qos)| world.subscriber(connect, filter, *qos))
+    .collect();
+    let options = SubscribeOptions { qos: QoS::AtLeastOnce, no_local: true, ..SubscribeOptions::default() };
+    let filters = vec![SubscribeFilter { filter: "a", options }];
+    let own = Subscribe { packet_id: id(7), subscription_id: Some(9), user: Vec::new(), filters };
+    let publisher = clients.last_mut().unwrap();
+    publisher.send(&Packet::Subscribe(own));
+    world.settle();
+    publisher.heard();
+    (world, clients)
+}
+
+/// What each of them hears of these packets of the publisher, which come in reads of so many, until all have answered.
+fn heard_of(packets: &[Packet<'_>], per_read: usize) -> Vec<Vec<String>> {
+    let (world, mut clients) = company();
+    for read in packets.chunks(per_read) {
+        clients.last_mut().unwrap().send_together(read);
+    }
+    let mut heard = vec![Vec::new(); clients.len()];
+    let mut is_quiet = false;
+    while !is_quiet {
+        is_quiet = true;
+        world.settle();
+        for (client, heard) in clients.iter_mut().zip(&mut heard) {
+            let bytes = client.heard_bytes();
+            let mut rest = &bytes[..];
+            while let Some((packet, used)) = decode(rest, client.version, u32::MAX).unwrap() {
+                heard.push(super::line(&packet));
+                rest = &rest[used..];
+                let Packet::Publish(Publish { packet_id: Some(id), qos, .. }) = packet else { continue };
+                client.send(&if qos == QoS::AtLeastOnce { puback(id.get()) } else { pubrec(id.get()) });
+                is_quiet = false;
+            }
+        }
+    }
+    assert_eq!(world.broker.dropped().slow_reader, 0);
+    heard
+}
+
+/// Topics, qualities of service and retained messages in every mixture; each client is sent the same, in the same order.
+#[test]
+fn what_comes_together_is_what_comes_one_by_one() {
+    let topics = ["a", "a", "a", "b", "b", "c", "d", "nobody/hears"];
+    let mut chance = 7_u64;
+    let mut below = |n: usize| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((chance >> 33) % n as u64).unwrap()
+    };
+    for _ in 0..25 {
+        let mut topic = "a";
+        let payloads: Vec<_> = (0..=below(150)).map(|n| format!("{n}")).collect();
+        let mut packets = Vec::new();
+        for (n, payload) in (1..).zip(&payloads) {
+            if below(6) == 0 {
+                topic = topics[below(topics.len())];
+            }
+            packets.push(match below(40) {
+                0 => qos2(n, topic, payload),
+                1 => retained(QoS::AtLeastOnce, n, topic, payload),
+                2..10 => qos0(topic, payload),
+                _ => qos1(n, topic, payload),
+            });
+        }
+        let one_by_one = heard_of(&packets, 1);
+        for per_read in [7, 64, 150] {
+            assert_eq!(heard_of(&packets, per_read), one_by_one, "{per_read} in a read");
+        }
+    }
+}
+
+/// They have been taken, and are acknowledged before the client is told what is wrong.
+#[test]
+fn what_stands_before_a_wrong_packet_in_one_read_is_delivered() {
+    let world = World::new();
+    let mut subscriber = world.subscriber(&transient("sub"), "a", QoS::AtLeastOnce);
+    let mut publisher = world.joined(&transient("pub"), false);
+    let wildcard = publish(QoS::AtLeastOnce, 4, "a/+", "x");
+    let good = [qos1(1, "a", "x"), qos1(2, "a", "y"), qos1(3, "a", "z")];
+    let mut bytes = together(&good);
+    bytes.extend(together(&[Packet::Publish(wildcard), qos1(5, "a", "never")]));
+    publisher.send_bytes(&bytes);
+    assert_eq!(publisher.heard(), ["PUBACK 1", "PUBACK 2", "PUBACK 3", "DISCONNECT 90"]);
+    assert_eq!(subscriber.heard(), ["PUBLISH q1 #1 a=x", "PUBLISH q1 #2 a=y", "PUBLISH q1 #3 a=z"]);
+}
+
+/// The publisher's share of the broker's memory is what it was told, in one read as well [MQTT-3.3.4-7].
+#[test]
+fn a_row_is_no_longer_than_the_receive_maximum() {
+    let world = World::with(Config { receive_maximum: 3, ..Config::default() });
+    let mut subscriber = world.subscriber(&transient("sub"), "a", QoS::AtLeastOnce);
+    let mut publisher = world.joined(&transient("pub"), false);
+    publisher.send_bytes(&together(&(1..=4).map(|id| qos1(id, "a", "x")).collect::<Vec<_>>()));
+    assert_eq!(publisher.heard(), ["PUBACK 1", "PUBACK 2", "PUBACK 3", "DISCONNECT 93"]);
+    assert_eq!(subscriber.heard().len(), 3);
 }

@@ -41,7 +41,7 @@ pub(in crate::store) struct MessageHead {
 }
 
 /// Appends what never changes about a message: its id and itself.
-pub(in crate::store) fn put_message_part(out: &mut Vec<u8>, id: u64, message: &Message) {
+pub(super) fn put_part(out: &mut Vec<u8>, id: u64, message: &Message) {
     put_varint(out, id);
     put_body(out, message);
 }
@@ -126,17 +126,21 @@ pub(super) fn split(body: &[u8]) -> Option<(MessageHead, &[u8], Claims)> {
 }
 
 /// Appends the claims: the retained version plus one or zero, then the targets.
-pub(super) fn put_claims(out: &mut Vec<u8>, claims: &Claims) {
-    match claims.retained {
+pub(super) fn put_claims<'t>(
+    out: &mut Vec<u8>,
+    retained: Option<u64>,
+    targets: impl Iterator<Item = (u32, &'t Target)> + Clone,
+) {
+    match retained {
         None => out.push(0),
         Some(version) => {
             out.push(1);
             put_varint(out, version);
         }
     }
-    put_varint(out, claims.targets.len() as u64);
-    for (index, target) in &claims.targets {
-        put_varint(out, u64::from(*index));
+    put_varint(out, targets.clone().count() as u64);
+    for (index, target) in targets {
+        put_varint(out, u64::from(index));
         put_target(out, target);
     }
 }

@@ -144,8 +144,9 @@ impl Wire {
                 break;
             }
             let mut out = Vec::new();
-            self.closing = connection.poll_transmit(&waker, now, &mut out) == Transmit::Closing;
-            if !out.is_empty() {
+            let transmit = connection.poll_transmit(&waker, now, &mut out);
+            self.closing = transmit == Transmit::Closing;
+            if transmit == Transmit::More && !out.is_empty() {
                 self.woken.0.store(true, Ordering::Relaxed);
             }
             all.append(&mut out);
