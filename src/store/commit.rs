@@ -129,7 +129,7 @@ impl State {
     fn take(&mut self) -> Taken {
         let no = self.open_no;
         self.open_no = CommitNo(no.0 + 1);
-        let batch = std::mem::take(&mut self.open);
+        let batch = std::mem::replace(&mut self.open, std::mem::take(&mut self.next));
         self.writing_bytes = batch.bytes();
         let full_at = self.generation_bytes();
         let generation = self.ledger.active().map(|books| (books.no, books.frame_bytes >= full_at));
@@ -181,7 +181,7 @@ impl Committer {
         let encoded = taken.batch.encode(timeline, self.marks_due.then_some(marks));
         let first_frame = self.next_frame;
         let head = CommitHead { run: self.run, commit: taken.no.0, generation, first_frame };
-        let Cut { frames, starts } = shared.packing.cut(head, &encoded.stream)?;
+        let Cut { frames, starts } = shared.packing.cut(head, encoded.stream())?;
         let bytes: u64 = frames.iter().map(|(_, frame)| frame.len() as u64).sum();
         self.next_frame += frames.len() as u64;
         shared.medium.apply(frames)?;
@@ -197,16 +197,16 @@ impl Committer {
         self.marks_due = false;
         self.compaction.committed(bytes);
         self.looks.committed(bytes);
-        let counters = &shared.counters;
+        let (counters, counts) = (&shared.counters, encoded.counts());
         count(&counters.commits, 1);
         count(&counters.bytes_frames, bytes);
-        count(&counters.bytes_payload, encoded.payload_bytes);
-        count(&counters.bytes_kept, encoded.kept_bytes);
-        count(&counters.messages_written, encoded.first_written);
-        counters.commit_messages.record(encoded.first_written);
+        count(&counters.bytes_payload, counts.payload_bytes);
+        count(&counters.bytes_kept, counts.kept_bytes);
+        count(&counters.messages_written, counts.first_written);
+        counters.commit_messages.record(counts.first_written);
         counters.commit_bytes.record(bytes);
         counters.commit_micros.record(micros(shared.elapsed().saturating_sub(started)));
-        count(&counters.records, encoded.records);
+        count(&counters.records, counts.records);
         shared.change(|state| state.committed(taken.no, head, &starts, bytes, encoded));
         Ok(())
     }
@@ -226,21 +226,29 @@ impl Committer {
 
 impl State {
     /// A commit is durable: keeps the books and wakes who waited for it.
-    fn committed(&mut self, no: CommitNo, head: CommitHead, starts: &[usize], bytes: u64, encoded: Encoded) {
+    fn committed(
+        &mut self,
+        no: CommitNo,
+        head: CommitHead,
+        starts: &[usize],
+        bytes: u64,
+        mut encoded: Encoded,
+    ) {
         let CommitHead { generation, first_frame, .. } = head;
         self.durable = no;
         self.writing_bytes = 0;
         self.space.written(bytes);
         if let Some(books) = self.ledger.active() {
             books.frame_bytes += bytes;
-            books.stream_bytes += encoded.stream.len() as u64;
+            books.stream_bytes += encoded.stream().len() as u64;
         }
-        for (stored, offset, len) in encoded.messages {
+        for (stored, offset, len) in encoded.take_messages() {
             self.placed(&stored, place(generation, first_frame, starts, offset, len));
         }
-        for (session, len) in encoded.snapshots {
+        for (session, len) in encoded.snapshots() {
             self.ledger.snapshot_placed(session, generation, len);
         }
+        self.next = encoded.into_empty();
         self.ledger.slab.doze();
         self.ready.extend(self.waiters.take_until(no));
         if !self.is_backlogged() {

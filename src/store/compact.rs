@@ -243,7 +243,7 @@ fn pass(shared: &Shared, victim: u32, pass: u32) -> Stage {
 
 fn is_empty(shared: &Shared, victim: u32) -> bool {
     let state = shared.state();
-    state.ledger.sessions_in(victim).is_empty() && state.ledger.live(victim).is_empty()
+    state.ledger.sessions_in(victim).is_empty() && !state.ledger.has_live(victim)
 }
 
 /// Copies a message with the claims it has left. Returns the bytes it takes.

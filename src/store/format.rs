@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 
 use super::{
     record::{HandedOn, Marks, Record, Target},
-    wire::{Reader, put_bytes, put_str, put_varint},
+    wire::{Reader, put_str, put_varint},
 };
 use crate::{
     codec::PacketId,
@@ -18,7 +18,7 @@ use crate::{
     topic::{TopicFilter, TopicName},
 };
 
-pub(super) use message::{MessageHead, put_message_part};
+pub(super) use message::MessageHead;
 
 const MESSAGE: u8 = 1;
 const MARKS: u8 = 2;
@@ -59,11 +59,31 @@ pub(super) enum Entry {
     Record(Record),
 }
 
-/// Appends a message. `part` is what `put_message_part` wrote, or what a copy of it read back; the claims are added to it.
-pub(super) fn put_message(out: &mut Vec<u8>, part: &mut Vec<u8>, claims: &Claims) {
-    message::put_claims(part, claims);
-    out.push(MESSAGE);
-    put_bytes(out, part);
+/// Appends a message with its claims: the retained version, if it is the retained value, and the targets with their indices.
+pub(super) fn put_message<'t>(
+    out: &mut Vec<u8>,
+    id: u64,
+    message: &Message,
+    retained: Option<u64>,
+    targets: impl Iterator<Item = (u32, &'t Target)> + Clone,
+) {
+    put_entry(out, MESSAGE, |out| {
+        message::put_part(out, id, message);
+        message::put_claims(out, retained, targets);
+    });
+}
+
+/// Appends a copy of a message. `part` is its unchanging part, as `split_message` found it.
+pub(super) fn put_copy<'t>(
+    out: &mut Vec<u8>,
+    part: &[u8],
+    retained: Option<u64>,
+    targets: impl Iterator<Item = (u32, &'t Target)> + Clone,
+) {
+    put_entry(out, MESSAGE, |out| {
+        out.extend_from_slice(part);
+        message::put_claims(out, retained, targets);
+    });
 }
 
 /// Appends the marks.
@@ -133,6 +153,19 @@ pub(super) fn split_message(bytes: &[u8]) -> Option<(MessageHead, &[u8], Claims)
     message::split(reader.bytes()?)
 }
 
+/// The message of a message entry, without its claims; `None` if it has another id. `before` may have its topic.
+pub(super) fn read_body_of(id: u64, bytes: &[u8], before: Option<&TopicName>) -> Option<Message> {
+    let mut reader = Reader::new(bytes);
+    if reader.byte()? != MESSAGE {
+        return None;
+    }
+    let mut body = Reader::new(reader.bytes()?);
+    if body.varint()? != id {
+        return None;
+    }
+    message::read_body(&mut body, before)
+}
+
 fn read_record(kind: u8, body: &mut Reader<'_>) -> Option<Record> {
     Some(match kind {
         SNAPSHOT => Record::Snapshot(Box::new(session::read_snapshot(body)?)),
@@ -154,25 +187,29 @@ fn read_record(kind: u8, body: &mut Reader<'_>) -> Option<Record> {
     })
 }
 
+/// Appends an entry: its kind, the length of its body and the body.
 fn put_entry(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
-    let mut bytes = Vec::new();
-    body(&mut bytes);
-    out.push(kind);
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(&bytes);
-}
-
-/// The common small record, without a buffer of its own.
-fn put_numbers(out: &mut Vec<u8>, kind: u8, session: SessionNo, n: u64) {
     out.push(kind);
     let length_at = out.len();
     out.push(0);
-    put_session_no(out, session);
-    put_varint(out, n);
-    let len = u8::try_from(out.len() - length_at - 1).expect("two varints take at most 20 bytes");
-    if let Some(slot) = out.get_mut(length_at) {
-        *slot = len;
+    body(out);
+    let len = out.len() - length_at - 1;
+    // Most are so short that their length is a byte.
+    if let (Ok(short @ ..0x80), Some(length)) = (u8::try_from(len), out.get_mut(length_at)) {
+        *length = short;
+    } else {
+        let mut length = Vec::new();
+        put_varint(&mut length, len as u64);
+        out.splice(length_at..=length_at, length);
     }
+}
+
+/// The common small record.
+fn put_numbers(out: &mut Vec<u8>, kind: u8, session: SessionNo, n: u64) {
+    put_entry(out, kind, |out| {
+        put_session_no(out, session);
+        put_varint(out, n);
+    });
 }
 
 fn put_session_no(out: &mut Vec<u8>, session: SessionNo) {

@@ -78,11 +78,12 @@ impl State {
                     drop(guard);
                     self.write_now(stored, now);
                 } else {
-                    if early.confirmed.contains(&index) {
+                    if early.has_confirmed(index) {
                         return None;
                     }
-                    early.handed_on.retain(|(other, _)| *other != index);
-                    early.handed_on.push((index, to));
+                    let handed_on = &mut early.rare().handed_on;
+                    handed_on.retain(|(other, _)| *other != index);
+                    handed_on.push((index, to));
                 }
                 Some(Gate::Message(Arc::clone(stored)))
             }

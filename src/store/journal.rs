@@ -350,8 +350,9 @@ impl Journal {
                 Phase::Written(_) | Phase::Settled => return true,
                 Phase::Queued(commit) => *commit,
                 Phase::Early(early) => {
-                    if !early.wakers.iter().any(|w| w.will_wake(waker)) {
-                        early.wakers.push(waker.clone());
+                    let wakers = &mut early.rare().wakers;
+                    if !wakers.iter().any(|w| w.will_wake(waker)) {
+                        wakers.push(waker.clone());
                     }
                     return false;
                 }

@@ -62,6 +62,26 @@ impl GenerationBooks {
         live
     }
 
+    /// Whether any message in it is alive.
+    fn has_live(&self, slab: &Slab) -> bool {
+        self.messages.iter().any(|no| self.is_live(*no, slab))
+    }
+
+    fn is_live(&self, no: SlotNo, slab: &Slab) -> bool {
+        slab.live(no).is_some_and(|(_, place)| place.generation == self.no)
+    }
+
+    /// Drops the dead from the list. In the order of the slots, which is how they lie in memory.
+    fn drop_dead(&mut self, slab: &Slab) {
+        let mut messages = std::mem::take(&mut self.messages);
+        messages.sort_unstable();
+        messages.dedup();
+        messages.retain(|no| self.is_live(*no, slab));
+        messages.shrink_to_fit();
+        self.messages = messages;
+        self.dead = 0;
+    }
+
     /// What is wanted, in bytes of frames: compressed it is less than in the stream.
     pub(super) fn live_frame_bytes(&self) -> u64 {
         if self.frame_bytes >= self.stream_bytes {
@@ -105,6 +125,11 @@ impl Ledger {
         books.map_or_else(Vec::new, |books| books.live(&self.slab))
     }
 
+    /// Whether any message of a generation is alive.
+    pub(super) fn has_live(&self, generation: u32) -> bool {
+        self.generations.iter().any(|books| books.no == generation && books.has_live(&self.slab))
+    }
+
     /// A live message stands here now.
     pub(super) fn message_placed(&mut self, no: SlotNo, place: Place) {
         if let Some(books) = self.books(place.generation) {
@@ -120,8 +145,7 @@ impl Ledger {
         books.left(u64::from(place.len));
         books.dead += 1;
         if books.dead > DEAD_MIN && books.dead * 2 > books.messages.len() {
-            books.messages = books.live(&self.slab).into_iter().map(|(_, no)| no).collect();
-            books.dead = 0;
+            books.drop_dead(&self.slab);
         }
     }
 

@@ -3,12 +3,12 @@
 //! Invariant: a store's frames are all sealed, or none is. One that is not as it should be is damage; whether the key at
 //! hand is the store's is asked before anything else (`key_check`).
 
-use std::{borrow::Cow, io};
+use std::{borrow::Cow, io, ops::Range};
 
 use super::{
     compress::{self, Chunk},
     config::Compression,
-    frame::{self, FrameError, FrameHeader, Packed},
+    frame::{self, Frame, FrameError, FrameHeader, Packed},
     key::StoreKey,
     medium::{MediumError, NumberedFrame},
     seal::{Opener, SEAL_BYTES, SealError, Sealer},
@@ -123,9 +123,30 @@ impl Packing {
         Ok(Opened { header: unsealed.header, body: unsealed.into_body()? })
     }
 
+    /// The same where they are: what they carry is this part of `bytes` then. With `is_checked` their checksum has been
+    /// looked at.
+    pub(super) fn open_in_place(
+        &self,
+        generation: u32,
+        bytes: &mut Vec<u8>,
+        is_checked: bool,
+    ) -> Result<(FrameHeader, Range<usize>), FrameError> {
+        let frame = if is_checked { frame::decode_checked(bytes)? } else { frame::decode(bytes)? };
+        let (header, begin) = (frame.header, frame.prefix.len());
+        let unpacked = match self.take_seal_off(generation, &frame)?.into_body()? {
+            Cow::Borrowed(body) => return Ok((header, begin..begin + body.len())),
+            Cow::Owned(body) => body,
+        };
+        *bytes = unpacked;
+        Ok((header, 0..bytes.len()))
+    }
+
     /// The same, but as it was compressed.
     pub(super) fn unseal<'b>(&self, generation: u32, bytes: &'b [u8]) -> Result<Unsealed<'b>, FrameError> {
-        let frame = frame::decode(bytes)?;
+        self.take_seal_off(generation, &frame::decode(bytes)?)
+    }
+
+    fn take_seal_off<'b>(&self, generation: u32, frame: &Frame<'b>) -> Result<Unsealed<'b>, FrameError> {
         let (header, compressed) = (frame.header, frame.packed.compressed);
         let content = match (&self.opener, frame.packed.sealed) {
             (None, false) => Cow::Borrowed(frame.content),

@@ -4,21 +4,21 @@ use std::{
     borrow::Cow,
     collections::VecDeque,
     iter,
+    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
 };
 
 use super::{
-    format::{Entry, read_entry},
+    format::read_body_of,
     journal::Shared,
-    medium::{Medium, MediumError},
-    packing::{Opened, Packing},
+    medium::{Found, Medium, MediumError},
+    packing::Packing,
     stats::count,
-    stored::{Place, Stored},
+    stored::{Place, Stored, StoredState},
 };
-use crate::message::Message;
-use crate::sync::lock;
+use crate::{message::Message, sync::lock, topic::TopicName};
 
 /// How many requests wait at most. A session has one at a time; of those that come beyond it only the waker is kept, and
 /// they ask again when there is room.
@@ -108,17 +108,22 @@ impl Shared {
     }
 
     fn serve(&self) -> Option<Outcome> {
-        let (mut wanted, waker, again) = self.reads.pop()?;
+        let (wanted, waker, again) = self.reads.pop()?;
         again.into_iter().for_each(Waker::wake);
         let mut worst = Outcome::Served;
-        wanted.sort_by_cached_key(|stored| stored.lock().place());
+        let here = |stored: Arc<Stored>| {
+            let place = place_to_read(&stored.lock())?;
+            Some((place, stored))
+        };
+        let mut wanted: Vec<_> = wanted.into_iter().filter_map(here).collect();
+        wanted.sort_unstable_by_key(|(place, _)| *place);
         let mut frames = std::mem::take(&mut *lock(&self.reads.frames));
         if frames.places.is_empty() {
             frames = FrameCache::of(FRAMES_MAX);
         }
-        let mut reader = EntryReader { medium: &*self.medium, packing: &self.packing, frames };
-        for stored in wanted {
-            match read_body(&mut reader, &stored) {
+        let mut reader = EntryReader { medium: &*self.medium, packing: &self.packing, frames, topic: None };
+        for (place, stored) in wanted {
+            match read_body(&mut reader, &stored, place) {
                 Outcome::Served => {}
                 Outcome::Lost => {
                     tracing::error!(
@@ -146,16 +151,14 @@ enum Outcome {
     Failed,
 }
 
-/// Reads one body back.
-fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
+/// Where the body of a message stands, if it is to be read.
+fn place_to_read(state: &StoredState) -> Option<Place> {
+    state.place().filter(|_| state.body.is_none() && !state.lost && !state.is_dead())
+}
+
+/// Reads one body back, which stood at `place` a moment ago.
+fn read_body(reader: &mut EntryReader<'_>, stored: &Stored, mut place: Place) -> Outcome {
     for attempt in 1..=TRIES {
-        let place = {
-            let state = stored.lock();
-            match state.place() {
-                Some(place) if state.body.is_none() && !state.lost && !state.is_dead() => place,
-                _ => return Outcome::Served,
-            }
-        };
         let found = reader.message(place, stored.id());
         let mut state = stored.lock();
         match found {
@@ -165,7 +168,10 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored) -> Outcome {
                 }
                 return Outcome::Served;
             }
-            _ if state.place() != Some(place) && attempt < TRIES => {}
+            _ if state.place() != Some(place) && attempt < TRIES => match place_to_read(&state) {
+                Some(moved) => place = moved,
+                None => return Outcome::Served,
+            },
             _ if state.is_dead() => return Outcome::Served,
             Ok(None) => {
                 state.lost = true;
@@ -190,21 +196,23 @@ pub(super) struct EntryReader<'a> {
     medium: &'a dyn Medium,
     packing: &'a Packing,
     frames: FrameCache,
+    /// Of the message before: the next one often has the same.
+    topic: Option<TopicName>,
 }
 
 impl<'a> EntryReader<'a> {
     /// One that keeps the last frame: messages of one frame are read one after the other.
     pub(super) fn new(medium: &'a dyn Medium, packing: &'a Packing) -> Self {
-        Self { medium, packing, frames: FrameCache::of(1) }
+        Self { medium, packing, frames: FrameCache::of(1), topic: None }
     }
 
     /// The message at a place; `None` if what stands there is not it.
     pub(super) fn message(&mut self, place: Place, id: u64) -> Result<Option<Message>, MediumError> {
+        let before = self.topic.take();
         let Some(bytes) = self.entry(place)? else { return Ok(None) };
-        Ok(match read_entry(&bytes) {
-            Some((Entry::Message(found), _)) if found.id == id => Some(found.message),
-            _ => None,
-        })
+        let found = read_body_of(id, &bytes, before.as_ref());
+        self.topic = found.as_ref().map(|message| message.topic.clone()).or(before);
+        Ok(found)
     }
 
     /// The bytes of the entry at a place; `None` if a frame is missing or damaged.
@@ -257,8 +265,9 @@ struct CachedFrame {
     generation: u32,
     frame: u64,
     commit: CommitOfRun,
-    /// Its body, unpacked.
-    body: Vec<u8>,
+    bytes: Vec<u8>,
+    /// Where in them its body is.
+    body: Range<usize>,
 }
 
 /// A commit's number, and the run it is of.
@@ -272,8 +281,8 @@ impl FrameCache {
     /// Which commit a frame is of, and its body, if it was read lately.
     fn get(&self, generation: u32, frame: u64) -> Option<(CommitOfRun, &[u8])> {
         let found = self.places.get(self.place(frame)?)?.as_ref()?;
-        ((found.generation, found.frame) == (generation, frame))
-            .then_some((found.commit, found.body.as_slice()))
+        let body = found.bytes.get(found.body.clone())?;
+        ((found.generation, found.frame) == (generation, frame)).then_some((found.commit, body))
     }
 
     /// Reads a frame unless it is there; false if it is missing or damaged.
@@ -287,30 +296,36 @@ impl FrameCache {
         if self.get(generation, no).is_some() {
             return Ok(true);
         }
-        let Some(bytes) = medium.read(generation, no)? else { return Ok(false) };
-        let Ok(Opened { header, body }) = packing.open(generation, &bytes) else { return Ok(false) };
-        if header.frame != no {
+        let Some(at) = self.place(no) else { return Ok(false) };
+        // In the buffer of the one whose place it takes.
+        let mut bytes = self.take_out(at);
+        let is_checked = match medium.read(generation, no, &mut bytes)? {
+            Found::Nothing => return Ok(false),
+            Found::Bytes => false,
+            Found::Checked => true,
+        };
+        let opened = packing.open_in_place(generation, &mut bytes, is_checked);
+        let Some((header, body)) = opened.ok().filter(|(header, _)| header.frame == no) else {
             return Ok(false);
+        };
+        while self.bytes + bytes.len() > FRAMES_BYTES_MAX && self.bytes > 0 {
+            self.take_out(self.next_out);
+            self.next_out = (self.next_out + 1) % self.places.len();
         }
+        self.bytes += bytes.len();
         let commit = (header.run, header.commit);
-        let found = CachedFrame { generation, frame: no, commit, body: body.into_owned() };
-        if let Some(at) = self.place(no) {
-            self.take_out(at);
-            while self.bytes + found.body.len() > FRAMES_BYTES_MAX && self.bytes > 0 {
-                self.take_out(self.next_out);
-                self.next_out = (self.next_out + 1) % self.places.len().max(1);
-            }
-            self.bytes += found.body.len();
-            if let Some(place) = self.places.get_mut(at) {
-                *place = Some(found);
-            }
+        if let Some(place) = self.places.get_mut(at) {
+            *place = Some(CachedFrame { generation, frame: no, commit, bytes, body });
         }
         Ok(true)
     }
 
-    fn take_out(&mut self, at: usize) {
+    /// Makes the place free; its buffer may be used again.
+    fn take_out(&mut self, at: usize) -> Vec<u8> {
         let out = self.places.get_mut(at).and_then(Option::take);
-        self.bytes -= out.map_or(0, |frame| frame.body.len());
+        let bytes = out.map_or_else(Vec::new, |frame| frame.bytes);
+        self.bytes -= bytes.len();
+        bytes
     }
 
     fn place(&self, frame: u64) -> Option<usize> {

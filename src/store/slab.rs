@@ -180,8 +180,11 @@ impl Slab {
     pub(super) fn remove(&mut self, no: SlotNo) {
         let (at, index) = split(no);
         if let Some(chunk) = self.chunks.get_mut(at) {
+            let was_full = chunk.is_full();
             chunk.remove(index);
-            self.open.insert(at);
+            if was_full {
+                self.open.insert(at);
+            }
         }
     }
 

@@ -8,7 +8,6 @@ use std::{collections::HashMap, sync::Arc, task::Waker, time::Duration};
 use super::{
     batch::{Batch, Item},
     config::{Config, Durability},
-    format::Claims,
     gate::{CommitNo, Gate, Waiters, Wakers},
     hold::{Hold, Left},
     ledger::Ledger,
@@ -61,6 +60,8 @@ pub(super) struct State {
     config: Config,
     pub(super) health: Health,
     pub(super) open: Batch,
+    /// The empty batch that is opened next.
+    pub(super) next: Batch,
     /// The number the open batch will be committed under.
     pub(super) open_no: CommitNo,
     /// Bytes of the batch that is being written.
@@ -93,6 +94,7 @@ impl State {
             config,
             health: Health::Running,
             open: Batch::default(),
+            next: Batch::default(),
             open_no: CommitNo(durable.0 + 1),
             writing_bytes: 0,
             durable,
@@ -156,8 +158,7 @@ impl State {
         };
         let retained = completion.retained.filter(|_| !early.unretained);
         let rests_on_record = early.rests_on_record;
-        let confirmed = std::mem::take(&mut early.confirmed);
-        let handed_on = std::mem::take(&mut early.handed_on);
+        let (confirmed, handed_on) = early.take_changes();
         // Who got it from another has not been sent it, as far as the publisher's thread knows.
         let may_elide = completion.may_elide && handed_on.is_empty();
         for (index, to) in handed_on {
@@ -192,46 +193,50 @@ impl State {
             self.hold.add(stored, publisher, now);
             return;
         }
-        drop(state);
-        if let Some(publisher) = completion.publisher {
+        if let Some(publisher) = completion.publisher.filter(|_| self.hold.messages() > 0) {
+            drop(state);
             self.release_of(publisher, u64::MAX, now);
+            state = stored.lock();
         }
         if let Some((session, id)) = inbound {
             self.append(Record::InboundQos2(session, id), Urgency::Now, now);
         }
-        self.enqueue(stored, targets, retained, now);
+        self.enqueue(stored, &mut state, &targets, retained, now);
     }
 
     /// Puts a complete message into the open batch.
-    fn enqueue(&mut self, stored: &Arc<Stored>, targets: Vec<Target>, retained: Option<u64>, now: Timestamp) {
-        let mut state = stored.lock();
-        let targets = (0..).zip(targets).filter(|(index, _)| state.left.contains(*index)).collect::<Vec<_>>();
+    fn enqueue(
+        &mut self,
+        stored: &Arc<Stored>,
+        state: &mut StoredState,
+        targets: &[Target],
+        retained: Option<u64>,
+        now: Timestamp,
+    ) {
         if self.health == Health::Running
-            && (!targets.is_empty() || retained.is_some())
-            && let Some(message) = state.body.clone()
+            && !(state.left.is_empty() && retained.is_none())
+            && let Some(message) = &state.body
         {
-            for (_, target) in &targets {
-                self.marks.see_session(target.session);
-            }
-            let claims = Claims { retained, targets };
-            self.open.push(Item::Message { stored: Arc::clone(stored), message, claims }, now);
+            let left = (0..).zip(targets).filter(|(index, _)| state.left.contains(*index));
+            left.clone().for_each(|(_, target)| self.marks.see_session(target.session));
+            self.open.push_message(stored, message, retained, left, now);
         }
         // With nothing of its own to write it waits for the records before it.
         let rests_on_nothing_new = self.health == Health::Running && self.open.is_empty();
         let commit = CommitNo(self.open_no.0 - u64::from(rests_on_nothing_new));
         if self.is_durable(commit) {
-            return self.settle(&mut state);
+            return self.settle(state);
         }
         self.open.mark_urgent(now);
         if let Phase::Early(early) = std::mem::replace(&mut state.phase, Phase::Queued(commit)) {
-            early.wakers.into_iter().for_each(|waker| self.waiters.add(commit, waker));
+            early.into_wakers().into_iter().for_each(|waker| self.waiters.add(commit, waker));
         }
     }
 
     /// A message that nobody needs any more and that is not on disk.
     fn settle(&mut self, state: &mut StoredState) {
         if let Phase::Early(early) = std::mem::replace(&mut state.phase, Phase::Settled) {
-            self.ready.extend(early.wakers);
+            self.ready.extend(early.into_wakers());
         }
     }
 
@@ -250,12 +255,14 @@ impl State {
 
     /// Writes a message if it is held.
     fn release(&mut self, stored: &Arc<Stored>, why: Left, now: Timestamp) {
-        let held = match &mut stored.lock().phase {
+        let mut state = stored.lock();
+        let held = match &mut state.phase {
             Phase::Early(early) => early.held.take(),
             _ => None,
         };
         if let Some(held) = held {
-            self.enqueue(stored, held.targets, None, now);
+            self.enqueue(stored, &mut state, &held.targets, None, now);
+            drop(state);
             self.hold.left(stored, held.publisher, why);
         }
     }
@@ -320,8 +327,8 @@ impl State {
                 early.rests_on_record |= why == TakenOff::ByRecord;
                 let rests_on_record = early.rests_on_record;
                 let Some(held) = &early.held else {
-                    if !early.confirmed.contains(&target) {
-                        early.confirmed.push(target);
+                    if !early.has_confirmed(target) {
+                        early.rare().confirmed.push(target);
                     }
                     return false;
                 };

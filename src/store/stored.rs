@@ -12,6 +12,7 @@
 //! Its lock is taken under the journal's lock or alone, and nothing is locked under it.
 
 use std::{
+    mem,
     sync::{Arc, Mutex, MutexGuard},
     task::Waker,
 };
@@ -75,19 +76,47 @@ pub(super) enum Phase {
 /// What is known of a message that is in no batch yet.
 #[derive(Debug, Default)]
 pub(super) struct Early {
-    /// Targets that confirmed before they were all known.
-    pub(super) confirmed: Vec<u32>,
-    /// Targets that another session has taken over before they were all known.
-    pub(super) handed_on: Vec<(u32, Target)>,
     /// It lost its claim to be the retained value before it was complete.
     pub(super) unretained: bool,
     /// A target was taken off by a record that may not be durable (its session is gone, it sent PUBREC): then the
     /// message is settled only when that record is.
     pub(super) rests_on_record: bool,
-    /// Who waits for it to be durable or settled.
-    pub(super) wakers: Vec<Waker>,
     /// Complete, and held back.
     pub(super) held: Option<Held>,
+    rare: Option<Box<Rare>>,
+}
+
+/// What hardly any message has that is in no batch yet: without it a message is three cache lines.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// Targets that confirmed before they were all known.
+    pub(super) confirmed: Vec<u32>,
+    /// Targets that another session has taken over before they were all known.
+    pub(super) handed_on: Vec<(u32, Target)>,
+    /// Who waits for it to be durable or settled.
+    pub(super) wakers: Vec<Waker>,
+}
+
+impl Early {
+    pub(super) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Targets that confirmed, and those that were taken over, before they were all known.
+    pub(super) fn take_changes(&mut self) -> (Vec<u32>, Vec<(u32, Target)>) {
+        let rare = self.rare.as_mut();
+        rare.map(|rare| (mem::take(&mut rare.confirmed), mem::take(&mut rare.handed_on))).unwrap_or_default()
+    }
+
+    /// Whether this target confirmed before they were all known.
+    pub(super) fn has_confirmed(&self, target: u32) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.confirmed.contains(&target))
+    }
+
+    /// Who waits for it to be durable or settled.
+    pub(super) fn into_wakers(self) -> Vec<Waker> {
+        self.rare.map(|rare| rare.wakers).unwrap_or_default()
+    }
 }
 
 /// A message held back in the hope that it need never be written.
@@ -98,14 +127,14 @@ pub(super) struct Held {
     pub(super) since: Timestamp,
 }
 
-/// Where an entry stands.
+/// Where an entry stands. Ordered as entries are: those of one frame come together, and a frame is read once for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub(super) generation: u32,
-    /// Where in the first frame's body it begins.
-    pub(super) offset: u16,
     /// The frame it begins in; it goes on in the frames after it.
     pub(super) frame: u64,
+    /// Where in that frame's body it begins.
+    pub(super) offset: u16,
     /// Bytes of the whole entry.
     pub(super) len: u32,
 }
@@ -322,7 +351,21 @@ impl Bits {
 
 #[cfg(test)]
 mod tests {
-    use super::Bits;
+    use super::{Bits, Place, Stored};
+
+    /// Compaction and readers keep the frame they read last: in another order they read one for each message.
+    #[test]
+    fn places_are_ordered_as_they_lie() {
+        let place = |generation, frame, offset| Place { generation, frame, offset, len: 100 };
+        let lying = [place(1, 8, 3_900), place(1, 9, 0), place(1, 9, 100), place(1, 10, 50), place(2, 1, 0)];
+        assert!(lying.is_sorted());
+    }
+
+    #[test]
+    fn a_message_and_who_counts_its_holders_take_three_cache_lines() {
+        let counts = 2 * size_of::<usize>();
+        assert!(counts + size_of::<Stored>() <= 3 * 64, "{}", size_of::<Stored>());
+    }
 
     #[test]
     fn bits_hold_what_was_put_in() {

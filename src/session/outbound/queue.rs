@@ -96,22 +96,19 @@ impl<K: Keeper> Queue<K> {
         while from > keep && self.head.get(from - 1).is_some_and(is_parkable) {
             from -= 1;
         }
-        let to_front = self.head.split_off(from);
+        let left = shelve(keeper, &mut self.shelf, self.head.drain(from..).map(parts));
+        self.head.extend(left.map(entry));
         let mut until = 0;
         while self.tail.get(until).is_some_and(is_parkable) {
             until += 1;
         }
-        let rest = self.tail.split_off(until);
-        let to_back = std::mem::replace(&mut self.tail, rest);
-        let left = shelve(keeper, &mut self.shelf, to_front.into_iter().map(parts));
-        self.head.extend(left.map(entry));
-        let left = shelve(keeper, &mut self.shelf, to_back.into_iter().map(parts));
-        let mut tail: VecDeque<_> = left.map(entry).collect();
-        tail.append(&mut self.tail);
-        self.tail = tail;
+        let left = shelve(keeper, &mut self.shelf, self.tail.drain(..until).map(parts));
+        left.rev().for_each(|parts| self.tail.push_front(entry(parts)));
         self.close_gap();
-        if self.head.is_empty() {
-            self.head = VecDeque::new();
+        for part in [&mut self.head, &mut self.tail] {
+            if part.is_empty() {
+                *part = VecDeque::new();
+            }
         }
     }
 

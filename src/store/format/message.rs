@@ -41,7 +41,7 @@ pub(in crate::store) struct MessageHead {
 }
 
 /// Appends what never changes about a message: its id and itself.
-pub(in crate::store) fn put_message_part(out: &mut Vec<u8>, id: u64, message: &Message) {
+pub(super) fn put_part(out: &mut Vec<u8>, id: u64, message: &Message) {
     put_varint(out, id);
     put_body(out, message);
 }
@@ -65,8 +65,8 @@ pub(super) fn put_body(out: &mut Vec<u8>, message: &Message) {
     }
 }
 
-/// Reads what `put_body` wrote.
-pub(super) fn read_body(reader: &mut Reader<'_>) -> Option<Message> {
+/// Reads what `put_body` wrote. `before` may have its topic.
+pub(super) fn read_body(reader: &mut Reader<'_>, before: Option<&TopicName>) -> Option<Message> {
     let flags = reader.byte()?;
     if flags & !MESSAGE_FLAGS != 0 {
         return None;
@@ -75,39 +75,72 @@ pub(super) fn read_body(reader: &mut Reader<'_>) -> Option<Message> {
         qos: qos(flags)?,
         retain: flags & RETAIN != 0,
         expires_at: if flags & EXPIRES == 0 { Timestamp::NEVER } else { Timestamp(reader.varint()?) },
-        topic: TopicName::parse(reader.str()?).ok()?,
+        topic: read_topic(reader, before)?,
         payload: Bytes::copy_from_slice(reader.bytes()?),
         properties: if flags & PROPERTIES == 0 { None } else { Some(Box::new(read_properties(reader)?)) },
     })
 }
 
+fn read_topic(reader: &mut Reader<'_>, before: Option<&TopicName>) -> Option<TopicName> {
+    let bytes = reader.bytes()?;
+    if let Some(before) = before.filter(|before| before.as_str().as_bytes() == bytes) {
+        return Some(before.clone());
+    }
+    TopicName::parse(std::str::from_utf8(bytes).ok()?).ok()
+}
+
+/// Passes over what `put_body` wrote, without a look at the topic, which was looked at before it was written.
+fn skip_body(reader: &mut Reader<'_>) -> Option<()> {
+    let flags = reader.byte()?;
+    if flags & !MESSAGE_FLAGS != 0 {
+        return None;
+    }
+    qos(flags)?;
+    if flags & EXPIRES != 0 {
+        reader.varint()?;
+    }
+    let (_topic, _payload) = (reader.bytes()?, reader.bytes()?);
+    if flags & PROPERTIES != 0 {
+        read_properties(reader)?;
+    }
+    Some(())
+}
+
 /// Reads a message entry's body.
 pub(super) fn read_message(reader: &mut Reader<'_>) -> Option<StoredMessage> {
-    Some(StoredMessage { id: reader.varint()?, message: read_body(reader)?, claims: read_claims(reader)? })
+    Some(StoredMessage {
+        id: reader.varint()?,
+        message: read_body(reader, None)?,
+        claims: read_claims(reader)?,
+    })
 }
 
 /// Splits a message entry's body into its unchanging part and its claims.
 pub(super) fn split(body: &[u8]) -> Option<(MessageHead, &[u8], Claims)> {
     let mut reader = Reader::new(body);
     let id = reader.varint()?;
-    read_body(&mut reader)?;
+    skip_body(&mut reader)?;
     let part = body.get(..body.len() - reader.remaining())?;
     let claims = read_claims(&mut reader)?;
     reader.is_empty().then_some((MessageHead { id }, part, claims))
 }
 
 /// Appends the claims: the retained version plus one or zero, then the targets.
-pub(super) fn put_claims(out: &mut Vec<u8>, claims: &Claims) {
-    match claims.retained {
+pub(super) fn put_claims<'t>(
+    out: &mut Vec<u8>,
+    retained: Option<u64>,
+    targets: impl Iterator<Item = (u32, &'t Target)> + Clone,
+) {
+    match retained {
         None => out.push(0),
         Some(version) => {
             out.push(1);
             put_varint(out, version);
         }
     }
-    put_varint(out, claims.targets.len() as u64);
-    for (index, target) in &claims.targets {
-        put_varint(out, u64::from(*index));
+    put_varint(out, targets.clone().count() as u64);
+    for (index, target) in targets {
+        put_varint(out, u64::from(index));
         put_target(out, target);
     }
 }

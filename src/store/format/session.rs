@@ -64,7 +64,7 @@ pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRecord> {
     }
     if has & HAS_WILL != 0 {
         record.will = Some(Box::new(WillRecord {
-            message: read_body(reader)?,
+            message: read_body(reader, None)?,
             delay: read_duration(reader)?,
             due_at: Timestamp(reader.varint()?),
             expiry: reader.option()?,

@@ -42,6 +42,27 @@ pub struct DiskSpace {
     pub free_files: u64,
 }
 
+/// What has come of reading a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It is not there; what is in the buffer means nothing.
+    Nothing,
+    /// What stands in its place.
+    Bytes,
+    /// The same, and it has the checksum and the number that it should have.
+    Checked,
+}
+
+impl Found {
+    /// Bytes at hand, if there are any.
+    pub(in crate::store) fn copied(bytes: Option<impl AsRef<[u8]>>, into: &mut Vec<u8>) -> Self {
+        let Some(bytes) = bytes else { return Self::Nothing };
+        into.clear();
+        into.extend_from_slice(bytes.as_ref());
+        Self::Bytes
+    }
+}
+
 /// A frame and its number.
 pub type NumberedFrame = (u64, Vec<u8>);
 
@@ -80,8 +101,8 @@ pub trait Medium: Send + Sync {
     /// Hands what was applied to the operating system: it survives this process, not the machine.
     fn hand_over(&self) -> Result<(), MediumError>;
 
-    /// Reads a frame back; `None` if it is not there.
-    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError>;
+    /// Reads a frame back, in the place of what is in `into`: a buffer that is used again and again.
+    fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError>;
 
     /// Deletes a generation with all in it.
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError>;

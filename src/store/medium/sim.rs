@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::{DiskSpace, Medium, MediumError, NumberedFrame};
+use super::{DiskSpace, Found, Medium, MediumError, NumberedFrame};
 use crate::sync::lock;
 
 /// A simulated disk. Clones are the same disk; it outlives the journals opened on it.
@@ -214,8 +214,10 @@ impl Medium for SimMedium {
         self.writing().map(drop)
     }
 
-    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        Ok(self.powered()?.generations.get(&generation).and_then(|frames| frames.get(&frame)).cloned())
+    fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
+        let state = self.powered()?;
+        let found = state.generations.get(&generation).and_then(|frames| frames.get(&frame));
+        Ok(Found::copied(found, into))
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {

@@ -42,7 +42,7 @@ use self::{
     charting::Charting,
     generation::{Generation, SEGMENT_BYTES, is_lock},
 };
-use super::{DiskSpace, Medium, MediumError, NumberedFrame};
+use super::{DiskSpace, Found, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
 /// sled's page cache in bytes for the generation being written.
@@ -284,13 +284,13 @@ impl Medium for SledMedium {
         self.active()?.flush()
     }
 
-    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        if let Some(found) = self.chart(generation).and_then(|chart| chart.read(frame)) {
-            return Ok(Some(found));
+    fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
+        if self.chart(generation).is_some_and(|chart| chart.read(frame, into)) {
+            return Ok(Found::Checked);
         }
         match self.generation(generation)? {
-            Some(generation) => generation.read(frame),
-            None => Ok(None),
+            Some(generation) => generation.read(frame, into),
+            None => Ok(Found::Nothing),
         }
     }
 

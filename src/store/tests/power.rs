@@ -22,7 +22,7 @@ use crate::{
     store::{
         Aside, Config, Journal,
         medium::{
-            Medium, MediumError, NumberedFrame,
+            Found, Medium, MediumError, NumberedFrame,
             sled::{DataSync, SledMedium},
         },
     },
@@ -136,8 +136,8 @@ impl Medium for PowerMedium {
         self.inner.hand_over()
     }
 
-    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
-        self.inner.read(generation, frame)
+    fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
+        self.inner.read(generation, frame, into)
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {

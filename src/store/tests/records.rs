@@ -23,8 +23,8 @@ use crate::{
         HandedOn, Record, SessionRecord, Snapshot, SubscriptionRecord, Target, WillRecord,
         batch::TIMELINE_BYTES,
         format::{
-            Claims, Entry, StoredMessage, put_marks, put_message, put_message_part, put_record, read_entry,
-            split_message,
+            Claims, Entry, StoredMessage, put_copy, put_marks, put_message, put_record, read_body_of,
+            read_entry, split_message,
         },
         frame,
         packing::{CommitHead, Packing},
@@ -188,11 +188,19 @@ proptest! {
         targets in vec((any::<u32>(), any_target()), 0..4),
     ) {
         let claims = Claims { retained, targets };
-        let (mut part, mut out) = (Vec::new(), Vec::new());
-        put_message_part(&mut part, id, &message);
-        put_message(&mut out, &mut part.clone(), &claims);
-        let (head, same_part, same_claims) = split_message(&out).unwrap();
-        prop_assert_eq!((head.id, same_part, &same_claims), (id, part.as_slice(), &claims));
+        let (mut out, mut copy) = (Vec::new(), Vec::new());
+        put_message(&mut out, id, &message, claims.retained, indexed(&claims));
+        let (head, part, same_claims) = split_message(&out).unwrap();
+        prop_assert_eq!((head.id, &same_claims), (id, &claims));
+        put_copy(&mut copy, part, claims.retained, indexed(&claims));
+        prop_assert_eq!(&copy, &out);
+        // With the topic of the message before it at hand, be it the same or not.
+        let other = TopicName::parse("another/one").unwrap();
+        for before in [None, Some(&message.topic), Some(&other)] {
+            let found = read_body_of(id, &out, before);
+            prop_assert_eq!(found.as_ref(), Some(&message));
+        }
+        prop_assert_eq!(read_body_of(id ^ 1, &out, None), None);
         let stored = StoredMessage { id, message, claims };
         prop_assert_eq!(read_entry(&out), Some((Entry::Message(Box::new(stored)), out.len())));
     }
@@ -208,6 +216,10 @@ proptest! {
     }
 }
 
+fn indexed(claims: &Claims) -> impl Iterator<Item = (u32, &Target)> + Clone {
+    claims.targets.iter().map(|(index, target)| (*index, target))
+}
+
 /// What version 2 has that version 1 had not: two targets of a group, one of them handed on since.
 fn put_groups(stream: &mut Vec<u8>) {
     let group = |no, seq, name| Target { group: Some(TopicFilter::parse(name).unwrap()), ..target(no, seq) };
@@ -215,9 +227,7 @@ fn put_groups(stream: &mut Vec<u8>) {
         retained: None,
         targets: vec![(0, group(1, 20, "$share/g/b/#")), (1, group(2, 21, "$share/h/b/#"))],
     };
-    let mut part = Vec::new();
-    put_message_part(&mut part, 21, &message("b/c", b"shared"));
-    put_message(stream, &mut part, &claims);
+    put_message(stream, 21, &message("b/c", b"shared"), claims.retained, indexed(&claims));
     let handed_on = HandedOn { session: session(2), seq: Seq(21), to: group(1, 22, "$share/h/b/#") };
     put_record(stream, &Record::HandedOn(Box::new(handed_on)));
 }
@@ -265,9 +275,7 @@ fn one_of_everything() -> Vec<u8> {
         retained: Some(12),
         targets: vec![(0, Target { delivery, ..target(1, 10) }), (1, target(1, 11)), (2, target(1, 12))],
     };
-    let mut part = Vec::new();
-    put_message_part(&mut part, 20, &message("a/b/c", &[b'x'; 5_000]));
-    put_message(&mut stream, &mut part, &claims);
+    put_message(&mut stream, 20, &message("a/b/c", &[b'x'; 5_000]), claims.retained, indexed(&claims));
     put_record(&mut stream, &Record::Received(session(1), Seq(11)));
     put_record(&mut stream, &Record::Done(session(1), Seq(12)));
     put_record(&mut stream, &Record::RetainedCleared(TopicName::parse("other").unwrap(), 13));

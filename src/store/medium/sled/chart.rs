@@ -87,12 +87,20 @@ impl Chart {
         self.commits
     }
 
-    /// The frame; `None` if the chart does not name it or it is not where the chart says.
-    pub(super) fn read(&self, frame: u64) -> Option<Vec<u8>> {
+    /// Reads a frame and checks it; false if the chart does not name it or it is not where the chart says.
+    pub(super) fn read(&self, frame: u64, into: &mut Vec<u8>) -> bool {
+        self.find(frame).is_some_and(|spot| self.fetch(spot, into))
+    }
+
+    fn find(&self, frame: u64) -> Option<Spot> {
         let number = u32::try_from(frame.checked_sub(self.first_frame)?).ok()?;
+        // Most generations miss none.
+        let guess = self.spots.get(number as usize).filter(|spot| spot.frame == number);
+        if let Some(spot) = guess {
+            return Some(*spot);
+        }
         let at = self.spots.binary_search_by_key(&number, |spot| spot.frame).ok()?;
-        let mut bytes = Vec::new();
-        self.fetch(*self.spots.get(at)?, &mut bytes).then_some(bytes)
+        self.spots.get(at).copied()
     }
 
     /// Shows every frame, by number; false as soon as one is not where the chart says.
@@ -286,8 +294,9 @@ mod tests {
     use crate::{
         store::{
             aside::Aside,
+            frame::FRAME_BYTES_MAX,
             medium::{
-                Medium as _, MediumError,
+                Found, Medium as _, MediumError,
                 sled::{SledMedium, path_of},
             },
             tests::plain_frames,
@@ -340,6 +349,17 @@ mod tests {
         Ok(shown)
     }
 
+    fn read_of(medium: &SledMedium, no: u64) -> (Found, Vec<u8>) {
+        let mut bytes = Vec::new();
+        (medium.read(1, no, &mut bytes).unwrap(), bytes)
+    }
+
+    fn read_by(chart: &Chart, no: u64) -> Option<Vec<u8>> {
+        // What was read before is in the buffer.
+        let mut bytes = vec![0xAA; FRAME_BYTES_MAX];
+        chart.read(no, &mut bytes).then_some(bytes)
+    }
+
     #[test]
     fn a_closed_generation_is_read_without_sled_and_just_as_sled_shows_it() {
         let dir = tempfile::tempdir().unwrap();
@@ -347,13 +367,13 @@ mod tests {
         let medium = open(dir.path());
         assert_eq!(scanned(&medium, 1).unwrap(), truth);
         for (no, bytes) in &truth {
-            assert_eq!(medium.read(1, *no).unwrap().as_ref(), Some(bytes), "frame {no}");
+            assert_eq!(read_of(&medium, *no), (Found::Checked, bytes.clone()), "frame {no}");
         }
         assert!(lock(&medium.old).open.is_empty(), "sled was not asked");
-        assert_eq!(medium.read(1, FRAMES + 1).unwrap(), None);
+        assert_eq!(read_of(&medium, FRAMES + 1).0, Found::Nothing);
         medium.delete_generation(1).unwrap();
         assert!(lock(&medium.charts).get(1).is_none(), "its file is let go of");
-        assert_eq!(medium.read(1, 1).unwrap(), None);
+        assert_eq!(read_of(&medium, 1).0, Found::Nothing);
     }
 
     #[test]
@@ -404,7 +424,7 @@ mod tests {
         assert!(shown.chart(1, &path).unwrap());
         let chart = Chart::open(1, &path).unwrap();
         for no in 1..=FRAMES {
-            assert_eq!(chart.read(no).as_ref(), truth.get(&no), "frame {no}");
+            assert_eq!(read_by(&chart, no).as_ref(), truth.get(&no), "frame {no}");
         }
         // And what is not in the file cannot be charted.
         let mut shown = Shown::default();
@@ -422,7 +442,7 @@ mod tests {
         let path = folder(dir.path(), 1);
         let chart = Chart::open(1, &path).unwrap();
         let harmed = || {
-            let intact = truth.iter().filter(|(no, bytes)| match chart.read(**no) {
+            let intact = truth.iter().filter(|(no, bytes)| match read_by(&chart, **no) {
                 Some(found) => {
                     assert_eq!(found, **bytes, "frame {no}");
                     true

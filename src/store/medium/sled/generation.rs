@@ -19,7 +19,10 @@ use rustix::{
 };
 
 use super::DataSync;
-use crate::{folder, store::medium::MediumError};
+use crate::{
+    folder,
+    store::medium::{Found, MediumError},
+};
 
 /// sled's segments: files grow by them.
 pub(super) const SEGMENT_BYTES: u64 = 512 << 10;
@@ -131,9 +134,9 @@ impl Generation {
         Ok(())
     }
 
-    pub(super) fn read(&self, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
+    pub(super) fn read(&self, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
         let found = guarded(|| self.db().get(frame.to_be_bytes()))?;
-        Ok(found.filter(|bytes| **bytes != *NO_FRAME).map(|bytes| bytes.to_vec()))
+        Ok(Found::copied(found.filter(|bytes| **bytes != *NO_FRAME), into))
     }
 
     pub(super) fn scan(&self, each: &mut dyn FnMut(u64, &[u8])) -> Result<(), MediumError> {

@@ -13,8 +13,8 @@ use std::{
 };
 
 use super::{
-    Generation, Medium, MediumError, NumberedFrame, OLD_CACHE_BYTES, REBUILT, RealDisk, census::Census,
-    parse, path_of, salvage::find_frames,
+    Found, Generation, Medium, MediumError, NumberedFrame, OLD_CACHE_BYTES, REBUILT, RealDisk,
+    census::Census, parse, path_of, salvage::find_frames,
 };
 use crate::{
     store::{
@@ -205,11 +205,12 @@ impl Medium for LeftBehind {
         Ok(())
     }
 
-    fn read(&self, generation: u32, frame: u64) -> Result<Option<Vec<u8>>, MediumError> {
+    fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
         let found = lock(&self.parts)
             .get(&generation)
             .and_then(|part| part.frames.get(&frame).map(|spot| (part.path.clone(), spot.clone())));
-        found.map(|(path, spot)| self.fetch(generation, &path, &spot)).transpose()
+        let found = found.map(|(path, spot)| self.fetch(generation, &path, &spot)).transpose()?;
+        Ok(Found::copied(found, into))
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {
