@@ -178,7 +178,7 @@ impl Broker {
     ) -> Met {
         let slot = share.slot;
         // One that dozes is not woken for what it does not get.
-        if !slot.is_online() && !self.keeps(share) && share.group.is_none() && slot.is_dozing() {
+        if self.sleeps_through(share) {
             self.drops.asleep();
             return Met::Yes;
         }
@@ -191,6 +191,12 @@ impl Broker {
         let handed = self.hand_over(share, state, outgoing, batch);
         self.after_handing(handed, slot, state, touched);
         Met::Yes
+    }
+
+    /// Whether it is for a session that dozes and does not keep it.
+    pub(super) fn sleeps_through(&self, share: &Share<'_>) -> bool {
+        let slot = share.slot;
+        !slot.is_online() && !self.keeps(share) && share.group.is_none() && slot.is_dozing()
     }
 
     /// Gives a session that lives its share; `after_handing` follows.

@@ -105,7 +105,7 @@ impl Broker {
         };
         let Some(first) = messages.first().and_then(share) else { return };
         // One that dozes is not woken for what it does not get.
-        if !slot.is_online() && !self.keeps(&first) && slot.is_dozing() {
+        if self.sleeps_through(&first) {
             for _ in messages.iter() {
                 self.drops.asleep();
             }
