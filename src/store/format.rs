@@ -190,17 +190,14 @@ fn read_record(kind: u8, body: &mut Reader<'_>) -> Option<Record> {
 /// Appends an entry: its kind, the length of its body and the body.
 fn put_entry(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(kind);
-    let length_at = out.len();
-    out.push(0);
+    let begin = out.len();
     body(out);
-    let len = out.len() - length_at - 1;
-    // Most are so short that their length is a byte.
-    if let (Ok(short @ ..0x80), Some(length)) = (u8::try_from(len), out.get_mut(length_at)) {
-        *length = short;
-    } else {
-        let mut length = Vec::new();
-        put_varint(&mut length, len as u64);
-        out.splice(length_at..=length_at, length);
+    let end = out.len();
+    put_varint(out, (end - begin) as u64);
+    let length_bytes = out.len() - end;
+    // The length is known last and stands first.
+    if let Some(entry) = out.get_mut(begin..) {
+        entry.rotate_right(length_bytes);
     }
 }
 
