@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     format::{Claims, put_copy, put_marks, put_message, put_record},
-    record::{Marks, Record, Target},
+    record::{Marks, Record, SessionRecord, Target},
     stored::{Place, Stored},
 };
 use crate::{
@@ -96,7 +96,7 @@ impl Batch {
     pub(super) fn push(&mut self, item: Item, now: Timestamp) {
         let bytes = item.bytes();
         if bytes > AT_ONCE_BYTES_MAX {
-            self.late.push((self.entries.end(), item));
+            self.late.push((self.entries.begin(), item));
         } else {
             self.entries.put(item);
         }
@@ -191,10 +191,6 @@ impl Entries {
         self.buffer.len()
     }
 
-    fn end(&self) -> usize {
-        self.buffer.len().max(HEAD_BYTES_MAX)
-    }
-
     fn put(&mut self, item: Item) {
         let at = self.begin();
         match item {
@@ -237,7 +233,7 @@ impl Entries {
     fn with(self, late: Vec<(usize, Item)>) -> Self {
         let late_bytes: usize = late.iter().map(|(_, item)| item.bytes()).sum();
         let mut all = Self { counts: self.counts, ..Self::default() };
-        all.buffer.reserve(self.end() + late_bytes);
+        all.buffer.reserve(self.buffer.len() + late_bytes);
         let mut from = all.begin();
         let mut shifts = Vec::with_capacity(late.len());
         for (at, item) in late {
@@ -298,12 +294,19 @@ impl Item {
     fn bytes(&self) -> usize {
         let targets = |claims: &Claims| targets_bytes(claims.targets.len());
         match self {
-            Self::Record(Record::Snapshot(snapshot)) => SMALL_BYTES * (4 + snapshot.subscriptions.len()),
+            Self::Record(Record::Snapshot(snapshot)) => {
+                SMALL_BYTES * (4 + snapshot.subscriptions.len()) + will_bytes(&snapshot.record)
+            }
+            Self::Record(Record::Session(record)) => SMALL_BYTES + will_bytes(record),
             Self::Record(_) => SMALL_BYTES,
             Self::Message { message, claims, .. } => message.whole_bytes() + targets(claims),
             Self::Copy { part, claims, .. } => part.len() + targets(claims),
         }
     }
+}
+
+fn will_bytes(record: &SessionRecord) -> usize {
+    record.will.as_ref().map_or(0, |will| will.message.whole_bytes())
 }
 
 fn targets_bytes(count: usize) -> usize {
@@ -337,13 +340,13 @@ pub(super) fn place(generation: u32, first_frame: u64, starts: &[usize], offset:
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{sync::Arc, time::Duration};
 
     use super::{AT_ONCE_BYTES_MAX, Batch, Claims, Entries, Item, KEPT_BYTES_MAX};
     use crate::{
         message::{Seq, SessionNo},
         store::{
-            record::{Marks, Record},
+            record::{Marks, Record, Snapshot, WillRecord},
             stored::Stored,
             tests::{message, session, snapshot, subscription},
         },
@@ -392,6 +395,26 @@ mod tests {
         // In the books only the place counts.
         messages.sort_unstable();
         assert_eq!((stream, messages, records), expected);
+    }
+
+    #[test]
+    fn a_session_with_a_large_will_is_written_late() {
+        let mut record = snapshot(1).record;
+        record.will = Some(Box::new(WillRecord {
+            message: message("will", &[b'x'; AT_ONCE_BYTES_MAX]),
+            delay: Duration::ZERO,
+            due_at: Timestamp::NEVER,
+            expiry: None,
+        }));
+        for item in [
+            Record::Session(Box::new(record.clone())),
+            Record::Snapshot(Box::new(Snapshot { record, ..snapshot(1) })),
+        ] {
+            let mut batch = Batch::default();
+            batch.push(Item::Record(item), Timestamp(1));
+            assert_eq!(batch.late.len(), 1);
+            assert!(batch.bytes() > AT_ONCE_BYTES_MAX);
+        }
     }
 
     #[test]
