@@ -412,7 +412,9 @@ impl Connection {
         self.paused =
             self.paused && (self.is_owed_too_much(&state) || !self.broker.poll_backlog(self.epoch, waker));
         drop(state);
-        self.broker.send_letters(now, &mut Touched::default());
+        if self.broker.has_letters() {
+            self.broker.send_letters(now, &mut Touched::default());
+        }
         if may_be_more { Transmit::More } else { Transmit::Open }
     }
 
@@ -536,7 +538,7 @@ pub(super) fn is_owed_too_much(link: &Link<Gate>, broker: &Broker) -> bool {
 }
 
 fn take_output(state: &mut State, out: &mut Vec<u8>, counters: &Counters) {
-    let Some(link) = &mut state.session.link else { return };
+    let Some(link) = state.session.link.as_mut().filter(|link| link.has_output()) else { return };
     let bytes = link.out.len();
     counters.sent(link.take_output(out), bytes);
 }

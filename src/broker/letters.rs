@@ -323,9 +323,14 @@ impl Inbox {
 }
 
 impl Broker {
+    /// Whether letters wait to be published.
+    pub(super) fn has_letters(&self) -> bool {
+        self.letters.waiting() > 0
+    }
+
     /// Publishes the letters whose messages are in memory. No session's lock is held.
     pub(super) fn send_letters(&self, now: Timestamp, touched: &mut Touched) {
-        if self.letters.waiting() == 0 {
+        if !self.has_letters() {
             return;
         }
         // Somebody is at it.

@@ -7,8 +7,9 @@
 //! ```
 //!
 //! The task is one hand-written future over a socket that both reads and writes: no halves, no channel, no timer. Each
-//! round asks the broker for output, writes once, reads once, and hands over what came. What the peer sends is
-//! answered before more is read from it, so a peer that does not take its answers is not heard either.
+//! round reads once, hands over what came, asks the broker for output, and writes once. What the peer sends is
+//! answered before more is read from it, so a peer that does not take its answers is not heard either. The broker is asked
+//! once in a poll, and again only after input: whatever else it may have to say calls a waker.
 //!
 //! Invariants: the broker's `Connection` is closed exactly once, with its reason, unless the task is dropped (then the
 //! broker counts it as lost). Every state the peer can leave us waiting in has a deadline, but for an open connection
@@ -61,6 +62,8 @@ pub(super) struct Task<G: Gate, W> {
     outbox: Outbox,
     /// Bytes handed over in this poll.
     input_bytes: usize,
+    /// The broker may have output that it has not been asked for.
+    may_transmit: bool,
 }
 
 /// How a connection ended, as far as only the network knows it; the broker logs the others.
@@ -137,11 +140,11 @@ impl<G: Gate, W: Wire> Task<G, W> {
             inbox: Inbox::default(),
             outbox: Outbox::default(),
             input_bytes: 0,
+            may_transmit: true,
         }
     }
 
-    fn round(&mut self, cx: &mut Context<'_>) -> Round {
-        let now = self.gate.now();
+    fn round(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Round {
         if self.alarm.stopped() == Stop::Now {
             return self.end(CloseReason::ServerShutdown, now);
         }
@@ -210,22 +213,15 @@ impl<G: Gate, W: Wire> Task<G, W> {
         })
     }
 
-    /// One round of an open connection: output first, then input.
+    /// One round of an open connection: input first, then output.
     fn serve(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Round {
         let Stage::Open(open) = &mut self.stage else { return Round::Moved };
-        let transmit = open.client.poll_transmit(cx.waker(), now, self.outbox.buffer());
-        if transmit == Transmit::Closing {
-            self.close_client(CloseReason::Closed, now);
-            self.begin_closing(now);
-            return Round::Moved;
-        }
-        let Ok(wrote) = self.outbox.write(&mut self.wire, cx, now) else {
-            return self.end(CloseReason::Lost, now);
-        };
+        let mut moved = false;
         match open.read(&mut self.wire, &mut self.inbox, cx, now) {
             Input::Taken { bytes } => {
                 self.input_bytes += bytes;
-                return Round::Moved;
+                self.may_transmit = true;
+                moved = true;
             }
             Input::Failed => {
                 let Some(how) = self.wire.violation() else { return self.end(CloseReason::Lost, now) };
@@ -234,11 +230,24 @@ impl<G: Gate, W: Wire> Task<G, W> {
                 self.begin_closing(now);
                 return Round::Moved;
             }
-            // Otherwise whatever comes next, from either side, calls a waker.
-            Input::None if wrote && (transmit == Transmit::More || self.outbox.is_waiting()) => {
+            Input::None => {}
+        }
+        if mem::take(&mut self.may_transmit) {
+            let transmit = open.client.poll_transmit(cx.waker(), now, self.outbox.buffer());
+            if transmit == Transmit::Closing {
+                self.close_client(CloseReason::Closed, now);
+                self.begin_closing(now);
                 return Round::Moved;
             }
-            Input::None => {}
+            let Ok(wrote) = self.outbox.write(&mut self.wire, cx, now) else {
+                return self.end(CloseReason::Lost, now);
+            };
+            // Otherwise whatever comes next, from either side, calls a waker.
+            self.may_transmit = wrote && (transmit == Transmit::More || self.outbox.is_waiting());
+            moved |= self.may_transmit || open.may_resume();
+        }
+        if moved {
+            return Round::Moved;
         }
         let waits_until = open.waits_until();
         let takes_until = self.takes_until();
@@ -362,8 +371,10 @@ impl<G: Gate, W: Wire> Future for Task<G, W> {
         let task = self.get_mut();
         task.alarm.register(cx.waker());
         task.input_bytes = 0;
+        task.may_transmit = true;
+        let now = task.gate.now();
         for _ in 0..ROUNDS_MAX {
-            match task.round(cx) {
+            match task.round(cx, now) {
                 Round::Moved if task.input_bytes >= INPUT_BYTES_MAX => break,
                 Round::Moved => {}
                 Round::Wait(until) => {
@@ -399,7 +410,7 @@ impl<C: Client> Open<C> {
         cx: &mut Context<'_>,
         now: Timestamp,
     ) -> Input {
-        if self.reading == Reading::Pause && self.client.may_read() {
+        if self.may_resume() {
             self.reading = Reading::Continue;
             self.offer_held = !inbox.is_empty();
             // The peer was not heard because nobody listened.
@@ -427,6 +438,11 @@ impl<C: Client> Open<C> {
                 Input::Taken { bytes: fresh.len() }
             }
         }
+    }
+
+    /// Whether a pause is over.
+    fn may_resume(&self) -> bool {
+        self.reading == Reading::Pause && self.client.may_read()
     }
 
     /// Nothing more is read: what is left are answers.

@@ -214,6 +214,11 @@ impl<G: Clone> Link<G> {
         self.unanswered
     }
 
+    /// Whether there is anything to hand over, or a buffer that a burst has left behind.
+    pub fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.out.capacity() > COPIED_BYTES_MAX
+    }
+
     /// Hands over what is ready for the wire, behind what is in `out`.
     pub fn take_output(&mut self, out: &mut Vec<u8>) -> Tally {
         self.unanswered = self.unanswered.saturating_sub(std::mem::take(&mut self.answered));
