@@ -208,7 +208,7 @@ fn dormouse(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
     Ok(command)
 }
 
-/// As installed, but for bounds that would drop messages here, and a window as large as ours. Persistence is on, with the
+/// As installed, but without bounds that would drop messages or hold them up here. Persistence is on, with the
 /// half hour between two saves that is its default: what it acknowledges is in memory. `user` is for runs as root.
 fn mosquitto(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
     let mut config = format!(
@@ -217,7 +217,7 @@ fn mosquitto(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
          persistence true\n\
          persistence_location {data}/\n\
          max_queued_messages 0\n\
-         max_inflight_messages 100\n\
+         max_inflight_messages 0\n\
          max_packet_size 268435455\n\
          set_tcp_nodelay true\n\
          log_type error\n\
@@ -255,7 +255,7 @@ fn rumqttd(args: &Args, dir: &Path, port: u16) -> Result<Command> {
          [v5.1.connections]\n\
          connection_timeout_ms = 60000\n\
          max_payload_size = 1048576\n\
-         max_inflight_count = 100\n\
+         max_inflight_count = 512\n\
          dynamic_filters = true\n"
     );
     let path = dir.join("rumqttd.toml");

@@ -17,8 +17,6 @@ use crate::codec::{
 
 /// Sender, sequence number and time stand at the beginning of every payload.
 pub const PAYLOAD_BYTES_MIN: usize = 20;
-/// Messages that a broker may have on the way to a client.
-const RECEIVE_MAXIMUM: u16 = 100;
 /// As large as MQTT has them.
 const PACKET_BYTES_MAX: u32 = 256 << 20;
 const READ_BYTES: usize = 32 << 10;
@@ -145,7 +143,6 @@ impl Peer {
             password: target.login.as_ref().map(|login| login.password.as_bytes()),
             properties: ConnectProperties {
                 session_expiry: persistent.then_some(EXPIRY_S),
-                receive_maximum: NonZeroU16::new(RECEIVE_MAXIMUM),
                 ..ConnectProperties::default()
             },
             ..Connect::new(Version::V5, client_id)

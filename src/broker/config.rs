@@ -15,7 +15,7 @@ pub struct Config {
     /// persistent sessions of v3. Default 30 days: a device in a drawer for a month finds its messages.
     pub session_expiry_max: Duration,
     /// QoS > 0 messages sent to a client and not yet durably confirmed; the client's receive maximum may lower it.
-    /// Default 100.
+    /// Default 512: a device that is a second away gets so many a second, and its confirmations share commits.
     pub inflight_max: u16,
     /// One session's waiting messages, but for those that have a bound of their own in `queue_bounds`. Default 100,000 and
     /// 64 MiB; beyond it the oldest goes, counted and logged.
@@ -63,7 +63,7 @@ impl Default for Config {
         Self {
             sessions_max: 100_000,
             session_expiry_max: Duration::from_secs(30 * 86_400),
-            inflight_max: 100,
+            inflight_max: 512,
             queue: QueueLimits { messages_max: 100_000, bytes_max: 64 << 20, overflow: Overflow::DropOldest },
             queue_qos0: false,
             retained_messages_max: 100_000,

@@ -48,35 +48,35 @@ async fn the_clients_receive_maximum_is_kept() {
     }
 }
 
-/// 100 by default; the 101st follows the first acknowledgement.
+/// 512 by default; the next one follows the first acknowledgement.
 #[tokio::test]
-async fn the_window_of_v3_is_100() {
+async fn the_window_of_v3_is_512() {
     let broker = Broker::start();
     for persistent in [false, true] {
         let asked = connect("dev");
         let mut dev = broker.client(Version::V311, if persistent { asked.persistent() } else { asked }).await;
         dev.subscribed("t", QoS::AtLeastOnce).await;
         let mut other = broker.client(Version::V311, connect("other")).await;
-        for n in 1..=250 {
+        for n in 1..=700 {
             other.send(publish("t", n.to_string()).qos1(n)).await;
         }
-        for n in 1..=250 {
+        for n in 1..=700 {
             other.expect(puback(n)).await;
         }
         let mut sent = Vec::new();
-        for n in 1..=100_u16 {
+        for n in 1..=512_u16 {
             sent.push(dev.expect_message(publish("t", n.to_string()).qos1(0)).await);
         }
         dev.expect_nothing_for_one_ping().await;
-        for n in 101..=250_u16 {
+        for n in 513..=700_u16 {
             dev.send(puback(sent.remove(0))).await;
             sent.push(dev.expect_message(publish("t", n.to_string()).qos1(0)).await);
         }
         dev.leave().await;
         if persistent {
-            // What was not acknowledged comes again, the same hundred.
+            // What was not acknowledged comes again, the same window.
             let mut dev = broker.returning(Version::V311, connect("dev").persistent()).await;
-            for (n, id) in (151..=250_u16).zip(sent) {
+            for (n, id) in (189..=700_u16).zip(sent) {
                 dev.expect_publish(publish("t", n.to_string()).qos1(id).dup()).await;
                 dev.send(puback(id)).await;
             }
