@@ -94,20 +94,19 @@ struct Row<'a> {
     state: &'a mut State,
     slot: &'a Slot,
     version: Version,
-    /// What a persistent session has confirmed and its queue does not know yet: the journal is told of all at once.
+    /// What the client has confirmed and its queue does not know yet: it is told of all at once, and so is the journal.
     pubacks: Vec<PacketId>,
 }
 
 impl Row<'_> {
     fn acknowledge(&mut self, ack: Acknowledgement, now: Timestamp) -> Result<(), Ending> {
         let keep = &self.slot.keep;
-        if ack.name == PacketType::Puback && keep.persistent {
+        if ack.name == PacketType::Puback {
             self.pubacks.push(ack.id);
             return Ok(());
         }
         self.confirm()?;
         let done = match ack.name {
-            PacketType::Puback => self.state.session.outbound.handle_puback(keep, ack.id),
             PacketType::Pubrec => receive(self.state, self.slot, ack),
             PacketType::Pubcomp => self.state.session.outbound.handle_pubcomp(keep, ack.id),
             _ => {

@@ -384,6 +384,10 @@ impl Keeper for Keep {
         }
     }
 
+    fn is_nobodys(&self, kept: &Kept) -> bool {
+        matches!(kept, Kept::Memory { .. } | Kept::Sent)
+    }
+
     fn confirm(&self, seq: Seq, kept: &Kept) -> Gate {
         match kept {
             Kept::Memory { .. } | Kept::Sent => Gate::Open,

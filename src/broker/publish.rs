@@ -59,24 +59,34 @@ impl Connection {
         let has_quota = |count: usize| {
             qos == QoS::AtMostOnce || self.version != Version::V5 || self.unanswered + count < quota
         };
-        let packet_bytes_max = self.broker.config.packet_bytes_max;
         let mut row = vec![first];
         let mut used = 0;
         while row.len() < ROW_MAX && used < ROW_BYTES_MAX && has_quota(row.len()) {
             let next = rest.get(used..).unwrap_or_default();
-            if !is_publish(next) {
+            let Some((publish, bytes)) = self.next_of_row(next, route).filter(|(p, _)| p.qos == qos) else {
                 break;
-            }
-            let decoded = decode_next(next, self.version, packet_bytes_max, Some(&route.topic));
-            let Ok(Some((Packet::Publish(publish), bytes))) = decoded else { break };
-            if publish.qos != qos || !self.goes_in_row(&publish, route) {
-                break;
-            }
+            };
             traffic.count_publish(publish.qos, bytes);
             used += bytes;
             row.push(publish);
         }
         (row, used)
+    }
+
+    /// The message that `input` begins with, if it may go with the one before it, and its bytes.
+    fn next_of_row<'p>(&self, input: &'p [u8], route: &'p Route) -> Option<(Publish<'p>, usize)> {
+        let packet_bytes_max = self.broker.config.packet_bytes_max;
+        let (version, topic) = (self.version, &route.topic);
+        if let Some((publish, bytes)) = Publish::decode_plain(input, version, packet_bytes_max, topic) {
+            // Without properties it asks for no more than that one.
+            return (!publish.retain).then_some((publish, bytes));
+        }
+        if !is_publish(input) {
+            return None;
+        }
+        let decoded = decode_next(input, version, packet_bytes_max, Some(topic));
+        let Ok(Some((Packet::Publish(publish), bytes))) = decoded else { return None };
+        self.goes_in_row(&publish, route).then_some((publish, bytes))
     }
 
     /// Whether this message asks for nothing that is done one by one.

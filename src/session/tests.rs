@@ -87,6 +87,9 @@ impl Keeper for Memory {
     fn sent_after(&self, _: &Kept) -> u64 {
         0
     }
+    fn is_nobodys(&self, _: &Kept) -> bool {
+        self.elides.get()
+    }
     fn confirm(&self, _: Seq, _: &Kept) -> u64 {
         if self.elides.get() { self.open_gate() } else { self.write() }
     }

@@ -5,8 +5,9 @@ use std::num::NonZeroU16;
 use super::forward::Forwarded;
 use crate::codec::{
     error::DecodeError,
+    header::PacketType,
     packet_id::PacketId,
-    primitive::{Reader, text},
+    primitive::{Reader, text, varint},
     property::{Property, PropertyReader, Repeatable, UserProperties, has_wildcard, visit_user},
     qos::QoS,
     version::Version,
@@ -88,6 +89,52 @@ impl<'a> Publish<'a> {
             return Err(DecodeError::TopicEmpty);
         }
         Ok(Self { dup, qos, retain, topic, packet_id, properties, payload: r.take_rest() })
+    }
+}
+
+impl<'a> Publish<'a> {
+    /// Reads one to the topic `before`, which is valid, and without properties, at the start of `input`: the message, and how
+    /// many bytes it took. `None` for all others, whole or not, right or wrong: [`decode`](crate::codec::decode) knows those.
+    #[inline]
+    pub fn decode_plain(
+        input: &'a [u8],
+        version: Version,
+        packet_bytes_max: u32,
+        before: &'a TopicName,
+    ) -> Option<(Self, usize)> {
+        let (&first, after_first) = input.split_first()?;
+        if first >> 4 != PacketType::Publish as u8 {
+            return None;
+        }
+        let qos = QoS::try_from(first >> QOS_SHIFT & 0b11).ok()?;
+        let dup = first & DUP != 0;
+        if dup && qos == QoS::AtMostOnce {
+            return None;
+        }
+        let (remaining, length_bytes) = varint(after_first).ok()??;
+        let body = after_first.get(length_bytes..)?.get(..usize::try_from(remaining).ok()?)?;
+        let bytes = 1 + length_bytes + body.len();
+        if bytes > usize::try_from(packet_bytes_max).ok()? {
+            return None;
+        }
+        let topic = before.as_str();
+        let (topic_len, body) = body.split_first_chunk()?;
+        if usize::from(u16::from_be_bytes(*topic_len)) != topic.len() {
+            return None;
+        }
+        let mut rest = body.strip_prefix(topic.as_bytes())?;
+        let mut packet_id = None;
+        if qos != QoS::AtMostOnce {
+            let (id, behind) = rest.split_first_chunk()?;
+            packet_id = Some(PacketId::new(u16::from_be_bytes(*id))?);
+            rest = behind;
+        }
+        if version.is_v5() {
+            rest = rest.strip_prefix(&[0])?;
+        }
+        let properties = PublishProperties::default();
+        let retain = first & RETAIN != 0;
+        Some((Self { dup, qos, retain, topic, packet_id, properties, payload: rest }, bytes))
     }
 }
 

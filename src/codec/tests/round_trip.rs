@@ -9,6 +9,7 @@ use super::{
     },
     decode_all, encode, generate,
 };
+use crate::topic::TopicName;
 
 /// Whatever `bytes` are, decoding does not panic; a packet that decodes, encodes to bytes that decode to it.
 fn check_any_input(bytes: &[u8], version: Version) {
@@ -22,10 +23,35 @@ fn check_any_input(bytes: &[u8], version: Version) {
         };
         assert_eq!((ack, bytes), (Ack::success(id), used));
     }
+    let topic = TopicName::parse("a/b").expect("valid");
+    check_plain_publish(bytes, version, &topic);
     let Ok(Some((packet, used))) = decode_all(bytes, version) else { return };
     assert!(used <= bytes.len());
+    if let Packet::Publish(publish) = &packet
+        && let Ok(topic) = TopicName::parse(publish.topic)
+    {
+        check_plain_publish(bytes, version, &topic);
+    }
     let again = encode(&packet, version);
     assert_eq!(decode_all(&again, version), Ok(Some((packet, again.len()))));
+}
+
+/// What is read in the short way is the same as in the long one, and whatever else there is goes that one.
+fn check_plain_publish(bytes: &[u8], version: Version, topic: &TopicName) {
+    let long = match decode_all(bytes, version) {
+        Ok(Some((Packet::Publish(publish), used))) => Some((publish, used)),
+        _ => None,
+    };
+    let is_plain = |publish: &Publish<'_>| {
+        publish.topic == topic.as_str() && publish.properties == PublishProperties::default()
+    };
+    let plain = long.filter(|(publish, _)| is_plain(publish));
+    assert_eq!(Publish::decode_plain(bytes, version, u32::MAX, topic), plain);
+    if let Some((_, used)) = plain {
+        let used = u32::try_from(used).expect("small");
+        assert!(Publish::decode_plain(bytes, version, used, topic).is_some());
+        assert_eq!(Publish::decode_plain(bytes, version, used - 1, topic), None);
+    }
 }
 
 proptest! {

@@ -40,10 +40,14 @@ impl<K: Keeper> Outbound<K> {
 
     /// Several PUBACKs that came together. Those behind one of the wrong kind are not looked at.
     pub fn handle_pubacks(&mut self, keeper: &K, ids: &[PacketId]) -> Acknowledged {
+        let ids = ids.get(self.forget_in_order(keeper, ids)..).unwrap_or_default();
         if let &[id] = ids {
             return self.handle_puback(keeper, id);
         }
         let mut result = Acknowledged::Yes;
+        if ids.is_empty() {
+            return result;
+        }
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
             match self.find(*id) {
@@ -71,6 +75,24 @@ impl<K: Keeper> Outbound<K> {
             }
         }
         result
+    }
+
+    /// Lets go of messages of which nobody has to be told, as long as they are acknowledged in the order they were sent in:
+    /// so many of them.
+    fn forget_in_order(&mut self, keeper: &K, ids: &[PacketId]) -> usize {
+        let is_next = |f: &InFlight<K>, id: &PacketId| {
+            f.seq.packet_id() == *id
+                && matches!(&f.state, State::AwaitPuback(kept, _) if keeper.is_nobodys(kept))
+        };
+        let sent = self.inflight.iter().take(self.resent);
+        let count = sent.zip(ids).take_while(|(f, id)| is_next(f, id)).count();
+        if count > 0 {
+            self.inflight.drain(..count);
+            self.resent -= count;
+            self.open = self.open.saturating_sub(count);
+            self.trim(keeper);
+        }
+        count
     }
 
     /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
