@@ -37,6 +37,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+#[cfg(test)]
+pub(in crate::store) use self::generation::open_sled;
 use self::{
     chart::Charts,
     charting::Charting,

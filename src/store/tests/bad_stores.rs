@@ -9,7 +9,7 @@ use std::{
 use super::{
     WALL,
     damage::{MESSAGES, fill, open},
-    message, plain_frames,
+    database, message, plain_frames,
     records::fixture,
     settle, target,
 };
@@ -83,7 +83,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Puts a frame of the next version of the format into a generation.
 fn add_newer_frame(dir: &Path, no: u32, key: u64) {
-    let db = sled::open(generation(dir, no)).unwrap();
+    let db = database(&generation(dir, no));
     let (_, mut bytes) = plain_frames(9, 9, key, b"from the future").remove(0);
     bytes[3] = VERSION + 1;
     let end = bytes.len() - 4;
@@ -188,7 +188,7 @@ fn a_store_of_an_older_version_is_served_and_goes_on() {
     for version in 1..=VERSION {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("journal")).unwrap();
-        let db = sled::open(generation(dir.path(), 1)).unwrap();
+        let db = database(&generation(dir.path(), 1));
         let bytes = fs::read(fixture(version)).unwrap();
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {

@@ -3,8 +3,8 @@
 use std::{fs, path::Path, sync::Arc};
 
 use super::{
-    Time, WALL, message, open_sim, plain_frames, queued, session, settle, snapshot, target, truth::Chance,
-    world::load_all,
+    Time, WALL, database, message, open_sim, plain_frames, queued, session, settle, snapshot, target,
+    truth::Chance, world::load_all,
 };
 use crate::{
     store::{
@@ -130,7 +130,7 @@ fn a_journal_of_a_newer_version_is_left_alone() {
     let (journal, _) = open(dir.path());
     journal.close();
     drop(journal);
-    let db = sled::open(dir.path().join("journal/000001")).unwrap();
+    let db = database(&dir.path().join("journal/000001"));
     let (_, mut bytes) = plain_frames(9, 9, 9, b"from the future").remove(0);
     bytes[3] = frame::VERSION + 1;
     let end = bytes.len() - 4;

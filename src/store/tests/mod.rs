@@ -36,10 +36,15 @@ use super::{
 use crate::{
     codec::{QoS, RetainHandling, SubscribeOptions},
     message::{Delivery, Message, Seq, SessionNo},
-    store::medium::sim::SimDisk,
+    store::medium::{sim::SimDisk, sled::open_sled},
     time::{Clock, Timestamp, WallClock},
     topic::{TopicFilter, TopicName},
 };
+
+/// The database of a generation that has just been closed: a thread of sled's may hold its lock for a moment longer.
+fn database(generation: &Path) -> sled::Db {
+    open_sled(generation, 1 << 20).unwrap()
+}
 
 /// All files below a folder with their contents.
 fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {

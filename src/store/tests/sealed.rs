@@ -10,7 +10,7 @@ use std::{
 use super::{
     Time, WALL, contents,
     damage::{MESSAGES, fill},
-    key, message,
+    database, key, message,
     offline::{rich, text, without_time},
     open_sim, session, settle, snapshot, subscription, target,
 };
@@ -240,7 +240,7 @@ fn a_key_is_given_changed_and_taken_away() {
 fn a_store_with_damaged_frames_keeps_its_key() {
     let (none, one) = (KeySource::None, given('1'));
     let dir = filled(&none);
-    let db = sled::open(dir.path().join("journal/000002")).unwrap();
+    let db = database(&dir.path().join("journal/000002"));
     let (no, bytes) = db.iter().find_map(|pair| pair.ok().filter(|(_, frame)| !frame.is_empty())).unwrap();
     let mut bytes = bytes.to_vec();
     bytes[60] ^= 1;

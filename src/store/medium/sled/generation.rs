@@ -185,7 +185,7 @@ pub(super) fn guarded<T>(f: impl FnOnce() -> sled::Result<T>) -> Result<T, Mediu
 
 /// Opens a database. A thread of sled's may hold the lock of one that was just closed for a moment longer; and no other
 /// process can hold it, because the data folder is ours.
-pub(super) fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, MediumError> {
+pub(in crate::store) fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, MediumError> {
     let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
     let mut waited = Duration::ZERO;
     loop {
