@@ -91,8 +91,9 @@ impl Drop for Handshakes {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::{path::PathBuf, sync::Mutex};
 
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use rustls::{
         ClientConfig, HandshakeKind, RootCertStore,
         crypto::ring,
@@ -100,6 +101,7 @@ mod tests {
         server::{ClientHello, ResolvesServerCert},
         sign::CertifiedKey,
     };
+    use tempfile::TempDir;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpStream},
@@ -107,7 +109,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::net::tls::{TlsConfig, read_certificates};
+    use crate::net::tls::{ClientCertificates, TlsConfig, read_certificates};
 
     /// Remembers who asked for the certificate, which is the thread that computes the handshake.
     #[derive(Debug)]
@@ -124,46 +126,100 @@ mod tests {
         }
     }
 
+    /// A CA, and a certificate by it for the server and the client.
+    struct Certificates {
+        folder: TempDir,
+        connector: TlsConnector,
+    }
+
+    impl Certificates {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let ca_key = KeyPair::generate().unwrap();
+            let mut ca = CertificateParams::new(Vec::new()).unwrap();
+            ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let ca_certificate = ca.self_signed(&ca_key).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap();
+            for (name, pem) in [
+                ("ca.crt", ca_certificate.pem()),
+                ("a.crt", certificate.pem()),
+                ("a.key", key.serialize_pem()),
+            ] {
+                std::fs::write(folder.path().join(name), pem).unwrap();
+            }
+            let mut roots = RootCertStore::empty();
+            roots.add(ca_certificate.der().clone()).unwrap();
+            let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![certificate.der().clone()], key.into())
+                .unwrap();
+            Self { folder, connector: TlsConnector::from(Arc::new(client)) }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn server(&self) -> TlsConfig {
+            TlsConfig::new(self.path("a.crt"), self.path("a.key"))
+        }
+
+        /// One connection, up to the ticket: what both ends say of it.
+        async fn connect(&self, handshakes: &Handshakes, settings: &TlsSettings) -> (HandshakeKind, Shaken) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let (shaken, connected) = tokio::join!(
+                handshakes.shake(Stream::Tcp(accepted), settings),
+                self.connector.connect(ServerName::try_from("localhost").unwrap(), connected),
+            );
+            let (mut shaken, mut connected) = (shaken.unwrap(), connected.unwrap());
+            // Behind the ticket.
+            shaken.write_all(b"!").await.unwrap();
+            assert_eq!(connected.read_u8().await.unwrap(), b'!');
+            (connected.get_ref().1.handshake_kind().unwrap(), shaken)
+        }
+    }
+
     /// Sixty-four whole ones, at a third of a millisecond each, stood before each message of those who were connected.
     #[tokio::test]
     async fn the_threads_that_serve_connections_compute_only_resumed_handshakes() {
-        let folder = tempfile::tempdir().unwrap();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let (certificate, key) = (folder.path().join("a.crt"), folder.path().join("a.key"));
-        std::fs::write(&certificate, made.cert.pem()).unwrap();
-        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(read_certificates(&certificate).unwrap().remove(0)).unwrap();
-        let loaded = TlsConfig::new(certificate, key).load().unwrap();
-        let mut config = ServerConfig::clone(loaded.for_client(&[]));
+        let certificates = Certificates::new();
+        let mut config = ServerConfig::clone(certificates.server().load().unwrap().for_client(&[]));
         let certificate = Arc::clone(&config.cert_resolver);
         let asked_by = Arc::new(AskedBy { threads: Mutex::default(), certificate });
         config.cert_resolver = Arc::clone(&asked_by) as Arc<dyn ResolvesServerCert>;
         let settings = TlsSettings::same_for_all(Arc::new(config));
-        let client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let connector = TlsConnector::from(Arc::new(client));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let handshakes = Handshakes::start(1).unwrap();
-        let mut kinds = Vec::new();
-        for _ in 0..2 {
-            let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            let (accepted, _) = listener.accept().await.unwrap();
-            let (shaken, connected) = tokio::join!(
-                handshakes.shake(Stream::Tcp(accepted), &settings),
-                connector.connect(ServerName::try_from("localhost").unwrap(), connected),
-            );
-            let (mut shaken, mut connected) = (shaken.unwrap(), connected.unwrap());
-            kinds.push(connected.get_ref().1.handshake_kind().unwrap());
-            // Behind the ticket.
-            shaken.write_all(b"!").await.unwrap();
-            assert_eq!(connected.read_u8().await.unwrap(), b'!');
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (kind, _) = certificates.connect(&handshakes, &settings).await;
+            assert_eq!(kind, expected);
         }
-        assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
         let here = thread::current().name().unwrap().to_owned();
         assert_eq!(*asked_by.threads.lock().unwrap(), ["handshakes".to_owned(), here]);
+    }
+
+    /// Who may do what hangs on the client's certificate, which a client that resumes does not send again.
+    #[tokio::test]
+    async fn who_comes_back_with_a_ticket_is_known_by_the_certificate_shown_before() {
+        let certificates = Certificates::new();
+        let mut config = certificates.server();
+        config.client_certificates = ClientCertificates::Required(certificates.path("ca.crt"));
+        let settings = config.load().unwrap();
+        let handshakes = Handshakes::start(1).unwrap();
+        let shown = read_certificates(&certificates.path("a.crt")).unwrap();
+        for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let (kind, shaken) = certificates.connect(&handshakes, &settings).await;
+            assert_eq!(kind, expected);
+            assert_eq!(shaken.get_ref().1.peer_certificates(), Some(shown.as_slice()));
+        }
+        // Another start of the broker: it has other keys, and opens no ticket of the one before.
+        let settings = config.load().unwrap();
+        let (kind, _) = certificates.connect(&handshakes, &settings).await;
+        assert_eq!(kind, HandshakeKind::Full);
     }
 }
