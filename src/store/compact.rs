@@ -234,9 +234,14 @@ fn is_worth_it(state: &State) -> bool {
     }
 }
 
-/// Somebody waits for room: what is copied is not to wait for company.
+/// Somebody waits for room, or the disk holds more than it should: what is copied is not to wait for company.
 fn hurry(shared: &Shared) {
-    if shared.state().space.pressure() > Pressure::None {
+    let state = shared.state();
+    let (bytes, live) = (state.ledger.frame_bytes(), state.ledger.live_bytes());
+    let is_behind = bytes > (2 * state.generation_bytes()).max(2 * live) * 5 / 4;
+    let is_wanted = is_behind || state.space.pressure() > Pressure::None;
+    drop(state);
+    if is_wanted {
         shared.change(State::hurry);
     }
 }

@@ -9,12 +9,16 @@ const SOON: Duration = Duration::from_secs(10);
 /// A pace is seen over so much time at least.
 pub(super) const SEEN_OVER: Duration = Duration::from_millis(250);
 
+/// A drain that stalls for no longer than this goes on.
+const STALLED_MAX: Duration = Duration::from_secs(2);
+
 /// How fast there is less of what is wanted.
 #[derive(Debug, Default)]
 pub(super) struct Ebb {
     seen_at: Timestamp,
     seen_bytes: u64,
-    is_fast: bool,
+    /// When it was fast last.
+    fast_at: Option<Timestamp>,
 }
 
 impl Ebb {
@@ -23,10 +27,12 @@ impl Ebb {
         let passed = now.since(self.seen_at);
         if passed >= SEEN_OVER {
             let gone = u128::from(self.seen_bytes.saturating_sub(bytes));
-            self.is_fast = gone > 0 && u128::from(bytes) * passed.as_millis() <= gone * SOON.as_millis();
+            if gone > 0 && u128::from(bytes) * passed.as_millis() <= gone * SOON.as_millis() {
+                self.fast_at = Some(now);
+            }
             (self.seen_at, self.seen_bytes) = (now, bytes);
         }
-        self.is_fast
+        self.fast_at.is_some_and(|at| now.since(at) <= STALLED_MAX)
     }
 }
 
@@ -40,11 +46,13 @@ mod tests {
         let mut ebb = Ebb::default();
         assert!(!ebb.is_fast(1_000, Timestamp(5_000)));
         assert!(!ebb.is_fast(500, Timestamp(5_249)), "too early to tell");
-        assert!(ebb.is_fast(951, Timestamp(5_500)), "951 left, 49 go in 500 ms");
-        assert!(ebb.is_fast(951, Timestamp(5_600)), "too early to tell");
-        assert!(!ebb.is_fast(920, Timestamp(6_000)), "920 left, 31 go in 500 ms");
-        assert!(ebb.is_fast(0, Timestamp(6_500)));
-        assert!(!ebb.is_fast(0, Timestamp(7_000)), "nothing goes any more");
-        assert!(!ebb.is_fast(1_000, Timestamp(7_500)));
+        assert!(!ebb.is_fast(952, Timestamp(5_500)), "952 left, 48 go in 500 ms");
+        assert!(ebb.is_fast(904, Timestamp(6_000)), "904 left, 48 go in 500 ms");
+        assert!(ebb.is_fast(904, Timestamp(7_500)), "it stalls");
+        assert!(ebb.is_fast(800, Timestamp(8_000)));
+        assert!(ebb.is_fast(799, Timestamp(10_000)), "it hardly goes on");
+        assert!(!ebb.is_fast(798, Timestamp(10_001)));
+        assert!(ebb.is_fast(0, Timestamp(10_500)));
+        assert!(!ebb.is_fast(1_000, Timestamp(13_000)));
     }
 }
