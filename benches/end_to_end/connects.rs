@@ -1,6 +1,6 @@
 //! What it costs to come back: connections to persistent sessions that exist.
 
-use std::{rc::Rc, time::Instant};
+use std::time::Instant;
 
 use dormouse::bench::{BenchError, Peer, Session, Target, as_f64, micros};
 use tokio::task::{JoinSet, LocalSet};
@@ -15,20 +15,24 @@ const TIMES: u32 = 2;
 /// One round.
 pub(crate) async fn run(args: &Args, broker: &Broker, is_tls: bool) -> Result<Columns> {
     let sessions = args.clients(2_000);
-    come_and_go(&broker.target, sessions, 1, false).await?;
+    let plain = [broker.target.clone()];
+    come_and_go(&plain, sessions, 1, false).await?;
     if !is_tls {
-        return measure(broker, &broker.target, sessions, "").await;
+        return measure(broker, &plain, sessions, "").await;
     }
     let whole = broker.target.clone().without_resumption();
-    let mut columns = measure(broker, &whole, sessions, "whole: ").await?;
-    columns.extend(measure(broker, &broker.target, sessions, "resumed: ").await?);
+    let mut columns = measure(broker, &[whole], sessions, "whole: ").await?;
+    let resuming: Vec<Target> = (0..AT_ONCE).map(|_| broker.target.clone().with_own_tickets()).collect();
+    // Each gets its first ticket.
+    come_and_go(&resuming, AT_ONCE, 1, true).await?;
+    columns.extend(measure(broker, &resuming, sessions, "resumed: ").await?);
     Ok(columns)
 }
 
-async fn measure(broker: &Broker, target: &Target, sessions: u32, how: &str) -> Result<Columns> {
+async fn measure(broker: &Broker, targets: &[Target], sessions: u32, how: &str) -> Result<Columns> {
     let clock = Instant::now();
     let before = broker.process.read()?;
-    let resumed = come_and_go(target, sessions, TIMES, true).await?;
+    let resumed = come_and_go(targets, sessions, TIMES, true).await?;
     let took = clock.elapsed();
     // At once: what the disk is told of it later is not the connecting.
     let (cpu, _) = broker.process.read()?.since(before);
@@ -44,12 +48,11 @@ async fn measure(broker: &Broker, target: &Target, sessions: u32, how: &str) -> 
 }
 
 /// Connects to each session so many times, and leaves with DISCONNECT. Returns how many have resumed a TLS session.
-async fn come_and_go(target: &Target, sessions: u32, times: u32, is_known: bool) -> Result<u64> {
-    let target = Rc::new(target.clone());
+/// The clients take turns with the targets.
+async fn come_and_go(targets: &[Target], sessions: u32, times: u32, is_known: bool) -> Result<u64> {
     let come_and_go = async {
         let mut tasks = JoinSet::new();
-        for worker in 0..AT_ONCE {
-            let target = Rc::clone(&target);
+        for (worker, target) in (0..AT_ONCE).zip(targets.iter().cycle().cloned()) {
             tasks.spawn_local(async move {
                 let mut resumed = 0_u64;
                 for number in (0..times).flat_map(|_| (worker..sessions).step_by(AT_ONCE as usize)) {

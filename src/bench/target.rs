@@ -118,6 +118,16 @@ impl Target {
         self
     }
 
+    /// The same, for a client that shares no TLS tickets with others: each is good for one connection, and of ten clients that
+    /// share them one in ten comes when there is none.
+    #[must_use]
+    pub fn with_own_tickets(mut self) -> Self {
+        if let Some(tls) = &mut self.tls {
+            Arc::make_mut(&mut tls.config).resumption = Resumption::in_memory_sessions(1);
+        }
+        self
+    }
+
     /// A connection that sends at once, and whether it resumed a TLS session.
     pub(super) async fn connect(&self) -> Result<(Box<dyn Stream>, bool)> {
         let failed =

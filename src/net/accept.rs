@@ -15,7 +15,6 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinError, JoinSet},
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, info, warn};
 
 use super::{
@@ -28,6 +27,7 @@ use super::{
     log_rate::LogRate,
     proxy::{ProxyConfig, Source, read_header},
     stream::{Acceptor, Stream},
+    tls::TlsSettings,
     websocket::{WebSocket, WsConfig},
     wire::{Metered, Wire},
 };
@@ -70,7 +70,7 @@ pub(super) struct Door {
 }
 
 pub(super) struct Tls {
-    pub(super) acceptor: TlsAcceptor,
+    pub(super) settings: TlsSettings,
     pub(super) handshake_timeout: Duration,
     /// Of all listeners.
     pub(super) handshakes: Arc<Handshakes>,
@@ -380,7 +380,7 @@ impl<G: Gate> Visit<G> {
         let tls = self.door.tls.as_ref()?;
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
         let mut alarm = self.shared.wheel.alarm(shaken_by);
-        let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.acceptor)).await {
+        let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.settings)).await {
             Limited::Done(Ok(stream)) => return Some((stream, alarm)),
             Limited::Done(Err(error)) => error.to_string(),
             Limited::TimedOut => "it took too long".to_owned(),

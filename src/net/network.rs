@@ -7,7 +7,6 @@ use tokio::{
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 use tracing::{error, info, warn};
 
 use super::{
@@ -164,12 +163,12 @@ impl ListenerConfig {
             Some(tls) => {
                 let unusable = |source| ListenError::Tls { address: self.bind.clone(), source };
                 let loaded = if self.transport.ws().is_some() { tls.load_for_http() } else { tls.load() };
-                let acceptor = TlsAcceptor::from(loaded.map_err(unusable)?);
+                let settings = loaded.map_err(unusable)?;
                 let handshakes = match handshakes {
                     Some(handshakes) => Arc::clone(handshakes),
                     None => Arc::clone(handshakes.insert(start_handshakes(limits)?)),
                 };
-                Some(Tls { acceptor, handshake_timeout: tls.handshake_timeout, handshakes })
+                Some(Tls { settings, handshake_timeout: tls.handshake_timeout, handshakes })
             }
         };
         let proxy = self.proxy.clone();

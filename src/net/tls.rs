@@ -8,11 +8,12 @@ use std::{
 };
 
 use rustls::{
-    InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    CipherSuite, InconsistentKeys, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     server::{
-        ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
+        ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions, VerifierBuilderError,
+        WebPkiClientVerifier, danger::ClientCertVerifier,
     },
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
@@ -52,6 +53,71 @@ pub enum ClientCertificates {
     Required(PathBuf),
 }
 
+/// What a listener speaks with, for the two kinds of clients.
+#[derive(Clone)]
+pub(super) struct TlsSettings {
+    aes: Arc<ServerConfig>,
+    chacha: Arc<ServerConfig>,
+}
+
+impl TlsSettings {
+    /// A client that puts `ChaCha20` first has no AES instructions, and gets it. All others get AES-128: AES-256 comes with
+    /// SHA-384, which costs some forty microseconds more a handshake here, and on a small device, which counts in 32 bits,
+    /// several times what SHA-256 does. Who offers nothing else gets AES-256.
+    pub(super) fn for_client(&self, ciphers: &[CipherSuite]) -> &Arc<ServerConfig> {
+        match ciphers.iter().find_map(|&suite| Cipher::of(suite)) {
+            Some(Cipher::ChaCha) => &self.chacha,
+            _ => &self.aes,
+        }
+    }
+
+    /// One configuration, whoever comes.
+    #[cfg(test)]
+    pub(super) fn same_for_all(config: Arc<ServerConfig>) -> Self {
+        Self { aes: Arc::clone(&config), chacha: config }
+    }
+
+    /// Whether this is a ticket by which a session can be resumed.
+    pub(super) fn opens(&self, ticket: &[u8]) -> bool {
+        self.aes.ticketer.decrypt(ticket).is_some()
+    }
+}
+
+/// What encrypts, in the order in which clients get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cipher {
+    Aes128,
+    ChaCha,
+    Aes256,
+}
+
+impl Cipher {
+    fn of(suite: CipherSuite) -> Option<Self> {
+        match suite {
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => Some(Self::Aes128),
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => Some(Self::ChaCha),
+            CipherSuite::TLS13_AES_256_GCM_SHA384
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => Some(Self::Aes256),
+            _ => None,
+        }
+    }
+}
+
+/// rustls's ciphers, this one first.
+fn preferring(first: Cipher) -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        let cipher = Cipher::of(suite.suite());
+        (cipher != Some(first), cipher.is_none(), cipher)
+    });
+    provider
+}
+
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsVersion {
@@ -75,30 +141,37 @@ impl TlsConfig {
     }
 
     /// Reads the files and checks that they belong together. Blocks on the disk.
-    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub(super) fn load(&self) -> Result<TlsSettings, TlsError> {
         self.load_for(ALPN_MQTT)
     }
 
     /// The same for a WebSocket listener, which is asked by HTTP.
-    pub fn load_for_http(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub(super) fn load_for_http(&self) -> Result<TlsSettings, TlsError> {
         self.load_for(ALPN_HTTP)
     }
 
-    fn load_for(&self, protocol: &[u8]) -> Result<Arc<ServerConfig>, TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let identity = self.load_identity(&provider)?;
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(self.version_min.and_later())?
-            .with_client_cert_verifier(self.client_certificates.verifier(&provider)?)
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
-        // A client that names no protocol is let in; one that only names others is turned away by rustls (RFC 7301).
-        config.alpn_protocols = vec![protocol.to_vec()];
+    fn load_for(&self, protocol: &[u8]) -> Result<TlsSettings, TlsError> {
+        let provider = ring::default_provider();
+        let identity = Arc::new(SingleCertAndKey::from(self.load_identity(&provider)?));
+        let clients = self.client_certificates.verifier(&Arc::new(provider))?;
         // A device that wakes every few minutes resumes instead of computing a full handshake each time.
-        config.ticketer = ring::Ticketer::new()?;
-        config.session_storage = ServerSessionMemoryCache::new(SESSION_CACHE_MAX);
-        // One ticket is what a device keeps; a second one is a hundred bytes of its air time.
-        config.send_tls13_tickets = 1;
-        Ok(Arc::new(config))
+        let tickets = ring::Ticketer::new()?;
+        let sessions = ServerSessionMemoryCache::new(SESSION_CACHE_MAX);
+        let preferring = |first: Cipher| {
+            let mut config = ServerConfig::builder_with_provider(Arc::new(preferring(first)))
+                .with_protocol_versions(self.version_min.and_later())?
+                .with_client_cert_verifier(Arc::clone(&clients))
+                .with_cert_resolver(Arc::clone(&identity) as Arc<dyn ResolvesServerCert>);
+            config.ignore_client_order = true;
+            // A client that names no protocol is let in; one that only names others is turned away by rustls (RFC 7301).
+            config.alpn_protocols = vec![protocol.to_vec()];
+            config.ticketer = Arc::clone(&tickets);
+            config.session_storage = Arc::clone(&sessions) as Arc<dyn StoresServerSessions>;
+            // One ticket is what a device keeps; a second one is a hundred bytes of its air time.
+            config.send_tls13_tickets = 1;
+            Ok::<_, TlsError>(Arc::new(config))
+        };
+        Ok(TlsSettings { aes: preferring(Cipher::Aes128)?, chacha: preferring(Cipher::ChaCha)? })
     }
 
     /// Everything that `load` could fail of, at once; empty when it would not.
@@ -298,7 +371,7 @@ mod tests {
 
         /// The sentence, with the folder taken out.
         fn error(&self, config: &TlsConfig) -> String {
-            let error = config.load().expect_err("must not load");
+            let error = config.load().err().expect("must not load");
             error.to_string().replace(&format!("{}/", self.folder.path().display()), "")
         }
     }
@@ -307,10 +380,42 @@ mod tests {
     fn good_files_make_a_config_that_offers_mqtt() {
         let files = Files::new();
         let mut config = files.config("a.crt", "a.key");
-        assert_eq!(config.load().unwrap().alpn_protocols, [b"mqtt".to_vec()]);
+        assert_eq!(config.load().unwrap().aes.alpn_protocols, [b"mqtt".to_vec()]);
         config.version_min = TlsVersion::V13;
         config.client_certificates = ClientCertificates::Required(files.path("b.crt"));
         config.load().unwrap();
+    }
+
+    /// What a client that offers these gets.
+    fn chosen(settings: &TlsSettings, offered: &[CipherSuite]) -> CipherSuite {
+        let config = settings.for_client(offered);
+        assert!(config.ignore_client_order);
+        let suites = &config.crypto_provider().cipher_suites;
+        suites.iter().map(rustls::SupportedCipherSuite::suite).find(|suite| offered.contains(suite)).unwrap()
+    }
+
+    #[test]
+    fn sha_384_is_only_for_those_who_offer_nothing_else() {
+        use CipherSuite::{
+            TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 as AES_128_V12,
+            TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 as AES_256_V12, TLS13_AES_128_GCM_SHA256 as AES_128,
+            TLS13_AES_256_GCM_SHA384 as AES_256, TLS13_CHACHA20_POLY1305_SHA256 as CHACHA,
+        };
+        let files = Files::new();
+        let settings = files.config("a.crt", "a.key").load().unwrap();
+        for (offered, expected) in [
+            // OpenSSL's order.
+            (&[AES_256, CHACHA, AES_128][..], AES_128),
+            // A device without AES instructions.
+            (&[CHACHA, AES_256, AES_128], CHACHA),
+            (&[CipherSuite::TLS13_AES_128_CCM_SHA256, CHACHA, AES_128], CHACHA),
+            (&[AES_256, CHACHA], CHACHA),
+            (&[AES_256], AES_256),
+            (&[AES_256_V12, AES_128_V12], AES_128_V12),
+            (&[AES_256_V12], AES_256_V12),
+        ] {
+            assert_eq!(chosen(&settings, offered), expected, "{offered:?}");
+        }
     }
 
     #[test]
