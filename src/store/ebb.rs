@@ -46,8 +46,8 @@ mod tests {
         let mut ebb = Ebb::default();
         assert!(!ebb.is_fast(1_000, Timestamp(5_000)));
         assert!(!ebb.is_fast(500, Timestamp(5_249)), "too early to tell");
-        assert!(!ebb.is_fast(952, Timestamp(5_500)), "952 left, 48 go in 500 ms");
-        assert!(ebb.is_fast(904, Timestamp(6_000)), "904 left, 48 go in 500 ms");
+        assert!(!ebb.is_fast(960, Timestamp(5_500)), "960 left, 40 go in 500 ms");
+        assert!(ebb.is_fast(904, Timestamp(6_000)), "904 left, 56 go in 500 ms");
         assert!(ebb.is_fast(904, Timestamp(7_500)), "it stalls");
         assert!(ebb.is_fast(800, Timestamp(8_000)));
         assert!(ebb.is_fast(799, Timestamp(10_000)), "it hardly goes on");

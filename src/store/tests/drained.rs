@@ -82,6 +82,9 @@ fn a_drain_that_is_soon_through_is_not_copied_before() {
     assert!(before.frame_bytes > 3 * before.live_bytes, "{before:?}");
     // It stops before its end, and once that is clear, what is live is copied without a pause.
     (0..8).for_each(|_| scene.step());
+    let soon = scene.journal.stats();
+    assert!(soon.frame_bytes <= soon.live_bytes * 5 / 2 + GENERATION_BYTES, "{soon:?}");
+    (0..40).for_each(|_| scene.step());
     let after = scene.journal.stats();
     assert!(after.frame_bytes <= 2 * after.live_bytes + 2 * GENERATION_BYTES, "{after:?}");
     assert_eq!(after.messages_lost, 0);
