@@ -1,14 +1,16 @@
 //! Compaction: empties the oldest generation of what is still wanted, and deletes it.
 //!
 //! Runs when the frames on disk take more than twice what is live, a little after each commit, so it never holds up
-//! more than it must. Where the disk is nearly full it runs sooner and faster, if there is room for its copies. Why
-//! deleting is safe stands in the module's doc.
+//! more than it must. Where the disk is nearly full it runs sooner and faster, if there is room for its copies. Where there
+//! is enough it stands back from a drain that will be through with all there is before long: each copy would be one for
+//! nothing, and the disk holds no more meanwhile than it did before. Why deleting is safe stands in the module's doc.
 
 use std::{collections::VecDeque, sync::Weak};
 
 use super::{
     batch::Item,
     commit::Committer,
+    ebb::{Ebb, SEEN_OVER},
     format::split_message,
     gate::CommitNo,
     journal::Shared,
@@ -26,6 +28,8 @@ use crate::sync::lock;
 /// What is copied per commit at least. More only when commits are larger than that: then as much as the last one had,
 /// so compaction keeps up with whatever comes.
 const COPY_BYTES_MIN: u64 = 256 << 10;
+/// One that has no more wanted bytes than one in so many is emptied while a queue is drained, too.
+const WORTH_WAITING_FOR: u64 = 64;
 /// A generation that is not empty after so many passes is left alone until the next one is begun.
 const PASSES_MAX: u32 = 3;
 
@@ -45,6 +49,7 @@ pub(super) struct Compaction {
     fed: CommitNo,
     room: u64,
     last_commit_bytes: u64,
+    ebb: Ebb,
     /// The active generation in which compaction was given up; tried again in the next.
     given_up_in: Option<u32>,
     /// Generations below this one go, however much of them is wanted.
@@ -126,9 +131,13 @@ impl Committer {
     }
 
     /// Chooses the oldest generation, if compaction is wanted.
-    fn begin(&self, shared: &Shared) -> Stage {
+    fn begin(&mut self, shared: &Shared) -> Stage {
+        let now = shared.now();
         let mut state = shared.state();
         let is_worth_it = is_worth_it(&state);
+        let is_ebbing = self.compaction.ebb.is_fast(state.ledger.live_bytes(), now);
+        let stands_back = is_ebbing && state.space.pressure() == Pressure::None;
+        state.compact_at = None;
         let ledger = &mut state.ledger;
         let rewriting =
             ledger.generations.front().is_some_and(|oldest| oldest.no < self.compaction.rewrite_before);
@@ -137,6 +146,13 @@ impl Committer {
             return Stage::Idle;
         }
         let victim = ledger.generations.front().filter(|books| Some(books.no) != active);
+        if stands_back
+            && !rewriting
+            && victim.is_some_and(|books| books.live_frame_bytes() > books.frame_bytes / WORTH_WAITING_FOR)
+        {
+            state.compact_at = Some(now.after(SEEN_OVER));
+            return Stage::Idle;
+        }
         let victim = victim.map(|books| (books.no, books.live_frame_bytes()));
         let victim = victim.filter(|(_, live_bytes)| state.space.takes_copies(*live_bytes));
         drop(state);
@@ -218,9 +234,14 @@ fn is_worth_it(state: &State) -> bool {
     }
 }
 
-/// Somebody waits for room: what is copied is not to wait for company.
+/// Somebody waits for room, or the disk holds more than it should: what is copied is not to wait for company.
 fn hurry(shared: &Shared) {
-    if shared.state().space.pressure() > Pressure::None {
+    let state = shared.state();
+    let (bytes, live) = (state.ledger.frame_bytes(), state.ledger.live_bytes());
+    let is_behind = bytes > (2 * state.generation_bytes()).max(2 * live) * 5 / 4;
+    let is_wanted = is_behind || state.space.pressure() > Pressure::None;
+    drop(state);
+    if is_wanted {
         shared.change(State::hurry);
     }
 }

@@ -3,8 +3,6 @@
 use std::{
     borrow::Cow,
     collections::VecDeque,
-    iter,
-    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     time::Duration,
@@ -12,8 +10,9 @@ use std::{
 
 use super::{
     format::read_body_of,
+    frame_cache::FrameCache,
     journal::Shared,
-    medium::{Found, Medium, MediumError},
+    medium::{Medium, MediumError},
     packing::Packing,
     stats::count,
     stored::{Place, Stored, StoredState},
@@ -25,10 +24,11 @@ use crate::{message::Message, sync::lock, topic::TopicName};
 const REQUESTS_MAX: usize = 4_096;
 /// How long nothing is read after the system has refused.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
-/// How many frames are remembered, and how many bytes of theirs: compressed ones have more. Sessions that wake one after
-/// the other often want messages of the same frames.
-const FRAMES_MAX: usize = 512;
-const FRAMES_BYTES_MAX: usize = 2 << 20;
+/// How many frames are remembered: sessions that wake one after the other often want messages of the same ones. 1,000 that
+/// were sent a thousand messages in turn share some 800 of them.
+const FRAMES_MAX: usize = 1_024;
+/// And for how long after the last request.
+const REMEMBERED: Duration = Duration::from_secs(2);
 /// A message moves while it is read only if compaction has just copied it, once.
 const TRIES: usize = 3;
 
@@ -85,9 +85,15 @@ impl Shared {
     /// The read thread.
     pub(super) fn run_reads(&self) {
         loop {
-            let mut requests = self.reads.lock();
-            while requests.waiting.is_empty() && !requests.stopping {
-                requests = self.reads.work.wait(requests).unwrap_or_else(PoisonError::into_inner);
+            let is_idle = |requests: &mut Requests| requests.waiting.is_empty() && !requests.stopping;
+            let waited = self.reads.work.wait_timeout_while(self.reads.lock(), REMEMBERED, is_idle);
+            let (mut requests, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() {
+                drop(requests);
+                *lock(&self.reads.frames) = FrameCache::default();
+                requests = self.reads.lock();
+                let waited = self.reads.work.wait_while(requests, is_idle);
+                requests = waited.unwrap_or_else(PoisonError::into_inner);
             }
             if requests.stopping {
                 return;
@@ -117,10 +123,7 @@ impl Shared {
         };
         let mut wanted: Vec<_> = wanted.into_iter().filter_map(here).collect();
         wanted.sort_unstable_by_key(|(place, _)| *place);
-        let mut frames = std::mem::take(&mut *lock(&self.reads.frames));
-        if frames.places.is_empty() {
-            frames = FrameCache::of(FRAMES_MAX);
-        }
+        let frames = std::mem::take(&mut *lock(&self.reads.frames)).holding(FRAMES_MAX);
         let mut reader = EntryReader { medium: &*self.medium, packing: &self.packing, frames, topic: None };
         for (place, stored) in wanted {
             match read_body(&mut reader, &stored, place) {
@@ -203,7 +206,7 @@ pub(super) struct EntryReader<'a> {
 impl<'a> EntryReader<'a> {
     /// One that keeps the last frame: messages of one frame are read one after the other.
     pub(super) fn new(medium: &'a dyn Medium, packing: &'a Packing) -> Self {
-        Self { medium, packing, frames: FrameCache::of(1), topic: None }
+        Self { medium, packing, frames: FrameCache::default(), topic: None }
     }
 
     /// The message at a place; `None` if what stands there is not it.
@@ -219,25 +222,22 @@ impl<'a> EntryReader<'a> {
     pub(super) fn entry(&mut self, place: Place) -> Result<Option<Cow<'_, [u8]>>, MediumError> {
         let (len, offset) = (place.len as usize, usize::from(place.offset));
         let Place { generation, frame: first, .. } = place;
-        if !self.frames.fetch(self.medium, self.packing, generation, first)? {
+        let Some(found) = self.frames.fetch(self.medium, self.packing, generation, first)? else {
             return Ok(None);
-        }
-        let Some((commit, body)) = self.frames.get(generation, first) else { return Ok(None) };
+        };
+        let (commit, body) = self.frames.get(found);
         let Some(begun) = body.get(offset..) else { return Ok(None) };
         if begun.len() >= len {
             // What is borrowed is borrowed to the end: so it is looked up once more.
-            return Ok(self
-                .frames
-                .get(generation, first)
-                .and_then(|(_, body)| body.get(offset..offset + len).map(Cow::Borrowed)));
+            return Ok(self.frames.get(found).1.get(offset..offset + len).map(Cow::Borrowed));
         }
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(begun);
         for no in first + 1.. {
-            if !self.frames.fetch(self.medium, self.packing, generation, no)? {
+            let Some(found) = self.frames.fetch(self.medium, self.packing, generation, no)? else {
                 return Ok(None);
-            }
-            let Some((of, body)) = self.frames.get(generation, no) else { return Ok(None) };
+            };
+            let (of, body) = self.frames.get(found);
             if of != commit {
                 return Ok(None);
             }
@@ -247,88 +247,5 @@ impl<'a> EntryReader<'a> {
             }
         }
         Ok(None)
-    }
-}
-
-/// Frames read lately, each in the one place that its number gives it.
-#[derive(Debug, Default)]
-struct FrameCache {
-    places: Vec<Option<CachedFrame>>,
-    bytes: usize,
-    /// Whose turn it is to go when there are too many bytes.
-    next_out: usize,
-}
-
-/// A frame that was found whole.
-#[derive(Debug)]
-struct CachedFrame {
-    generation: u32,
-    frame: u64,
-    commit: CommitOfRun,
-    bytes: Vec<u8>,
-    /// Where in them its body is.
-    body: Range<usize>,
-}
-
-/// A commit's number, and the run it is of.
-type CommitOfRun = (u32, u64);
-
-impl FrameCache {
-    fn of(places: usize) -> Self {
-        Self { places: iter::repeat_with(|| None).take(places).collect(), bytes: 0, next_out: 0 }
-    }
-
-    /// Which commit a frame is of, and its body, if it was read lately.
-    fn get(&self, generation: u32, frame: u64) -> Option<(CommitOfRun, &[u8])> {
-        let found = self.places.get(self.place(frame)?)?.as_ref()?;
-        let body = found.bytes.get(found.body.clone())?;
-        ((found.generation, found.frame) == (generation, frame)).then_some((found.commit, body))
-    }
-
-    /// Reads a frame unless it is there; false if it is missing or damaged.
-    fn fetch(
-        &mut self,
-        medium: &dyn Medium,
-        packing: &Packing,
-        generation: u32,
-        no: u64,
-    ) -> Result<bool, MediumError> {
-        if self.get(generation, no).is_some() {
-            return Ok(true);
-        }
-        let Some(at) = self.place(no) else { return Ok(false) };
-        // In the buffer of the one whose place it takes.
-        let mut bytes = self.take_out(at);
-        let is_checked = match medium.read(generation, no, &mut bytes)? {
-            Found::Nothing => return Ok(false),
-            Found::Bytes => false,
-            Found::Checked => true,
-        };
-        let opened = packing.open_in_place(generation, &mut bytes, is_checked);
-        let Some((header, body)) = opened.ok().filter(|(header, _)| header.frame == no) else {
-            return Ok(false);
-        };
-        while self.bytes + bytes.len() > FRAMES_BYTES_MAX && self.bytes > 0 {
-            self.take_out(self.next_out);
-            self.next_out = (self.next_out + 1) % self.places.len();
-        }
-        self.bytes += bytes.len();
-        let commit = (header.run, header.commit);
-        if let Some(place) = self.places.get_mut(at) {
-            *place = Some(CachedFrame { generation, frame: no, commit, bytes, body });
-        }
-        Ok(true)
-    }
-
-    /// Makes the place free; its buffer may be used again.
-    fn take_out(&mut self, at: usize) -> Vec<u8> {
-        let out = self.places.get_mut(at).and_then(Option::take);
-        let bytes = out.map_or_else(Vec::new, |frame| frame.bytes);
-        self.bytes -= bytes.len();
-        bytes
-    }
-
-    fn place(&self, frame: u64) -> Option<usize> {
-        usize::try_from(frame.checked_rem(self.places.len() as u64)?).ok()
     }
 }

@@ -79,6 +79,8 @@ pub(super) struct State {
     pub(super) ready: Vec<Waker>,
     /// How much room there is.
     pub(super) space: Space,
+    /// When compaction, which stands back, looks again without a commit.
+    pub(super) compact_at: Option<Timestamp>,
     pub(super) elided: u64,
     /// Their bytes of topic and payload.
     pub(super) elided_bytes: u64,
@@ -106,6 +108,7 @@ impl State {
             backlog_waiters: Wakers::default(),
             ready: Vec::new(),
             space: Space::default(),
+            compact_at: None,
             elided: 0,
             elided_bytes: 0,
             sleeping: false,
@@ -396,7 +399,7 @@ impl State {
                 || self.urgent_deadline().is_some_and(|at| at <= now)
                 || self.open_deadline().is_some_and(|at| at <= now)
                 || self.hold.next_deadline().is_some_and(|at| at <= now)
-                || self.space.look_at.is_some_and(|at| at <= now))
+                || self.looks_at().is_some_and(|at| at <= now))
     }
 
     /// When something will be due if nothing comes.
@@ -404,9 +407,13 @@ impl State {
         if self.health != Health::Running {
             return None;
         }
-        let all =
-            [self.urgent_deadline(), self.open_deadline(), self.hold.next_deadline(), self.space.look_at];
+        let all = [self.urgent_deadline(), self.open_deadline(), self.hold.next_deadline(), self.looks_at()];
         all.into_iter().flatten().min()
+    }
+
+    /// When the commit thread looks what there is to do besides committing.
+    fn looks_at(&self) -> Option<Timestamp> {
+        self.space.look_at.into_iter().chain(self.compact_at).min()
     }
 
     /// When the open batch is committed for those who wait for it.

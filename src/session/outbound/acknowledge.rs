@@ -151,8 +151,8 @@ impl<K: Keeper> Outbound<K> {
         }
         self.open = self.open.saturating_sub(usize::from(was_open));
         self.trim(keeper);
-        // Confirmations ride the next commit; only a window nearly full of them asks for one.
-        let nearly_full = self.inflight.len() * 4 >= self.inflight_max * 3;
+        // Confirmations ride the next commit; only a window nearly full of them asks for one, if somebody waits behind it.
+        let nearly_full = !self.queue.is_empty() && self.inflight.len() * 4 >= self.inflight_max * 3;
         if nearly_full && self.inflight.front().is_some_and(|f| matches!(f.state, State::Confirmed(_))) {
             keeper.hurry();
         }

@@ -167,6 +167,11 @@ impl SledMedium {
         active.ok_or_else(|| MediumError::Broken("no generation to write to".to_owned()))
     }
 
+    fn is_open(&self, no: u32) -> bool {
+        lock(&self.active).as_ref().is_some_and(|active| active.no == no)
+            || lock(&self.old).open.iter().any(|old| old.no == no)
+    }
+
     /// A generation, opened if it is not; `None` if it was deleted.
     fn generation(&self, no: u32) -> Result<Option<Arc<Generation>>, MediumError> {
         if let Some(active) = lock(&self.active).as_ref().filter(|active| active.no == no) {
@@ -289,6 +294,13 @@ impl Medium for SledMedium {
     fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
         if self.chart(generation).is_some_and(|chart| chart.read(frame, into)) {
             return Ok(Found::Checked);
+        }
+        if !self.is_open(generation) {
+            // One that is being charted is charted when that ends, and need not be opened.
+            drop(lock(&self.opening));
+            if self.chart(generation).is_some_and(|chart| chart.read(frame, into)) {
+                return Ok(Found::Checked);
+            }
         }
         match self.generation(generation)? {
             Some(generation) => generation.read(frame, into),

@@ -18,7 +18,7 @@ const ROUNDS: usize = 8;
 const AT_ONCE: u64 = 200;
 
 /// Answers for a session that has nothing but its queue.
-struct OneSession(Journal);
+pub(super) struct OneSession(pub(super) Journal);
 
 impl SnapshotSource for OneSession {
     fn snapshot(&self, no: SessionNo) {

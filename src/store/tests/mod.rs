@@ -5,6 +5,7 @@ mod bad_stores;
 mod basic;
 mod crash;
 mod damage;
+mod drained;
 mod gather;
 mod growth;
 mod offline;

@@ -288,6 +288,8 @@ mod tests {
         fs::{self, File},
         os::unix::fs::FileExt as _,
         path::{Path, PathBuf},
+        sync::mpsc::sync_channel,
+        thread,
     };
 
     use super::{Chart, NAME, Shown, read, write};
@@ -386,6 +388,31 @@ mod tests {
         assert!(chart.exists());
         let medium = open(dir.path());
         assert_eq!(scanned(&medium, 1).unwrap(), truth);
+        assert!(lock(&medium.old).open.is_empty(), "sled was not asked");
+    }
+
+    #[test]
+    fn who_comes_while_a_generation_is_charted_needs_no_sled() {
+        let dir = tempfile::tempdir().unwrap();
+        let truth = written(dir.path());
+        let medium = open(dir.path());
+        let (chart, not_yet) = (folder(dir.path(), 1).join(NAME), folder(dir.path(), 1).join("not-yet"));
+        lock(&medium.charts).forget(1);
+        fs::rename(&chart, &not_yet).unwrap();
+        let opening = lock(&medium.opening);
+        thread::scope(|scope| {
+            let (begins, begun) = sync_channel(1);
+            let medium = &medium;
+            let reader = scope.spawn(move || {
+                begins.send(()).unwrap();
+                read_of(medium, 1)
+            });
+            begun.recv().unwrap();
+            // Whether it has looked for the chart by now is all the same.
+            fs::rename(&not_yet, &chart).unwrap();
+            drop(opening);
+            assert_eq!(reader.join().unwrap(), (Found::Checked, truth[&1].clone()));
+        });
         assert!(lock(&medium.old).open.is_empty(), "sled was not asked");
     }
 
