@@ -1,8 +1,7 @@
 //! What the allocator keeps of memory that is free.
 //!
-//! mimalloc gives free pages back to the system after a second, and then only if somebody allocates: a long queue that is taken
-//! over and sent on in that time leaves half as much again as is in use, and after the end of many connections nothing happens that
-//! would give anything back. So pages go back as soon as they are empty.
+//! mimalloc gives free pages back to the system after a second: a long queue that is taken over and sent on in that time leaves
+//! half as much again as is in use. At once would be dear: pages that are full again a moment later would be cleared each time.
 //!
 //! A page of 64 KiB that was full and gets a free block belongs to the thread again that it was made by. What other threads free in
 //! it is a list that its thread looks at when it allocates that size the next time; a thread that sleeps never does, and the page
@@ -19,7 +18,7 @@ use std::{env, ffi::OsStr, os::unix::process::CommandExt as _, process::Command}
 /// After how many milliseconds free pages go back; from how many KiB on memory comes from the system, and goes back to it
 /// at once; and whether a full page goes back to its thread when something in it is freed (-1: it does not).
 const ORDERS: [(&str, &str); 3] = [
-    ("MIMALLOC_PURGE_DELAY", "0"),
+    ("MIMALLOC_PURGE_DELAY", "10"),
     ("MIMALLOC_ARENA_MAX_OBJECT_SIZE", "1024"),
     ("MIMALLOC_PAGE_RECLAIM_ON_FREE", "-1"),
 ];
