@@ -384,7 +384,7 @@ impl Keeper for Keep {
         }
     }
 
-    fn is_nobodys(&self, kept: &Kept) -> bool {
+    fn is_untracked(&self, kept: &Kept) -> bool {
         matches!(kept, Kept::Memory { .. } | Kept::Sent)
     }
 

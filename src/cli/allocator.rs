@@ -1,27 +1,18 @@
 //! What the allocator keeps of memory that is free.
 //!
-//! mimalloc gives free pages back to the system after a second: a long queue that is taken over and sent on in that time leaves
-//! half as much again as is in use. At once would be dear: pages that are full again a moment later would be cleared each time.
-//!
-//! A page of 64 KiB that was full and gets a free block belongs to the thread again that it was made by. What other threads free in
-//! it is a list that its thread looks at when it allocates that size the next time; a thread that sleeps never does, and the page
-//! is empty and stays. So it belongs to nobody until somebody wants a page of that size: then the last who frees gives it back.
-//!
-//! What is large and wanted full of zeros, as sled's page table of 6 MiB for each generation, it makes so by writing them, unless
-//! it comes fresh from the system: then only what is used takes memory.
+//! mimalloc gives free pages back to the system after a second; a long queue that is taken over and sent on in that
+//! time leaves half as much again as is in use. And what is large and wanted full of zeros, as sled's page table of 6 MiB for
+//! each generation, it makes so by writing them, unless it comes fresh from the system: then only what is used takes memory.
 //!
 //! mimalloc takes orders only from its environment, when a process begins. So the process begins once more, as itself, with
 //! orders; whoever has given one already is not overruled.
 
 use std::{env, ffi::OsStr, os::unix::process::CommandExt as _, process::Command};
 
-/// After how many milliseconds free pages go back; from how many KiB on memory comes from the system, and goes back to it
-/// at once; and whether a full page goes back to its thread when something in it is freed (-1: it does not).
-const ORDERS: [(&str, &str); 3] = [
-    ("MIMALLOC_PURGE_DELAY", "10"),
-    ("MIMALLOC_ARENA_MAX_OBJECT_SIZE", "1024"),
-    ("MIMALLOC_PAGE_RECLAIM_ON_FREE", "-1"),
-];
+/// After how many milliseconds free pages go back; and from how many KiB on memory comes from the system, and goes back to it
+/// at once.
+const ORDERS: [(&str, &str); 2] =
+    [("MIMALLOC_PURGE_DELAY", "10"), ("MIMALLOC_ARENA_MAX_OBJECT_SIZE", "1024")];
 
 /// Begins the process once more if the allocator lacks orders. Comes back when it has them, or cannot be given any.
 pub(super) fn give_orders() {

@@ -63,8 +63,8 @@ pub trait Keeper {
     fn is_open(&self, gate: &Self::Gate) -> bool;
     /// A QoS 2 message may be sent only behind this gate: its inbound packet id is durable then.
     fn sent_after(&self, kept: &Self::Kept) -> Self::Gate;
-    /// Whether nobody has to be told when the client has it.
-    fn is_nobodys(&self, kept: &Self::Kept) -> bool;
+    /// Whether nobody keeps track of it: when the client has it, there is nothing to confirm.
+    fn is_untracked(&self, kept: &Self::Kept) -> bool;
     /// The client has it (PUBACK, or a refusing PUBREC): the session's claim ends.
     fn confirm(&self, seq: Seq, kept: &Self::Kept) -> Self::Gate;
     /// The same for several that come together, in this order; so are the gates.

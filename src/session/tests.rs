@@ -87,7 +87,7 @@ impl Keeper for Memory {
     fn sent_after(&self, _: &Kept) -> u64 {
         0
     }
-    fn is_nobodys(&self, _: &Kept) -> bool {
+    fn is_untracked(&self, _: &Kept) -> bool {
         self.elides.get()
     }
     fn confirm(&self, _: Seq, _: &Kept) -> u64 {

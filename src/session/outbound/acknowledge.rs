@@ -77,12 +77,12 @@ impl<K: Keeper> Outbound<K> {
         result
     }
 
-    /// Lets go of messages of which nobody has to be told, as long as they are acknowledged in the order they were sent in:
+    /// Lets go of messages that nobody keeps track of, as long as they are acknowledged in the order they were sent in:
     /// so many of them.
     fn forget_in_order(&mut self, keeper: &K, ids: &[PacketId]) -> usize {
         let is_next = |f: &InFlight<K>, id: &PacketId| {
             f.seq.packet_id() == *id
-                && matches!(&f.state, State::AwaitPuback(kept, _) if keeper.is_nobodys(kept))
+                && matches!(&f.state, State::AwaitPuback(kept, _) if keeper.is_untracked(kept))
         };
         let sent = self.inflight.iter().take(self.resent);
         let count = sent.zip(ids).take_while(|(f, id)| is_next(f, id)).count();
