@@ -23,7 +23,7 @@ const HOUR_S: u32 = 3_600;
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 /// What the oldest messages of a queue count as after a crash: sent, so that they do not expire.
-const COUNT_AS_SENT: u16 = 100;
+const COUNT_AS_SENT: u16 = 512;
 /// A machine that is very busy.
 const SLACK_S: u32 = 300;
 
