@@ -157,7 +157,7 @@ impl Broker {
         status
     }
 
-    /// Starts it again on the same data, at the same addresses.
+    /// Starts it again on the same data, at the same addresses unless the system has given one to somebody else meanwhile.
     pub(crate) fn restart(&mut self) {
         if self.running.is_some() {
             self.kill9();
@@ -166,6 +166,20 @@ impl Broker {
     }
 
     fn spawn(&mut self) {
+        let listeners = self.launch();
+        if !self.learn_urls(listeners) {
+            let log = self.log();
+            let last = log.lines().last().unwrap_or_default();
+            assert!(last.contains("address already in use"), "the broker did not come up: {last}");
+            self.kill9();
+            self.urls.clear();
+            let listeners = self.launch();
+            assert!(self.learn_urls(listeners), "the broker did not come up");
+        }
+    }
+
+    /// Starts the process; with how many listeners.
+    fn launch(&mut self) -> usize {
         let mut command = Command::new(env!("CARGO_BIN_EXE_dormouse"));
         command
             .args(["--data", path(&self.data_dir()), "--certs", path(&self.certs_dir())])
@@ -203,28 +217,28 @@ impl Broker {
             }
         });
         self.running = Some(Running { child, lines, reader });
-        self.urls.clear();
-        for _ in 0..listeners {
-            self.learn_url();
-        }
+        listeners
     }
 
-    /// Waits for a line like `listening   tcp://127.0.0.1:40123  (not encrypted)`.
-    fn learn_url(&mut self) {
-        loop {
-            let running = self.running.as_ref().expect("just started");
+    /// Waits for lines like `listening   tcp://127.0.0.1:40123  (not encrypted)`; false if the process ends before.
+    fn learn_urls(&mut self, listeners: usize) -> bool {
+        let running = self.running.as_ref().expect("just started");
+        let mut urls = Vec::new();
+        while urls.len() < listeners {
             let line = match running.lines.recv_timeout(LIMIT) {
                 Ok(line) => line,
-                Err(why) => panic!("the broker did not come up: {why}"),
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => panic!("the broker does not come up"),
             };
             let Some(url) = line.trim_start().strip_prefix("listening").map(str::trim_start) else {
                 continue;
             };
             let url = url.split_whitespace().next().unwrap_or_default();
             assert!(url.contains("://"), "not a URL: {line:?}");
-            self.urls.push(url.to_owned());
-            return;
+            urls.push(url.to_owned());
         }
+        self.urls = urls;
+        true
     }
 
     fn log_file(&self) -> PathBuf {
