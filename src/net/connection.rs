@@ -40,7 +40,7 @@ use crate::{
 const ROUNDS_MAX: u32 = 16;
 /// And input. 64 KiB are some 800 messages of 64 bytes, which take about half a millisecond: sixteen times as much, and a
 /// thousand messages a second of somebody else wait 5 to 10 ms.
-const INPUT_BYTES_MAX: usize = 64 * 1024;
+const INPUT_BYTES_MAX: u32 = 64 * 1024;
 /// A packet under way counts as a sign of life for each of these: an upload may take longer than the keep alive.
 const SIGN_OF_LIFE_BYTES: usize = 1024;
 /// How long a closing connection waits for the peer to have read its last packet and to close; and before that, for the
@@ -61,7 +61,7 @@ pub(super) struct Task<G: Gate, W> {
     inbox: Inbox,
     outbox: Outbox,
     /// Bytes handed over in this poll.
-    input_bytes: usize,
+    input_bytes: u32,
     /// The broker may have output that it has not been asked for.
     may_transmit: bool,
 }
@@ -219,7 +219,7 @@ impl<G: Gate, W: Wire> Task<G, W> {
         let mut moved = false;
         match open.read(&mut self.wire, &mut self.inbox, cx, now) {
             Input::Taken { bytes } => {
-                self.input_bytes += bytes;
+                self.input_bytes = self.input_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
                 self.may_transmit = true;
                 moved = true;
             }

@@ -14,7 +14,10 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use super::*;
-use crate::{broker::Address, net::keep_alive::Wheel};
+use crate::{
+    broker::{Address, Broker},
+    net::{keep_alive::Wheel, stream::Stream, wire::Metered},
+};
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_BY: Timestamp = Timestamp(20_000);
@@ -318,6 +321,13 @@ impl World {
     fn was_reset(&self) -> bool {
         self.reset.load(Ordering::Relaxed) > 0
     }
+}
+
+/// There are ten thousand of them, and what tokio allocates for one is a multiple of 128 bytes.
+#[test]
+fn the_task_of_a_connection_stays_small() {
+    let bytes = size_of::<Task<Broker, Metered<Stream>>>();
+    assert!(bytes <= 464, "{bytes}");
 }
 
 #[test]
