@@ -227,18 +227,22 @@ fn is_worth_it(state: &State) -> bool {
     let generation_bytes = state.generation_bytes();
     let dead = bytes.saturating_sub(live);
     match state.space.pressure() {
-        Pressure::None => bytes > (2 * generation_bytes).max(2 * live),
+        Pressure::None => bytes > tolerated_bytes(state),
         Pressure::Near => dead > generation_bytes.max(live / 4),
         Pressure::Full => dead > (generation_bytes / 2).max(live / 16),
         Pressure::Dire => dead > generation_bytes / 2,
     }
 }
 
+/// What the frames may take before they are compacted, where there is room enough.
+fn tolerated_bytes(state: &State) -> u64 {
+    2 * state.generation_bytes().max(state.ledger.live_bytes())
+}
+
 /// Somebody waits for room, or the disk holds more than it should: what is copied is not to wait for company.
 fn hurry(shared: &Shared) {
     let state = shared.state();
-    let (bytes, live) = (state.ledger.frame_bytes(), state.ledger.live_bytes());
-    let is_behind = bytes > (2 * state.generation_bytes()).max(2 * live) * 5 / 4;
+    let is_behind = state.ledger.frame_bytes() > tolerated_bytes(&state) * 5 / 4;
     let is_wanted = is_behind || state.space.pressure() > Pressure::None;
     drop(state);
     if is_wanted {

@@ -5,9 +5,9 @@ use std::num::NonZeroU16;
 use super::forward::Forwarded;
 use crate::codec::{
     error::DecodeError,
-    header::PacketType,
+    header::{FixedHeader, PacketType},
     packet_id::PacketId,
-    primitive::{Reader, text, varint},
+    primitive::{Reader, text},
     property::{Property, PropertyReader, Repeatable, UserProperties, has_wildcard, visit_user},
     qos::QoS,
     version::Version,
@@ -66,14 +66,7 @@ impl<'a> Publish<'a> {
         version: Version,
         before: Option<&'a TopicName>,
     ) -> Result<Self, DecodeError> {
-        let dup = flags & DUP != 0;
-        let retain = flags & RETAIN != 0;
-        // [MQTT-3.3.1-4], [MQTT3-3.3.1-4]
-        let qos = QoS::try_from(flags >> QOS_SHIFT & 0b11).map_err(|_| DecodeError::PublishQos3)?;
-        // [MQTT-3.3.1-2], [MQTT3-3.3.1-2]
-        if dup && qos == QoS::AtMostOnce {
-            return Err(DecodeError::DupWithQos0);
-        }
+        let Flags { dup, qos, retain } = Flags::read(flags)?;
         // [MQTT-3.3.2-1], [MQTT3-3.3.2-1]
         let bytes = r.binary()?;
         let topic = match before.map(TopicName::as_str).filter(|before| before.as_bytes() == bytes) {
@@ -90,9 +83,7 @@ impl<'a> Publish<'a> {
         }
         Ok(Self { dup, qos, retain, topic, packet_id, properties, payload: r.take_rest() })
     }
-}
 
-impl<'a> Publish<'a> {
     /// Reads one to the topic `before`, which is valid, and without properties, at the start of `input`: the message, and how
     /// many bytes it took. `None` for all others, whole or not, right or wrong: [`decode`](crate::codec::decode) knows those.
     #[inline]
@@ -102,39 +93,44 @@ impl<'a> Publish<'a> {
         packet_bytes_max: u32,
         before: &'a TopicName,
     ) -> Option<(Self, usize)> {
-        let (&first, after_first) = input.split_first()?;
-        if first >> 4 != PacketType::Publish as u8 {
+        let FixedHeader { packet_type, flags, header_bytes, packet_bytes } =
+            FixedHeader::read(input, version).ok()??;
+        if packet_type != PacketType::Publish || packet_bytes > usize::try_from(packet_bytes_max).ok()? {
             return None;
         }
-        let qos = QoS::try_from(first >> QOS_SHIFT & 0b11).ok()?;
-        let dup = first & DUP != 0;
-        if dup && qos == QoS::AtMostOnce {
-            return None;
-        }
-        let (remaining, length_bytes) = varint(after_first).ok()??;
-        let body = after_first.get(length_bytes..)?.get(..usize::try_from(remaining).ok()?)?;
-        let bytes = 1 + length_bytes + body.len();
-        if bytes > usize::try_from(packet_bytes_max).ok()? {
-            return None;
-        }
+        let mut r = Reader::new(input.get(header_bytes..packet_bytes)?);
+        let Flags { dup, qos, retain } = Flags::read(flags).ok()?;
         let topic = before.as_str();
-        let (topic_len, body) = body.split_first_chunk()?;
-        if usize::from(u16::from_be_bytes(*topic_len)) != topic.len() {
+        if r.binary().ok()? != topic.as_bytes() {
             return None;
         }
-        let mut rest = body.strip_prefix(topic.as_bytes())?;
-        let mut packet_id = None;
-        if qos != QoS::AtMostOnce {
-            let (id, behind) = rest.split_first_chunk()?;
-            packet_id = Some(PacketId::new(u16::from_be_bytes(*id))?);
-            rest = behind;
-        }
-        if version.is_v5() {
-            rest = rest.strip_prefix(&[0])?;
+        let packet_id = if qos == QoS::AtMostOnce { None } else { Some(r.packet_id().ok()?) };
+        if version.is_v5() && r.u8().ok()? != 0 {
+            return None;
         }
         let properties = PublishProperties::default();
-        let retain = first & RETAIN != 0;
-        Some((Self { dup, qos, retain, topic, packet_id, properties, payload: rest }, bytes))
+        Some((Self { dup, qos, retain, topic, packet_id, properties, payload: r.take_rest() }, packet_bytes))
+    }
+}
+
+/// What the first byte says.
+struct Flags {
+    dup: bool,
+    qos: QoS,
+    retain: bool,
+}
+
+impl Flags {
+    fn read(flags: u8) -> Result<Self, DecodeError> {
+        let dup = flags & DUP != 0;
+        let retain = flags & RETAIN != 0;
+        // [MQTT-3.3.1-4], [MQTT3-3.3.1-4]
+        let qos = QoS::try_from(flags >> QOS_SHIFT & 0b11).map_err(|_| DecodeError::PublishQos3)?;
+        // [MQTT-3.3.1-2], [MQTT3-3.3.1-2]
+        if dup && qos == QoS::AtMostOnce {
+            return Err(DecodeError::DupWithQos0);
+        }
+        Ok(Self { dup, qos, retain })
     }
 }
 

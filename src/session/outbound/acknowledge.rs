@@ -41,13 +41,12 @@ impl<K: Keeper> Outbound<K> {
     /// Several PUBACKs that came together. Those behind one of the wrong kind are not looked at.
     pub fn handle_pubacks(&mut self, keeper: &K, ids: &[PacketId]) -> Acknowledged {
         let ids = ids.get(self.forget_in_order(keeper, ids)..).unwrap_or_default();
-        if let &[id] = ids {
-            return self.handle_puback(keeper, id);
+        match *ids {
+            [] => return Acknowledged::Yes,
+            [id] => return self.handle_puback(keeper, id),
+            _ => {}
         }
         let mut result = Acknowledged::Yes;
-        if ids.is_empty() {
-            return result;
-        }
         let mut found = Vec::with_capacity(ids.len());
         for id in ids {
             match self.find(*id) {
