@@ -107,7 +107,7 @@ impl Row<'_> {
         }
         self.confirm()?;
         let done = match ack.name {
-            PacketType::Pubrec => receive(self.state, self.slot, ack),
+            PacketType::Pubrec => self.state.session.handle_pubrec(keep, ack.id, ack.refuses),
             PacketType::Pubcomp => self.state.session.outbound.handle_pubcomp(keep, ack.id),
             _ => {
                 release(self.state, self.slot, self.version, ack.id, now);
@@ -131,20 +131,12 @@ impl Row<'_> {
 fn judge(done: Acknowledged) -> Result<(), Ending> {
     match done {
         // An id that is not in flight any more: an answer that crossed a resend. Nothing to do.
-        Acknowledged::Yes | Acknowledged::UnknownId => Ok(()),
+        Acknowledged::Yes | Acknowledged::Release | Acknowledged::UnknownId => Ok(()),
         Acknowledged::WrongKind => Err(Ending::Refused(
             ReasonCode::ProtocolError,
             "an acknowledgement of the wrong kind for its message",
         )),
     }
-}
-
-fn receive(state: &mut State, slot: &Slot, ack: Acknowledgement) -> Acknowledged {
-    let result = state.session.outbound.handle_pubrec(&slot.keep, ack.id, ack.refuses);
-    if result == Acknowledged::UnknownId && !ack.refuses {
-        state.session.answer_unknown_pubrec(ack.id);
-    }
-    result
 }
 
 /// PUBREL frees the packet id; PUBCOMP says so once that is durable, or a reused id would be taken for a duplicate after a

@@ -34,11 +34,15 @@ impl Connection {
         let Some(route) = route.filter(|route| route.leads_on(&self.broker, first.topic)) else {
             return self.handle_publish(first, before, now, touched).map(|()| 0);
         };
-        if first.qos != QoS::AtMostOnce {
+        let is_answered = first.qos != QoS::AtMostOnce;
+        if is_answered {
             self.check_quota()?;
         }
-        let (row, used) = self.row(first.clone(), rest, route, traffic);
-        let is_answered = row.first().is_some_and(|first| first.qos != QoS::AtMostOnce);
+        let (row, used) = self.row(first.clone(), rest, route);
+        if first.qos == QoS::ExactlyOnce && !self.are_new(&row)? {
+            return self.handle_publish(first, before, now, touched).map(|()| 0);
+        }
+        traffic.count_publishes(first.qos, row.len() - 1, used);
         let origin = Origin { slot: &self.slot, inbound_qos2: None, is_answered };
         let published = self.broker.dispatch_row(route, &row, origin, now, touched);
         self.answer_row(&row, published, now)?;
@@ -47,13 +51,7 @@ impl Connection {
 
     /// The messages that may be given to their subscribers together, and the bytes of those behind the first. What is wrong with
     /// the one behind them, if it is, is found by whoever handles it.
-    fn row<'p>(
-        &self,
-        first: Publish<'p>,
-        rest: &'p [u8],
-        route: &'p Route,
-        traffic: &mut Traffic,
-    ) -> (Vec<Publish<'p>>, usize) {
+    fn row<'p>(&self, first: Publish<'p>, rest: &'p [u8], route: &'p Route) -> (Vec<Publish<'p>>, usize) {
         let qos = first.qos;
         let quota = usize::from(self.broker.config.receive_maximum);
         let has_quota = |count: usize| {
@@ -66,7 +64,11 @@ impl Connection {
             let Some((publish, bytes)) = self.next_of_row(next, route).filter(|(p, _)| p.qos == qos) else {
                 break;
             };
-            traffic.count_publish(publish.qos, bytes);
+            // Else one of them could be the other again.
+            let ascends = row.last().is_some_and(|last| last.packet_id < publish.packet_id);
+            if qos == QoS::ExactlyOnce && !ascends {
+                break;
+            }
             used += bytes;
             row.push(publish);
         }
@@ -79,7 +81,8 @@ impl Connection {
         let (version, topic) = (self.version, &route.topic);
         if let Some((publish, bytes)) = Publish::decode_plain(input, version, packet_bytes_max, topic) {
             // Without properties it asks for no more than that one.
-            return (!publish.retain).then_some((publish, bytes));
+            let asks_more = publish.retain || (publish.qos == QoS::ExactlyOnce && publish.dup);
+            return (!asks_more).then_some((publish, bytes));
         }
         if !is_publish(input) {
             return None;
@@ -93,13 +96,28 @@ impl Connection {
     fn goes_in_row(&self, publish: &Publish<'_>, route: &Route) -> bool {
         let properties = &publish.properties;
         let features = &self.broker.config.features;
-        publish.qos != QoS::ExactlyOnce
+        (publish.qos != QoS::ExactlyOnce || self.is_exactly_once_in_memory(publish, route))
             && route.is_of(publish.topic)
             && !publish.retain
             && properties.topic_alias.is_none()
             && properties.subscription_ids.is_empty()
             && features.check_publish(publish).is_ok()
             && features.check_payload(properties, publish.payload).is_ok()
+    }
+
+    /// Whether a QoS 2 message comes for the first time, as far as it tells, and nothing of it has to be stored: neither its
+    /// packet id, nor the message for a subscriber.
+    fn is_exactly_once_in_memory(&self, publish: &Publish<'_>, route: &Route) -> bool {
+        !publish.dup && !self.slot.keep.persistent && !route.has_persistent
+    }
+
+    /// Whether none of these QoS 2 packet ids is held.
+    fn are_new(&self, row: &[Publish<'_>]) -> Result<bool, Ending> {
+        self.with_state(|state, _| {
+            let inbound = &state.session.inbound;
+            inbound.is_empty()
+                || row.iter().filter_map(|publish| publish.packet_id).all(|id| !inbound.holds(id))
+        })
     }
 
     /// Answers each, under one hold of the lock.
@@ -118,20 +136,23 @@ impl Connection {
             }
             return Ok(());
         }
-        let ids = row.iter().filter_map(|publish| publish.packet_id);
-        let mut answers = ids.zip(published.into_iter().flatten()).peekable();
-        if answers.peek().is_none() {
+        if row.first().is_none_or(|first| first.qos == QoS::AtMostOnce) {
             return Ok(());
         }
         let mut state = self.slot.state();
         if !state.is_served_by(self.epoch) {
             return Err(Ending::Replaced);
         }
-        for (id, Published { gate, matched, .. }) in answers {
+        for (publish, Published { gate, matched, to_hold }) in row.iter().zip(published.into_iter().flatten())
+        {
+            let Some(id) = publish.packet_id else { continue };
+            if let Some(id) = to_hold {
+                state.session.inbound.accept(id, gate.clone());
+            }
             if let Some(link) = &mut state.session.link {
                 link.count_publish();
             }
-            state.answer(gate, Answer::Puback(id, self.reason(matched).into()), now);
+            state.answer(gate, answer(publish, id, self.reason(matched).into()), now);
         }
         if let Some(link) = &state.session.link {
             self.unanswered = link.unanswered();

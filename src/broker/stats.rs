@@ -31,16 +31,17 @@ impl Traffic {
     /// Counts a packet of so many bytes.
     pub(super) fn count(&mut self, packet: &Packet<'_>, bytes: usize) {
         match packet {
-            Packet::Publish(publish) => self.count_publish(publish.qos, bytes),
+            Packet::Publish(publish) => self.count_publishes(publish.qos, 1, bytes),
             _ => self.count_small(bytes),
         }
     }
 
-    /// Counts a PUBLISH of so many bytes.
-    pub(super) fn count_publish(&mut self, qos: QoS, bytes: usize) {
-        self.count_small(bytes);
+    /// Counts so many PUBLISH packets, which have so many bytes together.
+    pub(super) fn count_publishes(&mut self, qos: QoS, count: usize, bytes: usize) {
+        self.packets += count as u64;
+        self.bytes += bytes as u64;
         if let Some(messages) = self.messages.get_mut(usize::from(u8::from(qos))) {
-            *messages += 1;
+            *messages += count as u64;
         }
     }
 }

@@ -31,6 +31,11 @@ impl<G: Clone> Inbound<G> {
         self.unreleased.get(&id).map_or(Arrival::New, |gate| Arrival::Duplicate(gate.clone()))
     }
 
+    /// Whether `id` is held.
+    pub fn holds(&self, id: PacketId) -> bool {
+        self.unreleased.contains_key(&id)
+    }
+
     /// Holds `id` until PUBREL; `gate` opens when message and id are durable.
     pub fn accept(&mut self, id: PacketId, gate: G) {
         self.unreleased.insert(id, gate);

@@ -170,15 +170,22 @@ impl<K: Keeper> Session<K> {
         Some(seq)
     }
 
-    /// PUBREC for an id that is not in flight: the client must be able to finish (MQTT 5.0 section 3.6.2.1).
-    pub fn answer_unknown_pubrec(&mut self, id: PacketId) {
-        if let Some(link) = &mut self.link {
-            let unknown = Verdict::refused(
+    /// PUBREC, as `Outbound` handles it; where its PUBREL is due, that is sent. A client whose id is not in flight must be able
+    /// to finish as well (MQTT 5.0 section 3.6.2.1).
+    pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
+        let result = self.outbound.handle_pubrec(keeper, id, refused);
+        let verdict = match result {
+            Acknowledged::Release => Verdict::SUCCESS,
+            Acknowledged::UnknownId if !refused => Verdict::refused(
                 ReasonCode::PacketIdentifierNotFound,
                 "no message with this packet identifier is in flight",
-            );
-            link.acknowledge(PacketType::Pubrel, id, unknown);
+            ),
+            _ => return result,
+        };
+        if let Some(link) = &mut self.link {
+            link.acknowledge(PacketType::Pubrel, id, verdict);
         }
+        result
     }
 
     /// Numbers the client has received and not completed, and inbound ids: the QoS 2 part of a snapshot.

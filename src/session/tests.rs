@@ -186,7 +186,7 @@ impl Session<Memory> {
     }
 
     fn pubrec(&mut self, keeper: &Memory, id: u16) -> Acknowledged {
-        self.outbound.handle_pubrec(keeper, PacketId::new(id).unwrap(), false)
+        self.handle_pubrec(keeper, PacketId::new(id).unwrap(), false)
     }
 
     fn pubcomp(&mut self, keeper: &Memory, id: u16) -> Acknowledged {

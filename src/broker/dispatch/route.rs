@@ -30,7 +30,7 @@ pub(in crate::broker) struct Route {
     pub(super) direct: Vec<(Arc<Slot>, Match<SessionNo>)>,
     pub(in crate::broker) groups: Vec<Group>,
     /// A persistent session is among them, or may be.
-    pub(super) has_persistent: bool,
+    pub(in crate::broker) has_persistent: bool,
     /// Messages that come together may be given to its subscribers together: none of them is refused for a full queue, and none is
     /// one of many members' turn.
     pub(in crate::broker) takes_rows: bool,

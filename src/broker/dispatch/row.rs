@@ -14,7 +14,7 @@ use super::{
     shares::direct_share,
 };
 use crate::{
-    codec::Publish,
+    codec::{Publish, QoS},
     message::SessionNo,
     routing::Match,
     store::{Gate, Stored},
@@ -38,7 +38,8 @@ impl InRow<'_> {
 }
 
 impl Broker {
-    /// Routes a row of messages of one QoS, 0 or 1, and without RETAIN: see [`Route::takes_rows`]. What became of each.
+    /// Routes a row of messages of one QoS and without RETAIN: see [`Route::takes_rows`]. What became of each. They are of QoS 2
+    /// only if nothing of them has to be stored.
     pub(in crate::broker) fn dispatch_row(
         &self,
         route: &Route,
@@ -85,7 +86,9 @@ impl Broker {
             if one.is_refused() {
                 return Err(Refused::DiskFull);
             }
-            Ok(Published { gate: self.finish_one(one, origin, touched), matched, to_hold: None })
+            let publish = one.outgoing.publish;
+            let to_hold = publish.packet_id.filter(|_| publish.qos == QoS::ExactlyOnce);
+            Ok(Published { gate: self.finish_one(one, origin, touched), matched, to_hold })
         };
         messages.into_iter().map(finish).collect()
     }

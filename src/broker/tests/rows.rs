@@ -2,8 +2,8 @@
 //! and of what is kept.
 
 use super::{
-    Client, Config, World, connect, id, puback, publish, pubrec, qos0, qos1, qos2, receiving, retained,
-    subscribe, transient, v311,
+    Client, Config, World, connect, id, puback, publish, pubrec, pubrel, qos0, qos1, qos2, receiving,
+    retained, subscribe, transient, v311,
 };
 use crate::codec::{
     Disconnect, DisconnectProperties, Packet, Publish, QoS, ReasonCode, Subscribe, SubscribeFilter,
@@ -152,7 +152,8 @@ fn heard_of(packets: &[Packet<'_>], per_read: usize) -> Vec<Vec<String>> {
     heard
 }
 
-/// Topics, qualities of service and retained messages in every mixture; each client is sent the same, in the same order.
+/// Topics, qualities of service, retained messages and messages that come again in every mixture; each client is sent the same,
+/// in the same order.
 #[test]
 fn what_comes_together_is_what_comes_one_by_one() {
     let topics = ["a", "a", "a", "b", "b", "c", "d", "nobody/hears"];
@@ -161,7 +162,7 @@ fn what_comes_together_is_what_comes_one_by_one() {
         chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from((chance >> 33) % n as u64).unwrap()
     };
-    for _ in 0..25 {
+    for round in 0..40 {
         let mut topic = "a";
         let payloads: Vec<_> = (0..=below(150)).map(|n| format!("{n}")).collect();
         let mut packets = Vec::new();
@@ -169,11 +170,16 @@ fn what_comes_together_is_what_comes_one_by_one() {
             if below(6) == 0 {
                 topic = topics[below(topics.len())];
             }
-            packets.push(match below(40) {
-                0 => qos2(n, topic, payload),
-                1 => retained(QoS::AtLeastOnce, n, topic, payload),
-                2..10 => qos0(topic, payload),
-                _ => qos1(n, topic, payload),
+            // With QoS 2 the same message again, with DUP and without.
+            let id = if below(12) == 0 { 1 + u16::try_from(below(usize::from(n))).unwrap() } else { n };
+            let again =
+                Packet::Publish(Publish { dup: true, ..publish(QoS::ExactlyOnce, id, topic, payload) });
+            packets.push(match (below(40), round % 2) {
+                (0, _) => again,
+                (1, _) => retained(QoS::AtLeastOnce, n, topic, payload),
+                (2..10, 0) | (2..4, _) => qos0(topic, payload),
+                (_, 0) | (4..8, _) => qos1(n, topic, payload),
+                _ => qos2(id, topic, payload),
             });
         }
         let one_by_one = heard_of(&packets, 1);
@@ -196,6 +202,21 @@ fn what_stands_before_a_wrong_packet_in_one_read_is_delivered() {
     publisher.send_bytes(&bytes);
     assert_eq!(publisher.heard(), ["PUBACK 1", "PUBACK 2", "PUBACK 3", "DISCONNECT 90"]);
     assert_eq!(subscriber.heard(), ["PUBLISH q1 #1 a=x", "PUBLISH q1 #2 a=y", "PUBLISH q1 #3 a=z"]);
+}
+
+/// Up to the one that comes a second time, which is not taken again [MQTT-4.3.3-10]; and afresh when the id is free.
+#[test]
+fn a_row_of_qos_2_takes_each_packet_id_once() {
+    let world = World::new();
+    let mut subscriber = world.subscriber(&transient("sub"), "a", QoS::AtMostOnce);
+    let mut publisher = world.joined(&transient("pub"), false);
+    publisher.send_together(&[1, 2, 3, 2, 4, 4, 5].map(|id| qos2(id, "a", "x")));
+    assert_eq!(publisher.heard(), [1, 2, 3, 2, 4, 4, 5].map(|id| format!("PUBREC {id}")));
+    assert_eq!(subscriber.heard().len(), 5);
+    publisher.send(&pubrel(2));
+    publisher.send_together(&[1, 2, 3].map(|id| qos2(id, "a", "y")));
+    assert_eq!(publisher.heard(), ["PUBCOMP 2", "PUBREC 1", "PUBREC 2", "PUBREC 3"]);
+    assert_eq!(subscriber.heard(), ["PUBLISH q0 a=y"]);
 }
 
 /// The publisher's share of the broker's memory is what it was told, in one read as well [MQTT-3.3.4-7].

@@ -8,6 +8,8 @@ use crate::{codec::PacketId, message::Seq, session::keeper::Keeper};
 pub enum Acknowledged {
     /// It fits a message in flight.
     Yes,
+    /// The same, and the PUBREL that answers it is due.
+    Release,
     /// No message in flight has that packet id.
     UnknownId,
     /// The message is of another quality of service.
@@ -94,8 +96,10 @@ impl<K: Keeper> Outbound<K> {
         count
     }
 
-    /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2].
-    pub fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
+    /// PUBREC. With `refused` (reason code 0x80 or above) it ends the message [MQTT-4.4.0-2]. Its PUBREL leaves at once, or
+    /// through `poll_release`.
+    pub(crate) fn handle_pubrec(&mut self, keeper: &K, id: PacketId, refused: bool) -> Acknowledged {
+        let (resent, in_order) = (self.resent, self.releases.is_empty());
         let Some((i, f)) = self.find(id) else { return Acknowledged::UnknownId };
         let seq = f.seq;
         match &f.state {
@@ -105,10 +109,15 @@ impl<K: Keeper> Outbound<K> {
             }
             State::AwaitPubrec(kept, _) => {
                 let gate = keeper.received(seq, kept);
+                // Behind the resend mark it is sent when the mark gets there.
+                if in_order && i < resent && keeper.is_open(&gate) {
+                    f.state = State::AwaitPubcomp;
+                    return Acknowledged::Release;
+                }
                 f.state = State::AwaitRelease;
                 self.releases.push_back((seq, gate));
                 // One that answers an earlier connection's PUBLISH opens the exchange here.
-                self.open += usize::from(i >= self.resent);
+                self.open += usize::from(i >= resent);
             }
             // A PUBREC that comes again is answered again, the same way.
             State::AwaitPubcomp => {
