@@ -71,7 +71,7 @@ impl Broker {
 
     fn count_refused(&self, refused: Refused, share: &Share<'_>, route: &Route) -> Refused {
         if refused == Refused::QueueFull {
-            self.drops.rejected(&share.slot.client_id, &route.topic);
+            self.drops.rejected(&share.slot.keep.client_id, &route.topic);
         }
         refused
     }

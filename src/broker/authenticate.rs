@@ -214,7 +214,7 @@ impl Connection {
         let mut dialogue = match (packet.reason, authentication.again.take()) {
             (ReasonCode::ReAuthenticate, None) => {
                 let claim = Claim {
-                    client_id: &slot.client_id,
+                    client_id: &slot.keep.client_id,
                     user_name: None,
                     password: None,
                     certificate_name,
@@ -232,7 +232,11 @@ impl Connection {
                 (ReasonCode::ContinueAuthentication, Some(data))
             }
             Step::Success { identity, data } if identity == authentication.identity => {
-                info!(client_id = &*slot.client_id, identity = identity.as_deref(), "authenticated again");
+                info!(
+                    client_id = &*slot.keep.client_id,
+                    identity = identity.as_deref(),
+                    "authenticated again"
+                );
                 (ReasonCode::Success, data)
             }
             Step::Success { .. } => {

@@ -338,7 +338,7 @@ impl Broker {
         let keep = self.keep(no, &client.id, persistent);
         let (epoch, farewell) = self.attach(&mut state, &keep, client, false, gate);
         let queue_rules = self.queues.rules_for(&client.id, state.record.user_name.as_deref());
-        let slot = Arc::new(Slot::new(no, Arc::clone(&client.id), keep, state, queue_rules));
+        let slot = Arc::new(Slot::new(no, keep, state, queue_rules));
         slot.set_online(true);
         registry.insert(&slot);
         Created::Joined(Joined { slot, epoch, present: false, farewell })

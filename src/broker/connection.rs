@@ -187,7 +187,7 @@ impl Connection {
 
     /// The client identifier, for the log.
     pub fn client_id(&self) -> &str {
-        &self.slot.client_id
+        &self.slot.keep.client_id
     }
 
     /// Whether the driver may read after a [`Reading::Pause`].
@@ -499,7 +499,7 @@ impl Connection {
         }
         self.broker.send_letters(now, &mut touched);
         let why = self.why(reason);
-        info!(client_id = &*slot.client_id, address = %self.peer.address, reason = %why, "disconnected");
+        info!(client_id = &*slot.keep.client_id, address = %self.peer.address, reason = %why, "disconnected");
     }
 
     fn why(&self, reason: CloseReason) -> String {

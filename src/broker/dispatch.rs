@@ -214,7 +214,7 @@ impl Broker {
             return Err(Refused::DiskFull);
         }
         if !outgoing.may_store && needs.retain {
-            self.drops.not_retained(&origin.slot.client_id, outgoing.topic, Refused::DiskFull);
+            self.drops.not_retained(&origin.slot.keep.client_id, outgoing.topic, Refused::DiskFull);
             needs.retain = false;
         }
         let replaced = self.retain(&outgoing, needs, stored.as_ref(), origin)?;
@@ -263,7 +263,7 @@ impl Broker {
             Ok(replaced) => Ok(Some(replaced)),
             // Who cannot be told is not refused: those who are there get it, and the topic keeps what it has.
             Err(Refused::RetainedFull) if !origin.is_answered => {
-                self.drops.not_retained(&origin.slot.client_id, outgoing.topic, Refused::RetainedFull);
+                self.drops.not_retained(&origin.slot.keep.client_id, outgoing.topic, Refused::RetainedFull);
                 Ok(None)
             }
             Err(refused) => {

@@ -397,7 +397,7 @@ impl Broker {
     /// A message of which this session gets nothing, since its queue keeps what it has. To be published by the caller.
     pub(super) fn dead_newest(&self, slot: &Slot) -> Option<Loss> {
         let reason = DeadReason::QueueFull;
-        self.letters.wants(reason).then(|| Loss { reason, client_id: Arc::clone(&slot.client_id) })
+        self.letters.wants(reason).then(|| Loss { reason, client_id: Arc::clone(&slot.keep.client_id) })
     }
 }
 

@@ -72,7 +72,7 @@ impl Broker {
         let state = slot.state();
         let is_over = !state.ended && state.connection.is_none() && state.expires_at() <= now;
         if is_over {
-            info!(client_id = &*slot.client_id, "session expired");
+            info!(client_id = &*slot.keep.client_id, "session expired");
             // Under the same hold of the lock: a client that comes back at this moment finds it ended, or in time.
             self.end_locked(slot, state, Ended::Expired, now);
         }
@@ -232,7 +232,7 @@ impl Broker {
         for (_, kept) in &unconfirmed {
             slot.keep.forget(kept);
         }
-        self.drops.session_ended(&slot.client_id, why, messages);
+        self.drops.session_ended(&slot.keep.client_id, why, messages);
         let gate = state.settled.clone();
         drop(state);
         lock(&self.registry).remove(slot, gate, |gate| self.journal.is_open(gate));
@@ -248,9 +248,11 @@ impl Broker {
         let route = self.route(message.topic.clone());
         let origin = Origin { slot, inbound_qos2: None, is_answered: false };
         match self.dispatch(&route, &publish, origin, now, touched) {
-            Ok(_) => info!(client_id = &*slot.client_id, topic = message.topic.as_str(), "will published"),
+            Ok(_) => {
+                info!(client_id = &*slot.keep.client_id, topic = message.topic.as_str(), "will published");
+            }
             Err(refused) => {
-                warn!(client_id = &*slot.client_id, topic = message.topic.as_str(), reason = %refused, "will lost");
+                warn!(client_id = &*slot.keep.client_id, topic = message.topic.as_str(), reason = %refused, "will lost");
             }
         }
     }

@@ -52,7 +52,7 @@ impl Broker {
             let terms = SubscriptionTerms { options: s.options, id: s.subscription_id };
             session.subscriptions.insert(s.filter.clone(), terms);
         }
-        let (no, client_id) = (record.session, Arc::clone(&record.client_id));
+        let no = record.session;
         let state = State {
             session,
             connection: None,
@@ -64,7 +64,7 @@ impl Broker {
             ended: false,
         };
         let due = state.next_due();
-        let slot = Arc::new(Slot::new(no, client_id, keep, state, queue_rules));
+        let slot = Arc::new(Slot::new(no, keep, state, queue_rules));
         self.restore_subscriptions(&slot, &subscriptions);
         let mut registry = lock(&self.registry);
         registry.insert(&slot);

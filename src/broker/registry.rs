@@ -32,19 +32,19 @@ struct ByNo(Arc<Slot>);
 
 impl Borrow<str> for ByClientId {
     fn borrow(&self) -> &str {
-        &self.0.client_id
+        &self.0.keep.client_id
     }
 }
 
 impl Hash for ByClientId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.client_id.hash(state);
+        self.0.keep.client_id.hash(state);
     }
 }
 
 impl PartialEq for ByClientId {
     fn eq(&self, other: &Self) -> bool {
-        self.0.client_id == other.0.client_id
+        self.0.keep.client_id == other.0.keep.client_id
     }
 }
 
@@ -125,10 +125,10 @@ impl Registry {
             self.ending_max = 2 * self.ending.len();
         }
         if !is_open(&gone) {
-            self.ending.insert(Arc::clone(&slot.client_id), gone);
+            self.ending.insert(Arc::clone(&slot.keep.client_id), gone);
         }
-        if self.by_client_id.get(&*slot.client_id).is_some_and(|found| found.0.no == slot.no) {
-            self.by_client_id.remove(&*slot.client_id);
+        if self.by_client_id.get(&*slot.keep.client_id).is_some_and(|found| found.0.no == slot.no) {
+            self.by_client_id.remove(&*slot.keep.client_id);
         }
     }
 

@@ -215,7 +215,7 @@ impl Broker {
             let packet = message.to_packet(now);
             let bytes = message.forwarded(&packet, &delivery).encoded_len(link.terms.version);
             if bytes > link.terms.packet_bytes_max {
-                self.drops.too_large(&slot.client_id, &message.topic);
+                self.drops.too_large(&slot.keep.client_id, &message.topic);
             } else {
                 link.answer(Gate::Open, Answer::Retained(message, delivery));
             }
@@ -226,7 +226,7 @@ impl Broker {
         if self.queues.overflow(rule) != Overflow::DropOldest
             && !state.session.outbound.has_room(message.size_bytes(), rule)
         {
-            self.drops.newest(&slot.client_id, &message.topic);
+            self.drops.newest(&slot.keep.client_id, &message.topic);
             return None;
         }
         // Promised by nothing but its topic: on a full disk memory has to do.

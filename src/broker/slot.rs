@@ -18,9 +18,11 @@ use crate::{
 };
 
 /// One session. Lock order: `handling`, then `state`; no thread ever holds two sessions' `state`.
+///
+/// Its size is not that of anything a connection has: else the allocator would put it between such things, and a page of which
+/// everything but a sleeping session is gone stays (`doze.rs`, the test).
 pub(super) struct Slot {
     pub(super) no: SessionNo,
-    pub(super) client_id: Arc<str>,
     pub(super) keep: Keep,
     /// Held while a connection handles a batch of packets, so that a connection that takes over can wait for the old
     /// one's last packet before it handles its first.
@@ -85,17 +87,10 @@ impl Farewell {
 }
 
 impl Slot {
-    pub(super) fn new(
-        no: SessionNo,
-        client_id: Arc<str>,
-        keep: Keep,
-        state: State,
-        queue_rules: u32,
-    ) -> Self {
+    pub(super) fn new(no: SessionNo, keep: Keep, state: State, queue_rules: u32) -> Self {
         let life = Mutex::new(Life::new(state, &keep));
         Self {
             no,
-            client_id,
             keep,
             handling: Mutex::new(()),
             life,

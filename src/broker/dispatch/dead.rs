@@ -74,7 +74,7 @@ impl Broker {
     /// Makes a letter of what one subscriber does not get, where a session's lock is held.
     pub(super) fn note_dead(&self, reason: DeadReason, slot: &Slot, outgoing: &Outgoing<'_>) {
         if self.letters.wants(reason) {
-            self.letters.keep(outgoing.copy(), Loss { reason, client_id: Arc::clone(&slot.client_id) });
+            self.letters.keep(outgoing.copy(), Loss { reason, client_id: Arc::clone(&slot.keep.client_id) });
         }
     }
 }

@@ -272,9 +272,9 @@ impl Broker {
         let now = outgoing.now;
         match state.session.deliver_at_most_once(&slot.keep, &mut batch.frames, share.manner(), now) {
             Fate::Sent => {}
-            Fate::NoRoom => self.drops.slow_reader(&slot.client_id),
+            Fate::NoRoom => self.drops.slow_reader(&slot.keep.client_id),
             Fate::TooLarge => {
-                self.drops.too_large(&slot.client_id, outgoing.topic);
+                self.drops.too_large(&slot.keep.client_id, outgoing.topic);
                 self.note_dead(DeadReason::TooLarge, slot, outgoing);
             }
         }
@@ -319,7 +319,7 @@ impl Broker {
         let online = state.session.link.is_some();
         let is_in_memory = passes_by || (!may_store && is_persistent);
         if is_in_memory && !online {
-            self.drops.disk_full(&slot.client_id, topic);
+            self.drops.disk_full(&slot.keep.client_id, topic);
             return None;
         }
         if stored.is_none() && is_persistent && !is_in_memory {
@@ -335,7 +335,7 @@ impl Broker {
         };
         let bytes = topic.as_str().len() + outgoing.publish.payload.len();
         if must_fit && !state.session.outbound.has_room(bytes, rule) {
-            self.drops.newest(&slot.client_id, topic);
+            self.drops.newest(&slot.keep.client_id, topic);
             batch.newest.extend(self.dead_newest(slot).filter(|_| !is_reserved(topic.as_str())));
             return None;
         }
