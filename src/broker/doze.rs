@@ -170,6 +170,6 @@ mod tests {
         let bytes = (size_of::<Slot>(), size_of::<Dozing>());
         assert!(bytes.0 <= 112 && bytes.1 <= 128, "{bytes:?}");
         // While its client is connected.
-        assert!(size_of::<State>() <= 576, "{}", size_of::<State>());
+        assert!(size_of::<State>() <= 512, "{}", size_of::<State>());
     }
 }

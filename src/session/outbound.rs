@@ -18,6 +18,7 @@ mod bounds;
 mod direct;
 mod dormant;
 mod queue;
+mod seldom;
 mod shared;
 mod transmit;
 
@@ -28,6 +29,7 @@ use bounds::Books;
 pub use bounds::{Overflow, QueueRule};
 pub use dormant::Dormant;
 use queue::Queue;
+use seldom::Seldom;
 pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
 
@@ -92,7 +94,7 @@ pub struct Outbound<K: Keeper> {
     /// QoS 0 messages in the queue.
     at_most_once: usize,
     /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
-    releases: VecDeque<(Seq, K::Gate)>,
+    releases: Seldom<(Seq, K::Gate)>,
     /// In-flight entries before this index have been sent on the present connection.
     resent: usize,
     /// Exchanges that are open on this connection: PUBLISH sent, or PUBREL due, and not finished by the client.
@@ -102,7 +104,8 @@ pub struct Outbound<K: Keeper> {
     next: Seq,
     /// Numbers below this are reserved durably.
     reserved: Seq,
-    reservation: Option<(Seq, K::Gate)>,
+    /// On the heap: there is one for a moment, every so many messages.
+    reservation: Option<Box<(Seq, K::Gate)>>,
     inflight_max: usize,
     limits: QueueLimits,
     /// What of the queue is under bounds of its own.
@@ -111,7 +114,7 @@ pub struct Outbound<K: Keeper> {
     /// the sent ones in the place of a later one.
     dropped: Option<K::Gate>,
     /// Which messages came by a shared subscription, and by which; ascending, some of them gone by now.
-    shared: VecDeque<(Seq, TopicFilter)>,
+    shared: Seldom<(Seq, TopicFilter)>,
     /// Messages that were taken out of the queue are on their way to other sessions.
     handing_on: bool,
 }
@@ -135,7 +138,7 @@ impl<K: Keeper> Outbound<K> {
             queue: Queue::new(),
             queue_bytes: 0,
             at_most_once: 0,
-            releases: VecDeque::new(),
+            releases: Seldom::new(),
             resent: 0,
             open: 0,
             open_max: 0,
@@ -146,7 +149,7 @@ impl<K: Keeper> Outbound<K> {
             limits,
             books: Books::new(),
             dropped: None,
-            shared: VecDeque::new(),
+            shared: Seldom::new(),
             handing_on: false,
         }
     }
@@ -195,7 +198,7 @@ impl<K: Keeper> Outbound<K> {
         if self.inflight.capacity() > 2 * self.inflight.len() {
             self.inflight.shrink_to_fit();
         }
-        self.releases.shrink_to_fit();
+        self.releases.shrink();
     }
 
     fn rest_in_flight(&mut self, keeper: &K) {
@@ -361,7 +364,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// Notes that numbers below `until` are reserved once `gate` opens.
     pub fn reserving(&mut self, until: Seq, gate: K::Gate) {
-        self.reservation = Some((until, gate));
+        self.reservation = Some(Box::new((until, gate)));
     }
 
     /// A new connection: everything in flight has to be sent again [MQTT-4.4.0-1].
@@ -386,7 +389,7 @@ impl<K: Keeper> Outbound<K> {
     }
 
     fn note_reserved(&mut self, keeper: &K) {
-        if let Some((until, gate)) = &self.reservation
+        if let Some((until, gate)) = self.reservation.as_deref()
             && keeper.is_open(gate)
         {
             self.reserved = self.reserved.max(*until);
@@ -416,7 +419,7 @@ impl<K: Keeper> Outbound<K> {
 
     /// Numbers below this are, or are about to be, reserved.
     pub fn reserved(&self) -> Seq {
-        self.reservation.as_ref().map_or(self.reserved, |(until, _)| self.reserved.max(*until))
+        self.reservation.as_deref().map_or(self.reserved, |(until, _)| self.reserved.max(*until))
     }
 
     /// How many bodies are in memory.

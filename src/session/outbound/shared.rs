@@ -3,9 +3,7 @@
 //! What has not been sent goes to another member, and sent QoS 1 too when the session ends. QoS 2 that may have been
 //! sent stays: it would come twice.
 
-use std::collections::VecDeque;
-
-use super::{Entry, InFlight, Outbound, State};
+use super::{Entry, InFlight, Outbound, State, seldom::Seldom};
 use crate::{codec::QoS, message::Seq, session::keeper::Keeper, topic::TopicFilter};
 
 /// A message on its way to another member of its shared subscription.
@@ -35,7 +33,7 @@ impl<K: Keeper> Outbound<K> {
             self.shared.pop_front();
         }
         if self.shared.is_empty() && self.shared.capacity() > 1_024 {
-            self.shared = VecDeque::new();
+            self.shared.clear();
         }
         self.shared.push_back((seq, group));
     }
@@ -107,7 +105,6 @@ impl<K: Keeper> Outbound<K> {
     }
 }
 
-fn group_of(shared: &VecDeque<(Seq, TopicFilter)>, seq: Seq) -> Option<&TopicFilter> {
-    let at = shared.binary_search_by_key(&seq, |(seq, _)| *seq).ok()?;
-    shared.get(at).map(|(_, group)| group)
+fn group_of(shared: &Seldom<(Seq, TopicFilter)>, seq: Seq) -> Option<&TopicFilter> {
+    shared.get(&seq, |(seq, _)| *seq).map(|(_, group)| group)
 }

@@ -139,7 +139,7 @@ impl<K: Keeper> Outbound<K> {
             }
         }
         if front.seq >= self.reserved {
-            return Some(self.reservation.as_ref().map_or(Next::Nothing, |(_, gate)| {
+            return Some(self.reservation.as_deref().map_or(Next::Nothing, |(_, gate)| {
                 keeper.hurry();
                 Next::Wait(gate.clone())
             }));

@@ -48,7 +48,7 @@ use super::{DiskSpace, Found, Medium, MediumError, NumberedFrame};
 use crate::{folder, store::aside::Aside, sync::lock};
 
 /// sled's page cache in bytes for the generation being written.
-const ACTIVE_CACHE_BYTES: u64 = 4 << 20;
+const ACTIVE_CACHE_BYTES: u64 = 1 << 20;
 /// The same for one that is only read.
 const OLD_CACHE_BYTES: u64 = 1 << 20;
 /// How many old generations are kept open for reading.
