@@ -75,7 +75,7 @@ enum State<K: Keeper> {
 pub struct QueueLimits {
     /// Messages waiting.
     pub messages_max: usize,
-    /// Their bytes of topic and payload.
+    /// Their bytes of topic, payload and properties.
     pub bytes_max: usize,
     /// What happens beyond it. A session's own part is dropping the oldest; whoever gives it messages asks for room
     /// before, under the other policies.
@@ -263,7 +263,7 @@ impl<K: Keeper> Outbound<K> {
         self.queue.len() + self.in_flight()
     }
 
-    /// Messages that wait for their turn, and their bytes of topic and payload.
+    /// Messages that wait for their turn, and their bytes of topic, payload and properties.
     pub fn waiting(&self) -> (usize, usize) {
         (self.queue.len(), self.queue_bytes)
     }

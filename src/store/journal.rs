@@ -401,7 +401,7 @@ impl Journal {
         parked.iter().map(unpark).collect()
     }
 
-    /// Bytes of topic and payload of all these.
+    /// Bytes of topic, payload and properties of all these.
     pub fn parked_bytes(&self, parked: &[Parked]) -> usize {
         let state = self.shared().state();
         parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot())).sum()

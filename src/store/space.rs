@@ -112,7 +112,7 @@ impl Space {
 
     /// A message that was taken is complete, or will not be.
     pub(super) fn came(&mut self, message: Option<&Arc<Message>>) {
-        self.came_bytes += message.map_or(0, |message| message.whole_bytes() as u64);
+        self.came_bytes += message.map_or(0, |message| message.size_bytes() as u64);
     }
 
     /// Bytes of those that have since this was asked last.
@@ -167,13 +167,13 @@ impl State {
 impl Journal {
     /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
     pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        self.shared().intake.come(message.whole_bytes() as u64);
+        self.shared().intake.come(message.size_bytes() as u64);
         self.register(message)
     }
 
     /// The same for one that may be refused: `None` if there is no room on the disk for it.
     pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        let bytes = message.whole_bytes() as u64;
+        let bytes = message.size_bytes() as u64;
         let shared = self.shared();
         let before = shared.intake.come(bytes);
         if bytes < shared.room_bytes().saturating_sub(before) {
