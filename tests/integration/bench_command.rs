@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    time::{Duration, timeout},
 };
 
 use crate::harness::Broker;
@@ -172,6 +173,6 @@ async fn who_says_good_bye_ends_the_connection() {
         rest
     });
     let (peer, _) = Peer::connect(&target, "a", Session::Transient).await.unwrap();
-    peer.disconnect().await.unwrap();
+    timeout(Duration::from_secs(20), peer.disconnect()).await.expect("it waits for the broker").unwrap();
     assert_eq!(broker.await.unwrap(), [0xe0, 0], "DISCONNECT, and the end");
 }

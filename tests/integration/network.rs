@@ -164,7 +164,9 @@ async fn a_silent_handshake_ends_when_its_place_is_wanted_the_oldest_first() {
     let mut honest = broker.tls_peer(Version::V5).await;
     honest.send(connect("honest")).await;
     honest.expect(connack(ReasonCode::Success)).await;
-    broker.expect_logged(1, &["stalled TLS handshakes closed", "\"open_handshakes_max\":2", "\"times\":1"]).await;
+    broker
+        .expect_logged(1, &["stalled TLS handshakes closed", "\"open_handshakes_max\":2", "\"times\":1"])
+        .await;
     assert!(!broker.log().contains("it took too long"), "before the timeout");
     silent.remove(0).expect_ended().await;
 }
