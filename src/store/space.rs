@@ -252,6 +252,20 @@ impl Committer {
     }
 }
 
+/// Bytes that a copy of so many, of so many generations, takes beside them, and what room there is above the reserve; `None`
+/// if there is enough. The copy is written in large pieces, so its files grow by no more than those that are copied; but each
+/// of its generations by a segment at a time.
+pub(super) fn lacks_room_for_copy(
+    config: &Config,
+    disk: Option<DiskSpace>,
+    journal_bytes: u64,
+    generations: u64,
+) -> Option<(u64, u64)> {
+    let needed_bytes = journal_bytes.saturating_add(generations.saturating_mul(SLACK_BYTES));
+    let room_bytes = found(config, disk, Some(journal_bytes))?.room_bytes;
+    (room_bytes < needed_bytes).then_some((needed_bytes, room_bytes))
+}
+
 /// The tighter of the two bounds.
 fn found(config: &Config, disk: Option<DiskSpace>, journal_bytes: Option<u64>) -> Option<Found> {
     let usual = |total_bytes: u64| {
