@@ -115,6 +115,12 @@ impl<K: Keeper> Outbound<K> {
             {
                 return blocked;
             }
+            if front.delivery.qos != QoS::AtMostOnce
+                && let Some(blocked) = self.wait_for_wake(keeper)
+            {
+                return blocked;
+            }
+            let Some(front) = self.queue.front() else { return self.waiting_release() };
             match keeper.body(&front.kept) {
                 Body::Loaded(body) => return self.send_front(keeper, body, now),
                 Body::Unloaded => return Next::Load(batch(keeper, self.queue.ahead().map(|e| &e.kept))),
