@@ -25,6 +25,8 @@ pub struct Seq(pub u64);
 impl Seq {
     /// How many sequence numbers share the packet id space before it repeats.
     pub const PACKET_IDS: u64 = 65_535;
+    /// Higher than any that is given.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// The packet id this message is sent with: `1 + seq mod 65,535`, so it needs no write to survive a crash.
     pub fn packet_id(self) -> PacketId {
@@ -65,6 +67,9 @@ pub struct MessageProperties {
     pub user: Vec<(Box<str>, Box<str>)>,
 }
 
+/// What a user property takes beside its texts: in memory, where it is more than on disk.
+const USER_PROPERTY_BYTES: usize = size_of::<(Box<str>, Box<str>)>();
+
 impl MessageProperties {
     /// Copies what travels; `None` when there is nothing.
     fn from_packet(p: &PublishProperties<'_>) -> Option<Box<Self>> {
@@ -87,9 +92,13 @@ impl MessageProperties {
 
     fn size_bytes(&self) -> usize {
         let texts = [&self.response_topic, &self.content_type].into_iter().flatten().map(|text| text.len());
-        let user = self.user.iter().map(|(name, value)| name.len() + value.len() + 4);
-        texts.chain(user).sum::<usize>() + self.correlation_data.as_ref().map_or(0, Bytes::len)
+        let data = self.correlation_data.as_ref().map_or(0, Bytes::len);
+        texts.sum::<usize>() + data + user_bytes(self.user.iter().map(|(name, value)| (&**name, &**value)))
     }
+}
+
+fn user_bytes<'a>(user: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
+    user.map(|(name, value)| name.len() + value.len() + USER_PROPERTY_BYTES).sum()
 }
 
 impl Message {
@@ -144,15 +153,20 @@ impl Message {
         }
     }
 
-    /// Bytes of topic, payload and properties: what it takes in memory and on disk, more or less.
-    pub fn whole_bytes(&self) -> usize {
-        self.size_bytes() + self.properties.as_ref().map_or(0, |properties| properties.size_bytes())
-    }
-
-    /// Bytes of topic and payload: what quotas count.
+    /// Bytes of topic, payload and properties: what it takes in memory and on disk, more or less, and what bounds count.
     pub fn size_bytes(&self) -> usize {
-        self.topic.as_str().len() + self.payload.len()
+        let properties = self.properties.as_ref().map_or(0, |properties| properties.size_bytes());
+        self.topic.as_str().len() + self.payload.len() + properties
     }
+}
+
+/// `Message::size_bytes` of the message that a PUBLISH would make.
+pub fn size_bytes(topic: &TopicName, publish: &Publish<'_>) -> usize {
+    let p = &publish.properties;
+    let texts = [p.response_topic, p.content_type].into_iter().flatten().map(str::len);
+    let data = p.correlation_data.map_or(0, <[u8]>::len);
+    let properties = texts.sum::<usize>() + data + user_bytes(p.user.iter().copied());
+    topic.as_str().len() + publish.payload.len() + properties
 }
 
 /// The moment a message expiry interval ends.
@@ -195,5 +209,40 @@ impl Manner<'_> {
     pub fn to_delivery(self) -> Delivery {
         let Self { qos, retain, subscription_ids } = self;
         Delivery { qos, retain, subscription_ids: subscription_ids.to_vec() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_kept_of_a_message_counts_whether_it_is_copied_or_not() {
+        let topic = TopicName::parse("a/b").unwrap();
+        let plain = Publish {
+            dup: false,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topic: "a/b",
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload: b"12345",
+        };
+        let laden = Publish {
+            properties: PublishProperties {
+                payload_is_utf8: Some(true),
+                message_expiry: Some(60),
+                response_topic: Some("answers"),
+                correlation_data: Some(b"42"),
+                content_type: Some("text"),
+                user: vec![("name", "value"), ("", "")],
+                ..PublishProperties::default()
+            },
+            ..plain.clone()
+        };
+        for (publish, bytes) in [(plain, 8), (laden, 8 + 7 + 2 + 4 + 9 + 2 * 32)] {
+            assert_eq!(size_bytes(&topic, &publish), bytes);
+            assert_eq!(Message::from_packet(topic.clone(), &publish, Timestamp(0)).size_bytes(), bytes);
+        }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_delimiter = ',')]
     scenario: Vec<Scenario>,
     /// Which brokers are driven, in turn
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "dormouse,mosquitto,rumqttd")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "dormouse,mosquitto,rumqttd,rmqttd")]
     broker: Vec<Kind>,
     /// Our binary
     #[arg(long, default_value = env!("CARGO_BIN_EXE_dormouse"))]
@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// Rumqttd's (`cargo install rumqttd`)
     #[arg(long, default_value = "rumqttd")]
     pub(crate) rumqttd: PathBuf,
+    /// Rmqttd's (`cargo install rmqttd`)
+    #[arg(long, default_value = "rmqttd")]
+    pub(crate) rmqttd: PathBuf,
     /// Rounds of each scenario for each broker; the table has their medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rounds: u32,

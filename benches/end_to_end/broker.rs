@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     Mosquitto,
     /// Rumqttd; not over TLS
     Rumqttd,
+    /// RMQTT
+    Rmqttd,
 }
 
 /// A running broker. Dropping it kills it.
@@ -53,6 +55,7 @@ impl Kind {
             Self::Dormouse => "Dormouse",
             Self::Mosquitto => "Mosquitto",
             Self::Rumqttd => "rumqttd",
+            Self::Rmqttd => "rmqttd",
         }
     }
 
@@ -61,6 +64,7 @@ impl Kind {
             Self::Dormouse => &args.dormouse,
             Self::Mosquitto => &args.mosquitto,
             Self::Rumqttd => &args.rumqttd,
+            Self::Rmqttd => &args.rmqttd,
         }
     }
 
@@ -147,6 +151,7 @@ fn spawn(args: &Args, kind: Kind, dir: &Path, port: u16, tls: bool) -> Result<Ch
         Kind::Mosquitto => mosquitto(args, dir, port, tls)?,
         Kind::Rumqttd if tls => return Err("rumqttd is not measured over TLS".into()),
         Kind::Rumqttd => rumqttd(args, dir, port)?,
+        Kind::Rmqttd => rmqttd(args, dir, port, tls)?,
     };
     let log = File::options().create(true).append(true).open(dir.join("log"))?;
     Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?)
@@ -262,6 +267,42 @@ fn rumqttd(args: &Args, dir: &Path, port: u16) -> Result<Command> {
     fs::write(&path, config)?;
     let mut command = Command::new(program(Kind::Rumqttd, args)?);
     command.arg("-q").arg("-c").arg(path);
+    Ok(command)
+}
+
+/// As installed, but without bounds that would drop messages or turn clients away here, with a window as large as ours, and without
+/// its HTTP interface, which has a port of its own. It keeps nothing on disk.
+fn rmqttd(args: &Args, dir: &Path, port: u16, tls: bool) -> Result<Command> {
+    let scheme = if tls { "tls" } else { "tcp" };
+    let mut config = format!(
+        "[node]\n\
+         busy.check_enable = false\n\
+         [rpc]\n\
+         server_addr = \"127.0.0.1:0\"\n\
+         [log]\n\
+         to = \"off\"\n\
+         [plugins]\n\
+         disabled_default_startups = [\"rmqtt-http-api\"]\n\
+         [listener.{scheme}.measured]\n\
+         addr = \"127.0.0.1:{port}\"\n\
+         allow_anonymous = true\n\
+         nodelay = true\n\
+         max_connections = 20000\n\
+         max_handshaking_limit = 20000\n\
+         max_packet_size = \"128m\"\n\
+         max_inflight = 512\n\
+         max_mqueue_len = 2000000\n"
+    );
+    if tls {
+        let certs = dir.join("certs");
+        for (key, file) in [("cert", "server.crt"), ("key", "server.key")] {
+            let _ = writeln!(config, "{key} = \"{}\"", certs.join(file).display());
+        }
+    }
+    let path = dir.join("rmqtt.toml");
+    fs::write(&path, config)?;
+    let mut command = Command::new(program(Kind::Rmqttd, args)?);
+    command.current_dir(dir).arg("--config").arg(path);
     Ok(command)
 }
 

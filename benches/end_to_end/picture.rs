@@ -160,6 +160,7 @@ impl Curve {
             Kind::Dormouse => "#0b6e4f",
             Kind::Mosquitto => "#c44900",
             Kind::Rumqttd => "#5b5ea6",
+            Kind::Rmqttd => "#c2185b",
         };
         let dashes = if self.qos == Qos::Zero { " stroke-dasharray=\"5 3\"" } else { "" };
         format!("stroke=\"{colour}\" stroke-width=\"2\"{dashes}")

@@ -284,13 +284,16 @@ impl Peer {
         }
     }
 
-    /// Says good-bye, and waits until the broker has closed the connection: only then has it put the session away.
+    /// Says good-bye, ends its side of the connection as it has to [MQTT-3.14.4-2], and waits until the broker has closed the
+    /// other: only then has it put the session away.
     pub async fn disconnect(mut self) -> Result<()> {
         self.say(&Packet::Disconnect(codec::Disconnect {
             reason: ReasonCode::Success,
             properties: codec::DisconnectProperties::default(),
         }));
         self.flush().await?;
+        // It fails if the broker was faster, which is as well.
+        let _ = self.stream.shutdown().await;
         // However it ends, it has ended.
         while matches!(self.stream.read_buf(&mut self.input).await, Ok(1..)) {
             self.input.clear();

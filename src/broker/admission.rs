@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     codec::{Publish, ReasonCode},
+    message::size_bytes,
     session::{Overflow, Verdict},
 };
 
@@ -44,7 +45,7 @@ impl Broker {
         route: &'a Route,
         publish: &Publish<'_>,
     ) -> Result<(), Refused> {
-        let bytes = route.topic.as_str().len() + publish.payload.len();
+        let bytes = size_bytes(&route.topic, publish);
         let wanted = Wanted { route, bytes, is_disk_full: !self.journal.has_room(bytes) };
         if !wanted.is_disk_full && !self.queues.may_reject() {
             return Ok(());

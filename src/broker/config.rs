@@ -25,7 +25,7 @@ pub struct Config {
     pub queue_qos0: bool,
     /// Retained messages; one more is refused (0x97). Default 100,000.
     pub retained_messages_max: usize,
-    /// Their bytes of topic and payload; they are held in memory. Default 64 MiB: what a gateway with 512 MiB can spare.
+    /// Their bytes of topic, payload and properties; they are held in memory. Default 64 MiB: what a gateway with 512 MiB can spare.
     pub retained_bytes_max: usize,
     /// Largest packet taken from a client, in bytes. Default 1 MiB: firmware comes in pieces, and memory is small.
     pub packet_bytes_max: u32,

@@ -34,6 +34,7 @@ struct Dozing {
     /// Of its record, without the names that the slot has.
     expiry: Duration,
     expires_at: Timestamp,
+    sent_below: Seq,
     seq_reserved: Seq,
     inflight_max: u16,
     subscriptions: Subscribed,
@@ -85,18 +86,39 @@ impl Life {
 impl Dozing {
     fn new(state: State, outbound: Dormant, keep: &Keep) -> Self {
         let State { session, record, settled, spared_until, .. } = state;
-        let SessionRecord { expiry, expires_at, seq_reserved, inflight_max, will, user_name, .. } = record;
+        let SessionRecord {
+            session: _,
+            client_id: _,
+            expiry,
+            expires_at,
+            sent_below,
+            seq_reserved,
+            inflight_max,
+            will,
+            user_name,
+        } = record;
         let settled = if keep.journal.is_open(&settled) { Gate::Open } else { settled };
         let is_rare = will.is_some() || user_name.is_some() || !matches!(settled, Gate::Open);
         let rare = is_rare.then(|| Box::new(Rare { will, user_name, settled }));
         let subscriptions = session.subscriptions;
-        Self { expiry, expires_at, seq_reserved, inflight_max, subscriptions, outbound, spared_until, rare }
+        Self {
+            expiry,
+            expires_at,
+            sent_below,
+            seq_reserved,
+            inflight_max,
+            subscriptions,
+            outbound,
+            spared_until,
+            rare,
+        }
     }
 
     fn wake(self, keep: &Keep) -> State {
         let Self {
             expiry,
             expires_at,
+            sent_below,
             seq_reserved,
             inflight_max,
             subscriptions,
@@ -113,6 +135,7 @@ impl Dozing {
             expiry,
             expires_at,
             inflight_max,
+            sent_below,
             seq_reserved,
             will,
             user_name,

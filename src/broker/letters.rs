@@ -48,7 +48,7 @@ const WAITING_MAX: usize = 10_000;
 const SENT_MAX: usize = 1_000;
 /// When to look again for what is being read back.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// Messages read back for letters at a time, and their bytes of topic and payload; a larger one is read alone.
+/// Messages read back for letters at a time, and their bytes of topic, payload and properties; a larger one is read alone.
 const LOADED_MAX: usize = 256;
 const LOADED_BYTES_MAX: usize = 1 << 20;
 
@@ -409,6 +409,7 @@ fn snapshot(session: SessionNo) -> Record {
         expiry: Duration::from_secs(u32::MAX.into()),
         expires_at: Timestamp::NEVER,
         inflight_max: 1,
+        sent_below: Seq::MAX,
         seq_reserved: Seq(0),
         will: None,
         user_name: None,

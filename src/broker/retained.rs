@@ -122,7 +122,7 @@ impl RetainedMessages {
         Replaced { version: None, old: None }
     }
 
-    /// How many there are, and their bytes of topic and payload.
+    /// How many there are, and their bytes of topic, payload and properties.
     pub(super) fn size(&self) -> (usize, usize) {
         (self.by_topic.len(), self.bytes)
     }
@@ -230,7 +230,7 @@ impl Broker {
             return None;
         }
         // Promised by nothing but its topic: on a full disk memory has to do.
-        if !slot.keep.persistent || !self.journal.has_room(message.whole_bytes()) {
+        if !slot.keep.persistent || !self.journal.has_room(message.size_bytes()) {
             let kept = Kept::Memory { message, after: Gate::Open };
             state.session.outbound.deliver(&slot.keep, kept, delivery, rule);
             return None;

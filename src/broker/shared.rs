@@ -157,7 +157,7 @@ impl Broker {
             }
             // On a full disk it stays as safe as it was.
             Kept::Memory { message, .. }
-                if slot.keep.persistent && self.journal.has_room(message.whole_bytes()) =>
+                if slot.keep.persistent && self.journal.has_room(message.size_bytes()) =>
             {
                 let stored = self.journal.message(Arc::clone(message));
                 let kept = Kept::Journal { stored: Arc::clone(&stored), target: 0 };

@@ -76,7 +76,7 @@ pub struct Stats {
     pub subscriptions: u64,
     /// Retained messages now.
     pub retained_messages: u64,
-    /// Their bytes of topic and payload.
+    /// Their bytes of topic, payload and properties.
     pub retained_bytes: u64,
     /// The journal's own.
     pub store: store::Stats,
@@ -91,7 +91,7 @@ pub struct SessionStats {
     pub offline: u64,
     /// Messages that wait for their turn to be sent, one for each receiver.
     pub queued_messages: u64,
-    /// Their bytes of topic and payload. A message for many sessions is on disk once.
+    /// Their bytes of topic, payload and properties. A message for many sessions is on disk once.
     pub queued_bytes: u64,
     /// Messages sent and not durably confirmed.
     pub in_flight_messages: u64,

@@ -33,6 +33,7 @@ pub(super) struct RawLimits {
     connect_bytes_max: String,
     connections_max: usize,
     handshakes_max: usize,
+    open_handshakes_max: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_alive_max: Option<String>,
     client_id_bytes_max: String,
@@ -54,6 +55,7 @@ impl RawLimits {
             connect_bytes_max: show_size(broker.connect_bytes_max).to_string(),
             connections_max: network.connections_max,
             handshakes_max: network.handshakes_max,
+            open_handshakes_max: network.open_handshakes_max,
             keep_alive_max: broker.keep_alive_max.map(seconds),
             client_id_bytes_max: show_size(broker.client_id_bytes_max).to_string(),
             topic_alias_max: broker.topic_alias_max,
@@ -77,6 +79,7 @@ pub(super) fn read(
     section.size("connect_bytes_max", &mut broker.connect_bytes_max, &CONNECT_BYTES);
     section.count("connections_max", &mut network.connections_max, &CONNECTIONS);
     section.count("handshakes_max", &mut network.handshakes_max, &HANDSHAKES);
+    section.count("open_handshakes_max", &mut network.open_handshakes_max, &HANDSHAKES);
     section.optional_seconds("keep_alive_max", &mut broker.keep_alive_max, &KEEP_ALIVE);
     section.size("client_id_bytes_max", &mut broker.client_id_bytes_max, &CLIENT_ID_BYTES);
     section.count("topic_alias_max", &mut broker.topic_alias_max, &TOPIC_ALIAS);

@@ -71,6 +71,7 @@ packet_bytes_max = "256MiB"
 connect_bytes_max = "1MiB"
 connections_max = 7
 handshakes_max = 2
+open_handshakes_max = 5
 keep_alive_max = "5m"
 client_id_bytes_max = "100B"
 topic_alias_max = 0

@@ -21,7 +21,7 @@ use super::{
     certificate_name::common_name,
     connection::{Outcome, Task},
     gate::Gate,
-    handshakes::{Handshakes, Shaken},
+    handshakes::{Handshakes, ShakeError, Shaken},
     keep_alive::{Alarm, Limited, Wheel},
     limits::{Counters, Limits},
     log_rate::LogRate,
@@ -39,6 +39,9 @@ use crate::{
 
 /// At most one line of a kind in this time, whatever the network does.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
+/// Of a listener's handshake timeout, the part for which a peer may keep a place that others wait for. A quarter of 10 s is
+/// what a small device on a slow link needs; and who waits behind silent peers gets a place before its own time is over.
+const PATIENCE_DIVISOR: u32 = 4;
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(1);
 
@@ -54,6 +57,7 @@ pub(super) struct Shared<G> {
 struct Logs {
     refused: LogRate,
     handshake: LogRate,
+    displaced: LogRate,
     proxy: LogRate,
     upgrade: LogRate,
     connect_timeout: LogRate,
@@ -86,6 +90,7 @@ impl<G: Gate> Shared<G> {
             logs: Mutex::new(Logs {
                 refused: LogRate::new(LOG_PERIOD),
                 handshake: LogRate::new(LOG_PERIOD),
+                displaced: LogRate::new(LOG_PERIOD),
                 proxy: LogRate::new(LOG_PERIOD),
                 upgrade: LogRate::new(LOG_PERIOD),
                 connect_timeout: LogRate::new(LOG_PERIOD),
@@ -110,6 +115,15 @@ impl<G: Gate> Shared<G> {
         debug!(listener = %door.name, %address, reason, "TLS handshake failed");
         if let Some(times) = self.ripe(|logs| &mut logs.handshake) {
             info!(listener = %door.name, %address, reason, times, "TLS handshakes failed; this is the latest");
+        }
+    }
+
+    fn note_handshake_displaced(&self, door: &Door, address: Address) {
+        door.counters.count_handshake_displaced();
+        debug!(listener = %door.name, %address, "TLS handshake stalled");
+        if let Some(times) = self.ripe(|logs| &mut logs.displaced) {
+            let open_handshakes_max = self.limits.open_handshakes_max;
+            warn!(listener = %door.name, %address, open_handshakes_max, times, "stalled TLS handshakes closed, as others waited for their places; this is the latest");
         }
     }
 
@@ -380,9 +394,14 @@ impl<G: Gate> Visit<G> {
         let tls = self.door.tls.as_ref()?;
         let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
         let mut alarm = self.shared.wheel.alarm(shaken_by);
-        let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.settings)).await {
+        let patience = tls.handshake_timeout / PATIENCE_DIVISOR;
+        let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.settings, patience)).await {
             Limited::Done(Ok(stream)) => return Some((stream, alarm)),
-            Limited::Done(Err(error)) => error.to_string(),
+            Limited::Done(Err(ShakeError::Failed(error))) => error.to_string(),
+            Limited::Done(Err(ShakeError::Displaced)) => {
+                self.shared.note_handshake_displaced(&self.door, self.address);
+                return None;
+            }
             Limited::TimedOut => "it took too long".to_owned(),
             Limited::Stopped => return None,
         };

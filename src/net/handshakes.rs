@@ -4,18 +4,35 @@
 //! them stood before each message of those who are connected; the kernel shares the cores more finely than tasks on a
 //! thread can. A resumed one is half of that, and handing it to another thread and back is a quarter more; so it stays,
 //! and a few at a time stand before others' messages.
+//!
+//! A turn is for computing, and is given back while the peer is waited for. How many may be waited for is `half_open`'s.
 
-use std::{io, sync::Arc, thread};
+use std::{
+    future::poll_fn,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    thread,
+    time::Duration,
+};
 
 use rustls::ServerConfig;
 use tokio::{
     runtime::{Builder, Handle, Runtime},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinSet, yield_now},
 };
-use tokio_rustls::{StartHandshake, server::TlsStream};
+use tokio_rustls::{Accept, StartHandshake, server::TlsStream};
 
-use super::{hello::Hello, stream::Stream, tls::TlsSettings, wire::Metered};
+use super::{
+    half_open::{Displaced, HalfOpen, Place},
+    hello::Hello,
+    limits::Limits,
+    stream::Stream,
+    tls::TlsSettings,
+    wire::Metered,
+};
 
 /// Resumed handshakes between two looks at what else there is to do.
 const RESUMED_AT_A_TIME: usize = 4;
@@ -25,58 +42,124 @@ pub(super) type Shaken = Box<TlsStream<Metered<Stream>>>;
 /// One whose client has said hello.
 type Start = StartHandshake<Metered<Stream>>;
 
-/// The threads, and whose turn it is.
+/// What follows the hello.
+type Answer = Accept<Metered<Stream>>;
+/// Leave to compute.
+type Turn = OwnedSemaphorePermit;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum ShakeError {
+    Failed(io::Error),
+    /// Its peer went silent while others waited for its place.
+    Displaced,
+}
+
+/// The threads, whose turn it is, and who is waited for.
 pub(super) struct Handshakes {
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     resumptions: Semaphore,
+    half_open: Arc<HalfOpen>,
     threads: Handle,
     /// Until it is shut down.
     runtime: Option<Runtime>,
 }
 
 impl Handshakes {
-    /// So many at a time. Half of the cores have to do, since there is other work.
-    pub(super) fn start(at_a_time: usize) -> io::Result<Self> {
+    /// Half of the cores have to do, since there is other work.
+    pub(super) fn start(limits: &Limits) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, Into::into);
         let runtime = Builder::new_multi_thread()
             .worker_threads((cores / 2).max(1))
             .thread_name("handshakes")
+            .enable_time()
             .build()?;
         Ok(Self {
-            turns: Semaphore::new(at_a_time.clamp(1, Semaphore::MAX_PERMITS)),
+            turns: Arc::new(Semaphore::new(limits.handshakes_max.clamp(1, Semaphore::MAX_PERMITS))),
             resumptions: Semaphore::new(RESUMED_AT_A_TIME),
+            half_open: Arc::new(HalfOpen::new(limits.open_handshakes_max.max(1))),
             threads: runtime.handle().clone(),
             runtime: Some(runtime),
         })
     }
 
-    /// Waits for its turn only once the peer has begun, so that silence takes nobody's turn. Dropped, it is given up.
-    pub(super) async fn shake(&self, stream: Stream, settings: &TlsSettings) -> io::Result<Shaken> {
+    /// Waits for its place only once the peer has begun, so that silence takes nobody's. Dropped, it is given up.
+    pub(super) async fn shake(
+        &self,
+        stream: Stream,
+        settings: &TlsSettings,
+        patience: Duration,
+    ) -> Result<Shaken, ShakeError> {
         stream.readable().await?;
-        let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
+        let mut place = self.half_open.enter(patience).await;
         let mut stream = Metered::new(stream);
-        let Hello { accepted, ticket } = Hello::read(&mut stream).await?;
+        let (Hello { accepted, ticket }, turn) = self.hear(&mut stream, &mut place).await?;
         let config = Arc::clone(settings.for_client(accepted.client_hello().cipher_suites()));
         let start = StartHandshake::from_parts(accepted, stream);
         if ticket.is_some_and(|ticket| settings.opens(&ticket)) {
-            return self.resume(start, config).await;
+            let accept = self.resume(start, config).await?;
+            return finish(accept, turn, place).await;
         }
         let mut task = JoinSet::new();
-        task.spawn_on(async move { start.into_stream(config).await.map(Box::new) }, &self.threads);
+        let answer = async move { finish(Box::new(start.into_stream(config)), turn, place).await };
+        task.spawn_on(answer, &self.threads);
         match task.join_next().await {
             Some(ended) => ended.map_err(io::Error::other)?,
-            None => Err(io::ErrorKind::Interrupted.into()),
+            None => Err(io::Error::from(io::ErrorKind::Interrupted).into()),
         }
     }
 
-    async fn resume(&self, start: Start, config: Arc<ServerConfig>) -> io::Result<Shaken> {
+    async fn turn(&self) -> io::Result<Turn> {
+        Arc::clone(&self.turns).acquire_owned().await.map_err(io::Error::other)
+    }
+
+    /// The peer's hello, and the turn to answer it. One that comes in pieces is waited for without.
+    async fn hear(
+        &self,
+        stream: &mut Metered<Stream>,
+        place: &mut Place,
+    ) -> Result<(Hello, Turn), ShakeError> {
+        let turn = self.turn().await?;
+        let mut hello = pin!(Hello::read(stream));
+        if let Poll::Ready(hello) = poll_fn(|cx| Poll::Ready(hello.as_mut().poll(cx))).await {
+            return Ok((hello?, turn));
+        }
+        drop(turn);
+        let hello = place.wait_for_peer(hello).await??;
+        Ok((hello, self.turn().await?))
+    }
+
+    async fn resume(&self, start: Start, config: Arc<ServerConfig>) -> io::Result<Box<Answer>> {
         let turn = self.resumptions.acquire().await.map_err(io::Error::other)?;
-        let accept = start.into_stream(config);
+        let accept = Box::new(start.into_stream(config));
         if self.resumptions.available_permits() == 0 {
             yield_now().await;
         }
         drop(turn);
-        accept.await.map(Box::new)
+        Ok(accept)
+    }
+}
+
+/// Sends our answer, gives the turn back, and waits for what the peer makes of it.
+async fn finish(mut accept: Box<Answer>, turn: Turn, mut place: Place) -> Result<Shaken, ShakeError> {
+    let sent = poll_fn(|cx| Poll::Ready(Pin::new(&mut accept).poll(cx))).await;
+    drop(turn);
+    let shaken = match sent {
+        Poll::Ready(shaken) => shaken,
+        Poll::Pending => place.wait_for_peer(accept).await?,
+    };
+    Ok(Box::new(shaken?))
+}
+
+impl From<io::Error> for ShakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Displaced> for ShakeError {
+    fn from(Displaced: Displaced) -> Self {
+        Self::Displaced
     }
 }
 
@@ -110,6 +193,12 @@ mod tests {
 
     use super::*;
     use crate::net::tls::{ClientCertificates, TlsConfig, read_certificates};
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn one_at_a_time() -> Limits {
+        Limits { handshakes_max: 1, open_handshakes_max: 1, ..Limits::default() }
+    }
 
     /// Remembers who asked for the certificate, which is the thread that computes the handshake.
     #[derive(Debug)]
@@ -174,7 +263,7 @@ mod tests {
             let connected = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (accepted, _) = listener.accept().await.unwrap();
             let (shaken, connected) = tokio::join!(
-                handshakes.shake(Stream::Tcp(accepted), settings),
+                handshakes.shake(Stream::Tcp(accepted), settings, PATIENCE),
                 self.connector.connect(ServerName::try_from("localhost").unwrap(), connected),
             );
             let (mut shaken, mut connected) = (shaken.unwrap(), connected.unwrap());
@@ -194,7 +283,7 @@ mod tests {
         let asked_by = Arc::new(AskedBy { threads: Mutex::default(), certificate });
         config.cert_resolver = Arc::clone(&asked_by) as Arc<dyn ResolvesServerCert>;
         let settings = TlsSettings::same_for_all(Arc::new(config));
-        let handshakes = Handshakes::start(1).unwrap();
+        let handshakes = Handshakes::start(&one_at_a_time()).unwrap();
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let (kind, _) = certificates.connect(&handshakes, &settings).await;
             assert_eq!(kind, expected);
@@ -210,7 +299,7 @@ mod tests {
         let mut config = certificates.server();
         config.client_certificates = ClientCertificates::Required(certificates.path("ca.crt"));
         let settings = config.load().unwrap();
-        let handshakes = Handshakes::start(1).unwrap();
+        let handshakes = Handshakes::start(&one_at_a_time()).unwrap();
         let shown = read_certificates(&certificates.path("a.crt")).unwrap();
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let (kind, shaken) = certificates.connect(&handshakes, &settings).await;

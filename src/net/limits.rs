@@ -15,13 +15,22 @@ pub struct Limits {
     /// TLS handshakes being computed at the same time; further clients wait, inside their handshake timeout.
     /// Default 64: when everybody reconnects after a power cut, the first finish instead of all timing out together.
     pub handshakes_max: usize,
+    /// TLS handshakes begun and not ended, with those whose clients are waited for. Further clients wait; for each of them the
+    /// oldest one is closed whose client has been silent beyond its patience. Default 1024: 5 KiB each beside what any
+    /// connection takes, and clients that need two seconds for their answer still get through at five hundred a second.
+    pub open_handshakes_max: usize,
     /// How long output may stand without the peer taking one byte of it. Default 30 s.
     pub write_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections_max: 10_000, handshakes_max: 64, write_timeout: Duration::from_secs(30) }
+        Self {
+            connections_max: 10_000,
+            handshakes_max: 64,
+            open_handshakes_max: 1024,
+            write_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -32,6 +41,7 @@ pub struct Counters {
     refused: AtomicU64,
     accept_errors: AtomicU64,
     handshakes_failed: AtomicU64,
+    handshakes_displaced: AtomicU64,
     proxies_refused: AtomicU64,
     upgrades_refused: AtomicU64,
     connect_timeouts: AtomicU64,
@@ -49,6 +59,8 @@ pub struct CounterReading {
     pub accept_errors: u64,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: u64,
+    /// TLS handshakes whose clients went silent and whose places others waited for.
+    pub handshakes_displaced: u64,
     /// Connections closed because a PROXY header was expected and none came, or not from where one may come.
     pub proxies_refused: u64,
     /// HTTP requests to WebSocket listeners that were refused, or did not come in time.
@@ -68,6 +80,7 @@ impl CounterReading {
             refused: self.refused + other.refused,
             accept_errors: self.accept_errors + other.accept_errors,
             handshakes_failed: self.handshakes_failed + other.handshakes_failed,
+            handshakes_displaced: self.handshakes_displaced + other.handshakes_displaced,
             proxies_refused: self.proxies_refused + other.proxies_refused,
             upgrades_refused: self.upgrades_refused + other.upgrades_refused,
             connect_timeouts: self.connect_timeouts + other.connect_timeouts,
@@ -90,6 +103,7 @@ impl Counters {
             refused: get(&self.refused),
             accept_errors: get(&self.accept_errors),
             handshakes_failed: get(&self.handshakes_failed),
+            handshakes_displaced: get(&self.handshakes_displaced),
             proxies_refused: get(&self.proxies_refused),
             upgrades_refused: get(&self.upgrades_refused),
             connect_timeouts: get(&self.connect_timeouts),
@@ -111,6 +125,10 @@ impl Counters {
 
     pub(super) fn count_handshake_failed(&self) {
         self.handshakes_failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_handshake_displaced(&self) {
+        self.handshakes_displaced.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_proxy_refused(&self) {

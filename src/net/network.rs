@@ -185,5 +185,5 @@ impl ListenerConfig {
 }
 
 fn start_handshakes(limits: &Limits) -> Result<Arc<Handshakes>, ListenError> {
-    Handshakes::start(limits.handshakes_max).map(Arc::new).map_err(ListenError::Threads)
+    Handshakes::start(limits).map(Arc::new).map_err(ListenError::Threads)
 }

@@ -45,7 +45,7 @@ pub trait Keeper {
     fn body(&self, kept: &Self::Kept) -> Body;
     /// When the message expires, known without its body.
     fn expires_at(&self, kept: &Self::Kept) -> Timestamp;
-    /// Bytes of topic and payload, known without the body.
+    /// Bytes of topic, payload and properties, known without the body.
     fn size_bytes(&self, kept: &Self::Kept) -> usize;
     /// The body has been sent; memory may let go of it.
     fn unload(&self, kept: &Self::Kept);
@@ -55,8 +55,10 @@ pub trait Keeper {
     fn park(&self, kept: Vec<Self::Kept>) -> Vec<Self::Parked>;
     /// Turns small handles back.
     fn unpark(&self, parked: &[Self::Parked]) -> Vec<Self::Kept>;
-    /// Bytes of topic and payload of all these.
+    /// Bytes of topic, payload and properties of all these.
     fn parked_bytes(&self, parked: &[Self::Parked]) -> usize;
+    /// The first of these that expires, by its place among them.
+    fn first_to_expire(&self, parked: &[Self::Parked]) -> Option<usize>;
     /// A gate that is open.
     fn open_gate(&self) -> Self::Gate;
     /// Whether the journal has got that far.

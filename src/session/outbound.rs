@@ -21,6 +21,7 @@ mod queue;
 mod seldom;
 mod shared;
 mod transmit;
+mod waking;
 
 use std::collections::VecDeque;
 
@@ -32,6 +33,7 @@ use queue::Queue;
 use seldom::Seldom;
 pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
+use waking::{Waking, first_unsent};
 
 use super::{
     keeper::{DropReason, Keeper},
@@ -77,7 +79,7 @@ enum State<K: Keeper> {
 pub struct QueueLimits {
     /// Messages waiting.
     pub messages_max: usize,
-    /// Their bytes of topic and payload.
+    /// Their bytes of topic, payload and properties.
     pub bytes_max: usize,
     /// What happens beyond it. A session's own part is dropping the oldest; whoever gives it messages asks for room
     /// before, under the other policies.
@@ -92,21 +94,21 @@ pub struct Outbound<K: Keeper> {
     queue: Queue<K>,
     queue_bytes: usize,
     /// QoS 0 messages in the queue.
-    at_most_once: usize,
+    at_most_once: u32,
     /// The in-flight entries in `AwaitRelease`, in the order their PUBRECs came.
     releases: Seldom<(Seq, K::Gate)>,
     /// In-flight entries before this index have been sent on the present connection.
     resent: usize,
     /// Exchanges that are open on this connection: PUBLISH sent, or PUBREL due, and not finished by the client.
-    open: usize,
+    open: u32,
     /// How many of them there may be for another PUBLISH to be sent (MQTT 5.0 section 4.9).
-    open_max: usize,
+    open_max: u16,
     next: Seq,
     /// Numbers below this are reserved durably.
     reserved: Seq,
     /// On the heap: there is one for a moment, every so many messages.
     reservation: Option<Box<(Seq, K::Gate)>>,
-    inflight_max: usize,
+    inflight_max: u16,
     limits: QueueLimits,
     /// What of the queue is under bounds of its own.
     books: Books,
@@ -117,6 +119,8 @@ pub struct Outbound<K: Keeper> {
     shared: Seldom<(Seq, TopicFilter)>,
     /// Messages that were taken out of the queue are on their way to other sessions.
     handing_on: bool,
+    /// The journal may not know that the client is there.
+    waking: Option<Waking<K::Gate>>,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -145,19 +149,21 @@ impl<K: Keeper> Outbound<K> {
             next,
             reserved,
             reservation: None,
-            inflight_max: usize::from(inflight_max.max(1)),
+            inflight_max: inflight_max.max(1),
             limits,
             books: Books::new(),
             dropped: None,
             shared: Seldom::new(),
             handing_on: false,
+            waking: None,
         }
     }
 
     /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `waiting` the
     /// unconfirmed messages. The oldest `inflight_max` of all may have been sent, and all that are older than a received
-    /// one were.
-    pub fn recover(&mut self, keeper: &K, received: &[Seq], waiting: &Shelf<K::Parked>) {
+    /// one were; but of those from `sent_below` on none that expires, nor any behind one.
+    pub fn recover(&mut self, keeper: &K, received: &[Seq], waiting: &Shelf<K::Parked>, sent_below: Seq) {
+        let unsent_from = first_unsent(keeper, waiting, sent_below, self.inflight_max());
         let mut received = received.to_vec();
         received.sort_unstable();
         let mut received = received.into_iter().peekable();
@@ -168,12 +174,13 @@ impl<K: Keeper> Outbound<K> {
             while let Some(before) = received.next_if(|r| *r < seq) {
                 self.inflight.push_back(await_release(before));
             }
-            let in_window = self.in_flight() < self.inflight_max || received.peek().is_some();
+            let in_window = self.in_flight() < self.inflight_max() && seq < unsent_from;
+            let in_window = in_window || received.peek().is_some();
             // One whose packet id stands for an older one too was not: it is not sent before that is durably confirmed.
             let oldest = self.inflight.front().map(|f| f.seq).into_iter().chain(self.resting.first()).min();
             let ids_repeat = oldest.is_some_and(|oldest| seq.0.saturating_sub(oldest.0) >= Seq::PACKET_IDS);
             let is_sent = in_window && !ids_repeat && delivery.qos != QoS::AtMostOnce;
-            self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
+            self.at_most_once += u32::from(delivery.qos == QoS::AtMostOnce);
             let place = if is_sent { &mut self.resting } else { &mut queue };
             let fits = place.insert(seq, parked, &delivery).is_ok();
             assert!(fits, "what is on one shelf fits on another");
@@ -266,7 +273,7 @@ impl<K: Keeper> Outbound<K> {
         self.queue.len() + self.in_flight()
     }
 
-    /// Messages that wait for their turn, and their bytes of topic and payload.
+    /// Messages that wait for their turn, and their bytes of topic, payload and properties.
     pub fn waiting(&self) -> (usize, usize) {
         (self.queue.len(), self.queue_bytes)
     }
@@ -291,10 +298,23 @@ impl<K: Keeper> Outbound<K> {
         !self.queue.is_empty()
     }
 
+    fn inflight_max(&self) -> usize {
+        usize::from(self.inflight_max)
+    }
+
+    /// Whether the window has room for another message, and the client takes one.
+    fn has_quota(&self) -> bool {
+        self.client_takes_one() && self.inflight.len() < self.inflight_max()
+    }
+
+    /// Whether the client takes another exchange besides those that are open.
+    fn client_takes_one(&self) -> bool {
+        self.open < u32::from(self.open_max)
+    }
+
     /// Whether messages wait that only the client's acknowledgements can move: as many are on the way to it as may be.
     pub fn queue_waits_for_client(&self) -> bool {
-        let is_full = self.open >= self.open_max || self.inflight.len() >= self.inflight_max;
-        is_full && !self.queue.is_empty()
+        !self.has_quota() && !self.queue.is_empty()
     }
 
     /// Whether QoS 0 messages wait, which later ones must not overtake.
@@ -320,7 +340,7 @@ impl<K: Keeper> Outbound<K> {
         self.next = Seq(seq.0 + 1);
         let bytes = keeper.size_bytes(&kept);
         self.queue_bytes += bytes;
-        self.at_most_once += usize::from(delivery.qos == QoS::AtMostOnce);
+        self.at_most_once += u32::from(delivery.qos == QoS::AtMostOnce);
         self.queue.push_back(Entry { seq, kept, delivery });
         if let Some(rule) = rule {
             self.books.add(rule.no, seq, bytes);
@@ -345,13 +365,13 @@ impl<K: Keeper> Outbound<K> {
         let bytes = keeper.size_bytes(&entry.kept);
         self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
         self.books.remove(entry.seq, bytes);
-        self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
+        self.at_most_once -= u32::from(entry.delivery.qos == QoS::AtMostOnce);
         Some(entry)
     }
 
     /// Sets the window's size. A larger one must be durable before it is used.
     pub fn set_inflight_max(&mut self, inflight_max: u16) {
-        self.inflight_max = usize::from(inflight_max.max(1));
+        self.inflight_max = inflight_max.max(1);
     }
 
     /// The block to reserve next, when the present one is half used. To be asked after each delivery, and whenever
@@ -371,9 +391,9 @@ impl<K: Keeper> Outbound<K> {
     pub fn begin_connection(&mut self, keeper: &K, receive_maximum: u16) {
         self.stop_resting(keeper);
         self.resent = 0;
-        self.open_max = usize::from(receive_maximum);
+        self.open_max = receive_maximum;
         let released = |f: &&InFlight<K>| matches!(f.state, State::AwaitRelease | State::AwaitPubcomp);
-        self.open = self.inflight.iter().filter(released).count();
+        self.open = u32::try_from(self.inflight.iter().filter(released).count()).unwrap_or(u32::MAX);
     }
 
     /// Lets go of confirmations that are durable.

@@ -79,7 +79,7 @@ struct Entries {
 pub(super) struct Counts {
     pub(super) records: u64,
     pub(super) payload_bytes: u64,
-    /// Topic and payload of the messages written for the first time.
+    /// Topic, payload and properties of the messages written for the first time.
     pub(super) kept_bytes: u64,
     pub(super) first_written: u64,
 }
@@ -112,7 +112,7 @@ impl Batch {
         targets: impl Iterator<Item = (u32, &'t Target)> + Clone,
         now: Timestamp,
     ) {
-        let bytes = message.whole_bytes() + targets_bytes(targets.clone().count());
+        let bytes = message.size_bytes() + targets_bytes(targets.clone().count());
         if bytes > AT_ONCE_BYTES_MAX {
             let targets = targets.map(|(index, target)| (index, target.clone())).collect();
             let (stored, message) = (Arc::clone(stored), Arc::clone(message));
@@ -299,14 +299,14 @@ impl Item {
             }
             Self::Record(Record::Session(record)) => SMALL_BYTES + will_bytes(record),
             Self::Record(_) => SMALL_BYTES,
-            Self::Message { message, claims, .. } => message.whole_bytes() + targets(claims),
+            Self::Message { message, claims, .. } => message.size_bytes() + targets(claims),
             Self::Copy { part, claims, .. } => part.len() + targets(claims),
         }
     }
 }
 
 fn will_bytes(record: &SessionRecord) -> usize {
-    record.will.as_ref().map_or(0, |will| will.message.whole_bytes())
+    record.will.as_ref().map_or(0, |will| will.message.size_bytes())
 }
 
 fn targets_bytes(count: usize) -> usize {

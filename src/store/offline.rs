@@ -198,7 +198,7 @@ impl Offline {
         self.journal.stats().live_bytes
     }
 
-    /// How many messages wait for a session, and their bytes of topic and payload.
+    /// How many messages wait for a session, and their bytes of topic, payload and properties.
     pub fn waiting(&self, session: &RecoveredSession) -> (u64, u64) {
         (session.queue.len() as u64, self.journal.parked_bytes(&Self::parked(session)) as u64)
     }

@@ -1,5 +1,6 @@
 //! A stopped broker's store under another key: every frame is opened and sealed anew, in a journal made beside the old one,
-//! which takes its place when it is durable (`swap`). A cut leaves a store that opens with the old or the new key.
+//! which takes its place when it is durable (`swap`). A cut leaves a store that opens with the old or the new key. For so long
+//! there are both, so it begins only where the bounds on disk space have room for another one.
 
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use thiserror::Error;
 
 use super::{
     aside::{Aside, size_bytes},
+    config::Config,
     error::OpenError,
     key::{KeyError, KeySource},
     key_check::{self, Found},
@@ -15,6 +17,7 @@ use super::{
     offline::Progress,
     packing::Packing,
     recover::open_error,
+    space::lacks_room_for_copy,
     swap,
 };
 use crate::time::WallClock;
@@ -55,7 +58,18 @@ pub enum RekeyError {
     /// There is nothing to be done either.
     #[error("the store is not sealed, and there is no key to seal it with: name one with --new-key-file")]
     Plain,
-    /// A write failed, for want of space perhaps: it needs as much again.
+    /// There is not enough room for another journal beside the old one.
+    #[error(
+        "writing the store anew takes {needed_bytes} bytes beside the old files while it runs, and there is room for {room_bytes} above the \
+         reserve ([store] disk_reserve, max_disk_bytes): make room, or give it other bounds for this once; the store is as it was"
+    )]
+    NoRoom {
+        /// What it takes.
+        needed_bytes: u64,
+        /// What there is.
+        room_bytes: u64,
+    },
+    /// A write failed.
     #[error("the store could not be written anew ({0}); it is as it was")]
     Write(MediumError),
     /// The new journal could not be put in the old one's place.
@@ -71,10 +85,11 @@ impl From<KeyError> for RekeyError {
     }
 }
 
-/// Seals the store in the data folder `dir`, which opens with `from` if it is sealed, with `to`, or takes its seal off.
-/// `wall` is the wall clock.
+/// Seals the store in the data folder `dir`, which opens with `from` if it is sealed, with `to`, or takes its seal off, if the
+/// bounds of `config` have room for that. `wall` is the wall clock.
 pub fn rekey(
     dir: &Path,
+    config: &Config,
     from: &KeySource,
     to: &KeySource,
     wall: WallClock,
@@ -101,6 +116,11 @@ pub fn rekey(
     let aside = Aside::new(dir.join("damaged"), wall);
     let made = loop {
         let old = SledMedium::open(&journal, &aside).map_err(|error| open_error(error, dir))?;
+        let generations = old.generations().len() as u64;
+        let lacks = lacks_room_for_copy(config, old.space(), old.disk_bytes(), generations);
+        if let Some((needed_bytes, room_bytes)) = lacks {
+            return Err(RekeyError::NoRoom { needed_bytes, room_bytes });
+        }
         let made = SledMedium::open(&swap::making(dir), &aside)
             .map_err(RekeyError::Write)
             .and_then(|new| copy(&old, &before, &new, &after, progress));

@@ -112,7 +112,7 @@ impl Space {
 
     /// A message that was taken is complete, or will not be.
     pub(super) fn came(&mut self, message: Option<&Arc<Message>>) {
-        self.came_bytes += message.map_or(0, |message| message.whole_bytes() as u64);
+        self.came_bytes += message.map_or(0, |message| message.size_bytes() as u64);
     }
 
     /// Bytes of those that have since this was asked last.
@@ -167,13 +167,13 @@ impl State {
 impl Journal {
     /// Registers a message before the first session is given it. `complete` must follow, or `withdraw`.
     pub fn message(&self, message: Arc<Message>) -> Arc<Stored> {
-        self.shared().intake.come(message.whole_bytes() as u64);
+        self.shared().intake.come(message.size_bytes() as u64);
         self.register(message)
     }
 
     /// The same for one that may be refused: `None` if there is no room on the disk for it.
     pub fn message_if_room(&self, message: &Arc<Message>) -> Option<Arc<Stored>> {
-        let bytes = message.whole_bytes() as u64;
+        let bytes = message.size_bytes() as u64;
         let shared = self.shared();
         let before = shared.intake.come(bytes);
         if bytes < shared.room_bytes().saturating_sub(before) {
@@ -250,6 +250,20 @@ impl Committer {
             space.is_announced = space.is_full;
         });
     }
+}
+
+/// Bytes that a copy of so many, of so many generations, takes beside them, and what room there is above the reserve; `None`
+/// if there is enough. The copy is written in large pieces, so its files grow by no more than those that are copied; but each
+/// of its generations by a segment at a time.
+pub(super) fn lacks_room_for_copy(
+    config: &Config,
+    disk: Option<DiskSpace>,
+    journal_bytes: u64,
+    generations: u64,
+) -> Option<(u64, u64)> {
+    let needed_bytes = journal_bytes.saturating_add(generations.saturating_mul(SLACK_BYTES));
+    let room_bytes = found(config, disk, Some(journal_bytes))?.room_bytes;
+    (room_bytes < needed_bytes).then_some((needed_bytes, room_bytes))
 }
 
 /// The tighter of the two bounds.

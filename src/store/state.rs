@@ -82,7 +82,7 @@ pub(super) struct State {
     /// When compaction, which stands back, looks again without a commit.
     pub(super) compact_at: Option<Timestamp>,
     pub(super) elided: u64,
-    /// Their bytes of topic and payload.
+    /// Their bytes of topic, payload and properties.
     pub(super) elided_bytes: u64,
     /// The commit thread sleeps and must be told of work.
     pub(super) sleeping: bool,
@@ -184,9 +184,7 @@ impl State {
         if !is_target_left && retained.is_none() && inbound.is_none() && !rests_on_record {
             return self.settle(&mut state);
         }
-        // What is mostly properties would be more than is counted of it.
-        let is_counted = state.body.as_ref().is_some_and(|m| m.whole_bytes() <= 2 * m.size_bytes() + 1_024);
-        let may_hold = may_elide && is_counted && is_target_left && retained.is_none() && inbound.is_none();
+        let may_hold = may_elide && is_target_left && retained.is_none() && inbound.is_none();
         if may_hold && self.health == Health::Running && self.hold.admits(stored.size_bytes()) {
             let publisher = completion.publisher;
             if let Phase::Early(early) = &mut state.phase {

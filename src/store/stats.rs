@@ -31,7 +31,7 @@ pub struct Stats {
     pub records: u64,
     /// Messages lost to damage of the disk.
     pub messages_lost: u64,
-    /// Bytes of topic and payload of all messages taken care of: written for the first time, or confirmed by all before
+    /// Bytes of topic, payload and properties of all messages taken care of: written for the first time, or confirmed by all before
     /// that. What the bytes written are to be compared with.
     pub bytes_kept: u64,
     /// Messages held back now.

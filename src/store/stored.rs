@@ -210,7 +210,7 @@ impl Stored {
         self.lock().body.clone()
     }
 
-    /// Bytes of topic and payload, in memory or not: what quotas count.
+    /// Bytes of topic, payload and properties, in memory or not: what quotas count.
     pub fn size_bytes(&self) -> usize {
         self.size_bytes as usize
     }

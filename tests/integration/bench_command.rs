@@ -2,7 +2,13 @@
 
 use std::process::{Command, Output, Stdio};
 
+use dormouse::bench::{Peer, Session, Target};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::{Duration, timeout},
+};
 
 use crate::harness::Broker;
 
@@ -149,4 +155,24 @@ fn the_receive_maximum_of_the_broker_bounds_the_window() {
     let output =
         bench(&[&url, "--scenario", scenarios, "--seconds", "1", "--clients", "2", "--sleepers", "8"]);
     assert_eq!(output.status.code(), Some(0), "{}", complaint(&output));
+}
+
+/// A broker may leave it to the client to close the connection behind its DISCONNECT: the client has to [MQTT-3.14.4-2].
+#[tokio::test]
+async fn who_says_good_bye_ends_the_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("mqtt://{}", listener.local_addr().unwrap());
+    let target = Target::new(url.parse().unwrap(), None, None).unwrap();
+    let broker = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut packet = [0; 1024];
+        assert!(client.read(&mut packet).await.unwrap() > 0, "CONNECT");
+        client.write_all(&[0x20, 3, 0, 0, 0]).await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        rest
+    });
+    let (peer, _) = Peer::connect(&target, "a", Session::Transient).await.unwrap();
+    timeout(Duration::from_secs(20), peer.disconnect()).await.expect("it waits for the broker").unwrap();
+    assert_eq!(broker.await.unwrap(), [0xe0, 0], "DISCONNECT, and the end");
 }

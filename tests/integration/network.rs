@@ -120,6 +120,57 @@ async fn a_client_certificate_can_be_required() {
     broker.expect_logged(1, &["TLS handshakes failed", "\"times\":1"]).await;
 }
 
+/// Listeners whose handshakes may take so long, and these limits.
+fn handshakes(timeout: &str, limits: &str) -> String {
+    format!(
+        "[[listeners]]\ntype = \"tcp\"\nbind = \"127.0.0.1:0\"\n\
+         [[listeners]]\ntype = \"tls\"\nbind = \"127.0.0.1:0\"\nhandshake_timeout = \"{timeout}\"\n\
+         [limits]\nconnect_timeout = \"{timeout}\"\n{limits}\n"
+    )
+}
+
+/// As many as have turns, each with the broker's answer to its hello and silent since; and as many with half a hello.
+#[tokio::test]
+async fn peers_that_go_silent_in_their_handshake_keep_nobody_out() {
+    let broker = Broker::start_configured(&handshakes("5m", "handshakes_max = 8"));
+    let mut silent = Vec::new();
+    for whole in [true, false].repeat(8) {
+        let hello = broker.tls_hello();
+        let mut peer = broker.plain_peer_on_tls().await;
+        peer.send_bytes(if whole { &hello } else { &hello[..hello.len() / 2] }).await;
+        if whole {
+            peer.receive_bytes(1).await;
+        }
+        silent.push(peer);
+    }
+    for client in [TlsClient::default(), TlsClient::default().v12()] {
+        let mut honest = broker.try_tls_peer(Version::V5, client).await.unwrap();
+        honest.send(connect("honest")).await;
+        honest.expect(connack(ReasonCode::Success)).await;
+    }
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_silent_handshake_ends_when_its_place_is_wanted_the_oldest_first() {
+    let broker = Broker::start_configured(&handshakes("4s", "open_handshakes_max = 2"));
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        let mut peer = broker.plain_peer_on_tls().await;
+        peer.send_bytes(&broker.tls_hello()).await;
+        peer.receive_bytes(1).await;
+        silent.push(peer);
+    }
+    let mut honest = broker.tls_peer(Version::V5).await;
+    honest.send(connect("honest")).await;
+    honest.expect(connack(ReasonCode::Success)).await;
+    broker
+        .expect_logged(1, &["stalled TLS handshakes closed", "\"open_handshakes_max\":2", "\"times\":1"])
+        .await;
+    assert!(!broker.log().contains("it took too long"), "before the timeout");
+    silent.remove(0).expect_ended().await;
+}
+
 #[tokio::test]
 async fn garbage_is_shown_out_and_disturbs_nobody() {
     let broker = Broker::start();

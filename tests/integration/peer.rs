@@ -51,6 +51,11 @@ impl Broker {
         Peer { link: link.unwrap(), version: Version::V311, input: Vec::new() }
     }
 
+    /// The first message of a client that could go on, for a peer that does not.
+    pub(crate) fn tls_hello(&self) -> Vec<u8> {
+        TlsClient::default().hello(&self.certs_dir(), self.tls())
+    }
+
     /// A connection to the TLS listener that trusts the development CA, before CONNECT.
     pub(crate) async fn tls_peer(&self, version: Version) -> Peer {
         self.try_tls_peer(version, TlsClient::default()).await.unwrap()

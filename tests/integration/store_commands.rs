@@ -205,6 +205,10 @@ async fn a_store_is_sealed_with_a_key_and_given_another_one() {
 
     assert!(complaint(store(&data, &["rekey"])).contains("name one with --new-key-file"));
     assert!(complaint(store(&data, &["rekey", "--new-key-file", &wide])).contains("has mode 0644"));
+    let full = configured(&folder, "disk_reserve = \"1048576GiB\"");
+    let refused = complaint(store(&data, &["rekey", "--config", &full, "--new-key-file", &first]));
+    assert!(refused.contains("there is room for 0 above the reserve"), "{refused}");
+    assert_eq!(ends(store(&data, &["export"]), 0).lines().count(), before.lines().count());
     let said = ends(store(&data, &["rekey", "--new-key-file", &first]), 0);
     assert!(said.contains(": sealed; "), "{said}");
     let nothing_is_said = |needle: &str| {

@@ -51,10 +51,11 @@ fn network(listeners: &[(Arc<str>, &'static str, CounterReading)]) -> Vec<Family
                 .collect(),
         )
     };
-    let reasons: [(&str, Read); 6] = [
+    let reasons: [(&str, Read); 7] = [
         ("connections_max", |r| r.refused),
         ("accept_error", |r| r.accept_errors),
         ("handshake_failed", |r| r.handshakes_failed),
+        ("handshake_stalled", |r| r.handshakes_displaced),
         ("proxy_refused", |r| r.proxies_refused),
         ("upgrade_refused", |r| r.upgrades_refused),
         ("connect_timeout", |r| r.connect_timeouts),
@@ -197,7 +198,7 @@ fn sessions(stats: &Stats, sessions: &SessionStats) -> Vec<Family> {
         gauge(
             "dormouse_queued",
             Some(Unit::Bytes),
-            "Their topics and payloads; what waits for many is on disk once.",
+            "Their topics, payloads and properties; what waits for many is on disk once.",
             Some(float(sessions.queued_bytes)),
         ),
         gauge(
@@ -211,7 +212,7 @@ fn sessions(stats: &Stats, sessions: &SessionStats) -> Vec<Family> {
         gauge(
             "dormouse_retained",
             Some(Unit::Bytes),
-            "Their topics and payloads.",
+            "Their topics, payloads and properties.",
             Some(float(stats.retained_bytes)),
         ),
     ]
@@ -314,7 +315,7 @@ fn journal_sizes(store: &store::Stats, sync_latency: Option<SyncLatency>) -> Vec
         gauge(
             "dormouse_journal_held",
             Some(Unit::Bytes),
-            "Their topics and payloads.",
+            "Their topics, payloads and properties.",
             Some(float(store.held_bytes)),
         ),
         gauge(
@@ -378,7 +379,7 @@ fn wear(store: &store::Stats, process_written: Option<u64>) -> Vec<Family> {
         counter(
             "dormouse_journal_kept",
             Some(Unit::Bytes),
-            "Topics and payloads of all messages taken care of: written for the first time, or elided.",
+            "Topics, payloads and properties of all messages taken care of: written for the first time, or elided.",
             store.bytes_kept,
         ),
         counter(

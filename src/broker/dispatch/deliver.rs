@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     codec::{Publish, QoS},
-    message::{Message, Seq},
+    message::{Message, Seq, size_bytes},
     session::{Fate, Frames, Overflow},
     store::{Gate, Stored, Target},
     time::Timestamp,
@@ -333,8 +333,8 @@ impl Broker {
             Overflow::DropNewest => true,
             Overflow::Reject => !is_admitted,
         };
-        let bytes = topic.as_str().len() + outgoing.publish.payload.len();
-        if must_fit && !state.session.outbound.has_room(bytes, rule) {
+        let has_room = || state.session.outbound.has_room(size_bytes(topic, outgoing.publish), rule);
+        if must_fit && !has_room() {
             self.drops.newest(&slot.keep.client_id, topic);
             batch.newest.extend(self.dead_newest(slot).filter(|_| !is_reserved(topic.as_str())));
             return None;

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     codec::{Publish, QoS},
-    message::SessionNo,
+    message::{SessionNo, size_bytes},
     routing::Match,
     store::{Gate, Stored},
     time::Timestamp,
@@ -52,8 +52,7 @@ impl Broker {
         let shares = Shares::new(route, first, Some(origin.slot.no));
         let must_keep = route.has_persistent
             && shares.iter().any(|share| share.slot.keep.persistent && self.keeps(&share));
-        let size = |publish: &Publish<'_>| route.topic.as_str().len() + publish.payload.len();
-        let bytes: usize = row.iter().map(size).sum();
+        let bytes: usize = row.iter().map(|publish| size_bytes(&route.topic, publish)).sum();
         // Who is to be told what of them he may keep, is told one by one.
         let is_plain = origin.is_answered && !self.journal.poisoned() && self.journal.has_room(bytes);
         if must_keep && !is_plain {

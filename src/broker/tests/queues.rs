@@ -1,9 +1,11 @@
 //! What becomes of messages whose queue is full, by its policy, also after a power cut.
 
-use super::{Client, World, connect, puback, qos0, qos1, qos2, retained, subscribe, transient, v311};
+use super::{
+    Client, World, connect, puback, publish, qos0, qos1, qos2, retained, subscribe, transient, v311,
+};
 use crate::{
     broker::{Config, NamePattern, QueueBound},
-    codec::{Connect, PublishProperties, QoS, Will},
+    codec::{Connect, Packet, PublishProperties, QoS, Will},
     session::{Overflow, QueueLimits},
     topic::TopicFilter,
 };
@@ -297,4 +299,68 @@ fn what_another_member_is_handed_stays_under_its_bound() {
     assert_eq!(world.broker.dropped().queue_full, 0);
     let mut long = world.joined(&connect("long"), true);
     assert_eq!(drain(&world, &mut long), ["cmd/a=1", "cmd/a=2", "cmd/a=3", "cmd/a=4"]);
+}
+
+/// What a message carries besides its topic and payload is kept and sent like them, and counts like them: asleep and online,
+/// under the common bound, a topic's and a user's, and after a power cut.
+#[test]
+fn properties_count() {
+    let (name, value) = ("n".repeat(20_000), "v".repeat(20_000));
+    let carrying = |topic, packet_id| {
+        let mut publish = publish(QoS::AtLeastOnce, packet_id, topic, "x");
+        publish.properties.user = vec![(&name, &value)];
+        publish.properties.response_topic = Some(&name);
+        Packet::Publish(publish)
+    };
+    let two = QueueLimits { messages_max: 100, bytes_max: 150_000, overflow: Overflow::Reject };
+    let other = limits(100, Overflow::Reject);
+    let filter = || Some(TopicFilter::parse("a").unwrap());
+    let user = || Some(NamePattern::parse("fleet").unwrap());
+    let bound = |filter, user| vec![QueueBound { filter, client: None, user, limits: two }];
+    for (queue, queue_bounds) in
+        [(two, Vec::new()), (other, bound(filter(), None)), (other, bound(None, user()))]
+    {
+        let mut world = World::with(Config { queue, queue_bounds, inflight_max: 1, ..Config::default() });
+        let dev = Connect { user_name: Some("fleet"), ..connect("dev") };
+        world.subscriber(&dev, "a", QoS::AtLeastOnce).lose();
+        let mut publisher = world.joined(&connect("pub"), false);
+        for id in 1..=3 {
+            publisher.send(&carrying("a", id));
+        }
+        assert_eq!(answered(&world, &mut publisher), ["PUBACK 1", "PUBACK 2", "PUBACK 3 97"]);
+        let queued = world.broker.session_stats().queued_bytes;
+        assert!((2 * 60_000..2 * 61_000).contains(&queued), "{queued}");
+        drop(publisher);
+
+        // The older one counts as in flight now.
+        world.cut(1);
+        let queued = world.broker.session_stats().queued_bytes;
+        assert!((60_000..61_000).contains(&queued), "{queued}");
+        let mut publisher = world.joined(&connect("pub"), true);
+        let mut dev = world.joined(&dev, true);
+        for id in 4..=5 {
+            publisher.send(&carrying("a", id));
+        }
+        let heard = answered(&world, &mut publisher);
+        assert_eq!(heard[heard.len() - 2..], ["PUBACK 4", "PUBACK 5 97"], "{queue:?}");
+        assert_eq!(drain(&world, &mut dev), ["a=x", "a=x", "a=x"]);
+        assert_eq!(world.broker.session_stats().queued_bytes, 0);
+    }
+}
+
+/// Of a topic's value too.
+#[test]
+fn the_properties_of_a_retained_message_count() {
+    let world = World::with(Config { retained_bytes_max: 100_000, ..Config::default() });
+    let mut publisher = world.joined(&transient("pub"), false);
+    let value = "v".repeat(60_000);
+    for (id, topic) in [(1, "a"), (2, "b"), (3, "a")] {
+        let mut publish = publish(QoS::AtLeastOnce, id, topic, "x");
+        publish.retain = true;
+        publish.properties.user = vec![("n", &value)];
+        publisher.send(&Packet::Publish(publish));
+    }
+    let heard = answered(&world, &mut publisher);
+    assert_eq!(heard, ["PUBACK 1", "PUBACK 2 97", "PUBACK 3"]);
+    assert_eq!(world.broker.stats().retained_bytes, 1 + 1 + 1 + 60_000 + 32);
 }

@@ -19,7 +19,8 @@ The store opens with the key of the configuration ([store] key_file, DORMOUSE_ST
 sealed needs none; without --new-key-file it is sealed with the key of the configuration. With --old-key-file, the key of the configuration \
 is the new one.
 
-Everything is written anew beside the old files, which are removed when that is durable: it needs as much room again. A cut leaves a store that \
+Everything is written anew beside the old files, which are removed when that is durable: it needs as much room \
+again, within max_disk_bytes and above disk_reserve, and does not begin without. A cut leaves a store that \
 opens with the old or with the new key. What flash has stored before may still be read from its chips.")]
 pub(super) struct RekeyArgs {
     #[command(flatten)]
@@ -40,7 +41,7 @@ pub(super) fn run(args: &RekeyArgs) -> Result<(), Failure> {
     logging::init(LogConfig::default());
     let config = args.data.config()?;
     let file = |path: &Option<PathBuf>| path.clone().map(KeySource::File);
-    let configured = config.store.key;
+    let configured = config.store.key.clone();
     let from = file(&args.old_key_file).unwrap_or_else(|| configured.clone());
     let to = match file(&args.new_key_file) {
         _ if args.plain => KeySource::None,
@@ -49,7 +50,8 @@ pub(super) fn run(args: &RekeyArgs) -> Result<(), Failure> {
     };
     let mut line = Line::new("sealing", args.data.progress);
     let mut show = |done, of| line.show(done, of);
-    let rekeyed = rekey(&config.data, &from, &to, wall_clock(), &mut show).map_err(|error| failed(&error))?;
+    let rekeyed = rekey(&config.data, &config.store, &from, &to, wall_clock(), &mut show)
+        .map_err(|error| failed(&error))?;
     let Rekeyed { frames, was_sealed, is_sealed, set_aside_bytes } = rekeyed;
     let done = match (was_sealed, is_sealed) {
         (false, _) => "sealed",

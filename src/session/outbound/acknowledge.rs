@@ -90,7 +90,7 @@ impl<K: Keeper> Outbound<K> {
         if count > 0 {
             self.inflight.drain(..count);
             self.resent -= count;
-            self.open = self.open.saturating_sub(count);
+            self.open = self.open.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
             self.trim(keeper);
         }
         count
@@ -117,7 +117,7 @@ impl<K: Keeper> Outbound<K> {
                 f.state = State::AwaitRelease;
                 self.releases.push_back((seq, gate));
                 // One that answers an earlier connection's PUBLISH opens the exchange here.
-                self.open += usize::from(i >= resent);
+                self.open += u32::from(i >= resent);
             }
             // A PUBREC that comes again is answered again, the same way.
             State::AwaitPubcomp => {
@@ -157,10 +157,10 @@ impl<K: Keeper> Outbound<K> {
         } else if let Some(f) = self.inflight.get_mut(i) {
             f.state = State::Confirmed(gate);
         }
-        self.open = self.open.saturating_sub(usize::from(was_open));
+        self.open = self.open.saturating_sub(u32::from(was_open));
         self.trim(keeper);
         // Confirmations ride the next commit; only a window nearly full of them asks for one, if somebody waits behind it.
-        let nearly_full = !self.queue.is_empty() && self.inflight.len() * 4 >= self.inflight_max * 3;
+        let nearly_full = !self.queue.is_empty() && self.inflight.len() * 4 >= self.inflight_max() * 3;
         if nearly_full && self.inflight.front().is_some_and(|f| matches!(f.state, State::Confirmed(_))) {
             keeper.hurry();
         }

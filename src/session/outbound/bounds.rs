@@ -116,7 +116,7 @@ impl<K: Keeper> Outbound<K> {
             let Some(entry) = oldest.and_then(|seq| self.queue.remove(keeper, seq)) else { return };
             let bytes = keeper.size_bytes(&entry.kept);
             self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
-            self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
+            self.at_most_once -= u32::from(entry.delivery.qos == QoS::AtMostOnce);
             self.books.remove(entry.seq, bytes);
             self.dropped = Some(keeper.dropped(entry.seq, &entry.kept, DropReason::QueueFull, None));
         }

@@ -11,7 +11,7 @@ use crate::{
 impl<K: Keeper> Outbound<K> {
     /// The number of a QoS > 0 message that may be sent at this moment; `sent_at_once` follows if it is. `None`: it has to
     /// stand in line, or whether it has to is found out there.
-    pub(crate) fn number_at_once(&self, qos: QoS) -> Option<Seq> {
+    pub(crate) fn number_at_once(&self, qos: QoS, expires: bool) -> Option<Seq> {
         let nothing_before =
             self.queue.is_empty() && self.releases.is_empty() && self.resent == self.inflight.len();
         if !nothing_before || !self.resting.is_empty() {
@@ -21,11 +21,13 @@ impl<K: Keeper> Outbound<K> {
         if qos == QoS::ExactlyOnce && (self.handing_on || self.dropped.is_some()) {
             return None;
         }
+        if expires && self.is_unrecorded() {
+            return None;
+        }
         let seq = self.next;
         let oldest = self.inflight.front();
         let ids_repeat = oldest.is_some_and(|o| seq.0.saturating_sub(o.seq.0) >= Seq::PACKET_IDS);
-        let has_room = self.inflight.len() < self.inflight_max && self.open < self.open_max;
-        (has_room && !ids_repeat && seq < self.reserved).then_some(seq)
+        (self.has_quota() && !ids_repeat && seq < self.reserved).then_some(seq)
     }
 
     /// The message with that number is on its way.

@@ -123,7 +123,7 @@ impl<K: Keeper> Queue<K> {
         part(&self.head).chain(self.shelf.seqs_from(from)).chain(part(&self.tail)).find(|seq| is_wanted(*seq))
     }
 
-    /// Bytes of topic and payload of the one with this number.
+    /// Bytes of topic, payload and properties of the one with this number.
     pub(super) fn size_bytes(&self, keeper: &K, seq: Seq) -> Option<usize> {
         if let Some(parked) = self.shelf.get(seq) {
             return Some(keeper.parked_bytes(&[parked]));

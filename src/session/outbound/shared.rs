@@ -53,7 +53,7 @@ impl<K: Keeper> Outbound<K> {
             let bytes = keeper.size_bytes(&entry.kept);
             self.queue_bytes = self.queue_bytes.saturating_sub(bytes);
             self.books.remove(entry.seq, bytes);
-            self.at_most_once -= usize::from(entry.delivery.qos == QoS::AtMostOnce);
+            self.at_most_once -= u32::from(entry.delivery.qos == QoS::AtMostOnce);
             Leaving { entry, group: group.clone() }
         };
         let leaving: Vec<_> = taken.into_iter().map(leave).collect();

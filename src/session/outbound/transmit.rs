@@ -46,7 +46,7 @@ impl<K: Keeper> Outbound<K> {
         while let Some(entry) = self.inflight.get_mut(self.resent) {
             match &entry.state {
                 State::AwaitPuback(kept, delivery) | State::AwaitPubrec(kept, delivery) => {
-                    if self.open >= self.open_max {
+                    if self.open >= u32::from(self.open_max) {
                         return Some(self.waiting_release());
                     }
                     match keeper.body(kept) {
@@ -115,6 +115,12 @@ impl<K: Keeper> Outbound<K> {
             {
                 return blocked;
             }
+            if front.delivery.qos != QoS::AtMostOnce
+                && let Some(blocked) = self.wait_for_wake(keeper)
+            {
+                return blocked;
+            }
+            let Some(front) = self.queue.front() else { return self.waiting_release() };
             match keeper.body(&front.kept) {
                 Body::Loaded(body) => return self.send_front(keeper, body, now),
                 Body::Unloaded => return Next::Load(batch(keeper, self.queue.ahead().map(|e| &e.kept))),
@@ -146,14 +152,14 @@ impl<K: Keeper> Outbound<K> {
         }
         let oldest = self.inflight.front();
         let ids_repeat = oldest.is_some_and(|o| front.seq.0.saturating_sub(o.seq.0) >= Seq::PACKET_IDS);
-        if self.inflight.len() >= self.inflight_max || ids_repeat {
+        if self.inflight.len() >= self.inflight_max() || ids_repeat {
             if let Some(InFlight { state: State::Confirmed(gate), .. }) = oldest {
                 keeper.hurry();
                 return Some(Next::Wait(gate.clone()));
             }
             return Some(self.waiting_release());
         }
-        (self.open >= self.open_max).then(|| self.waiting_release())
+        (!self.client_takes_one()).then(|| self.waiting_release())
     }
 
     /// Nothing to send, unless a PUBREL waits for the disk.

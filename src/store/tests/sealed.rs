@@ -17,9 +17,9 @@ use super::{
 use crate::{
     message::{Message, MessageProperties, SessionNo},
     store::{
-        Completion, Config, Journal, KeySource, Offline, OpenError, Record, Recovered, RekeyError, Rekeyed,
-        Urgency, WillRecord, compact, export, import,
-        medium::{Medium, sim::SimDisk},
+        Aside, Completion, Config, Journal, KeySource, Offline, OpenError, Record, Recovered, RekeyError,
+        Rekeyed, Urgency, WillRecord, compact, export, import,
+        medium::{Medium, sim::SimDisk, sled::SledMedium},
         rekey,
     },
     time::{Timestamp, WallClock},
@@ -56,7 +56,7 @@ fn exported(dir: &Path, key: &KeySource) -> String {
 }
 
 fn set_key(dir: &Path, from: &KeySource, to: &KeySource) -> Result<Rekeyed, RekeyError> {
-    rekey(dir, from, to, WallClock(WALL), &mut |_, _| {})
+    rekey(dir, &config(from), from, to, WallClock(WALL), &mut |_, _| {})
 }
 
 const MARKERS: [&str; 9] = [
@@ -288,4 +288,38 @@ fn a_frame_that_was_not_sealed_there_is_damage() {
     medium.sync().unwrap();
     let (_, recovered) = open_sim(&disk, &config, &time);
     assert_eq!((recovered.damaged, waiting(&recovered)), (2, MESSAGES));
+}
+
+/// It says so before it writes anything, and goes through with a bound that has room for both.
+#[test]
+fn a_store_is_not_written_anew_beyond_the_bound_on_disk_space() {
+    let dir = filled(&given('1'));
+    let looked_at = || {
+        let aside = Aside::new(dir.path().join("damaged"), WallClock(WALL));
+        let medium = SledMedium::open(&dir.path().join("journal"), &aside).unwrap();
+        (medium.disk_bytes(), medium.generations().len() as u64)
+    };
+    let (journal_bytes, generations) = looked_at();
+    let before = contents(dir.path());
+    let needed = journal_bytes + generations * (512 << 10);
+    // A quarter is the reserve.
+    let (small, enough) =
+        (journal_bytes + needed, (journal_bytes + needed) * 4 / 3 + generations * (1 << 20));
+    let with = |max| {
+        let config = Config { disk_bytes_max: Some(max), ..config(&given('1')) };
+        rekey(dir.path(), &config, &given('1'), &given('2'), WallClock(WALL), &mut |_, _| {})
+    };
+    let refused = with(small).unwrap_err();
+    let RekeyError::NoRoom { needed_bytes, room_bytes } = refused else { panic!("{refused}") };
+    assert_eq!(needed_bytes, needed);
+    assert!(room_bytes < needed, "{room_bytes}");
+    let said = refused.to_string();
+    assert!(said.contains(&needed.to_string()) && said.contains(&room_bytes.to_string()), "{said}");
+    assert_eq!(contents(dir.path()), before);
+
+    let text = exported(dir.path(), &given('1'));
+    with(enough).unwrap();
+    assert_eq!(exported(dir.path(), &given('2')), text);
+    let (taken, _) = looked_at();
+    assert!(taken <= needed, "{taken} of {needed}");
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     version::{TLS12, TLS13},
@@ -49,6 +49,15 @@ impl TlsClient {
     pub(crate) fn certificate(mut self) -> Self {
         self.has_certificate = true;
         self
+    }
+
+    /// Its first message, to be sent by itself.
+    pub(super) fn hello(self, certs: &Path, address: SocketAddr) -> Vec<u8> {
+        let name = ServerName::IpAddress(IpAddr::into(address.ip()));
+        let mut client = ClientConnection::new(Arc::new(self.config(certs)), name).unwrap();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        hello
     }
 
     fn config(self, certs: &Path) -> ClientConfig {
