@@ -25,6 +25,8 @@ pub struct Seq(pub u64);
 impl Seq {
     /// How many sequence numbers share the packet id space before it repeats.
     pub const PACKET_IDS: u64 = 65_535;
+    /// Higher than any that is given.
+    pub const MAX: Self = Self(u64::MAX);
 
     /// The packet id this message is sent with: `1 + seq mod 65,535`, so it needs no write to survive a crash.
     pub fn packet_id(self) -> PacketId {

@@ -314,6 +314,7 @@ impl Broker {
             expiry: client.expiry,
             expires_at: Timestamp::NEVER,
             inflight_max: self.config.inflight_max,
+            sent_below: Seq::MAX,
             seq_reserved: reserved,
             will: client.will.clone(),
             user_name: self.remembered_user(client),
@@ -380,6 +381,7 @@ impl Broker {
         let mut arms_at = Timestamp::NEVER;
         let mut record = state.record.clone();
         record.expires_at = Timestamp::NEVER;
+        record.sent_below = Seq::MAX;
         record.expiry = client.expiry;
         // What was sent under a larger window still counts as sent after a crash.
         let in_flight = u16::try_from(state.session.outbound.in_flight()).unwrap_or(u16::MAX);
@@ -389,7 +391,9 @@ impl Broker {
         record.user_name = self.remembered_user(client);
         slot.set_queue_rules(self.queues.rules_for(&client.id, record.user_name.as_deref()));
         if record != state.record {
-            let only_woke = SessionRecord { expires_at: Timestamp::NEVER, ..state.record.clone() } == record;
+            let awake =
+                SessionRecord { expires_at: Timestamp::NEVER, sent_below: Seq::MAX, ..state.record.clone() };
+            let only_woke = awake == record;
             let may_wait = only_woke && !has_slept_long(&state.record, now);
             let urgency = if may_wait { wake_urgency(record.expiry) } else { Urgency::Now };
             state.record = record;
@@ -397,8 +401,10 @@ impl Broker {
             if urgency == Urgency::Lazy && state.record.will.is_some() {
                 state.arming = true;
                 arms_at = now.after(ARM_AFTER);
+                state.session.outbound.wakes(None);
             } else {
                 let gate = self.journal.append(state.record_now(), urgency);
+                state.session.outbound.wakes(Some(gate.clone()));
                 if !may_wait {
                     state.settled = gate;
                 }

@@ -368,6 +368,10 @@ impl Keeper for Keep {
         self.journal.parked_bytes(parked)
     }
 
+    fn first_to_expire(&self, parked: &[Parked]) -> Option<usize> {
+        self.journal.first_to_expire(parked)
+    }
+
     fn open_gate(&self) -> Gate {
         Gate::Open
     }

@@ -409,6 +409,7 @@ fn snapshot(session: SessionNo) -> Record {
         expiry: Duration::from_secs(u32::MAX.into()),
         expires_at: Timestamp::NEVER,
         inflight_max: 1,
+        sent_below: Seq::MAX,
         seq_reserved: Seq(0),
         will: None,
         user_name: None,

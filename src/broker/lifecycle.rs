@@ -85,7 +85,8 @@ impl Broker {
         }
         let mut state = slot.state();
         if state.connection.is_some() && state.arming {
-            self.journal.append(state.record_now(), Urgency::Rides);
+            let gate = self.journal.append(state.record_now(), Urgency::Rides);
+            state.session.outbound.wake_recorded(gate);
         }
         if state.ended || state.connection.is_some() {
             return;
@@ -141,6 +142,7 @@ impl Broker {
             return;
         }
         state.record.expires_at = now.after(state.record.expiry);
+        state.record.sent_below = state.session.outbound.sent_below();
         let mut due = None;
         if let Some(will) = state.record.will.as_mut().filter(|_| !is_clean) {
             will.due_at = now.after(will.delay);
@@ -257,15 +259,23 @@ impl Broker {
 
     /// Journals the next block of sequence numbers when the present one is half used; `true` if it did. It waits for
     /// nothing: at a few thousand messages a second the other half is gone before a confirmation's commit comes, and
-    /// what waits for a number is written to disk.
+    /// what waits for a number is written to disk. Also that the client is there, where messages wait for that.
     pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) -> bool {
         if !slot.keep.persistent {
             return false;
         }
-        let Some(until) = state.session.outbound.wanted_reservation(&slot.keep) else { return false };
-        state.record.seq_reserved = until;
+        let until = state.session.outbound.wanted_reservation(&slot.keep);
+        if until.is_none() && !state.session.outbound.wants_wake() {
+            return false;
+        }
+        state.record.seq_reserved = until.unwrap_or(state.record.seq_reserved);
         let gate = self.journal.append(state.record_now(), Urgency::Now);
-        state.session.outbound.reserving(until, gate);
+        if let Some(until) = until {
+            state.session.outbound.reserving(until, gate.clone());
+        }
+        if state.connection.is_some() {
+            state.session.outbound.wake_recorded(gate);
+        }
         true
     }
 }

@@ -38,7 +38,9 @@ impl Broker {
         let keep = self.keep(record.session, &record.client_id, true);
         let mut outbound =
             Outbound::new(record.seq_reserved, record.seq_reserved, record.inflight_max, self.config.queue);
-        outbound.recover(&keep, &received, &queue);
+        outbound.recover(&keep, &received, &queue, record.sent_below);
+        // What counts as sent now is what does from now on. It is written with the first message that comes, which reserves numbers.
+        record.sent_below = outbound.sent_below();
         outbound.recover_shared(groups);
         let queue_rules = self.queues.rules_for(&record.client_id, record.user_name.as_deref());
         let rule = |label| Some(self.queues.rule(label, queue_rules)?.no);

@@ -57,6 +57,8 @@ pub trait Keeper {
     fn unpark(&self, parked: &[Self::Parked]) -> Vec<Self::Kept>;
     /// Bytes of topic, payload and properties of all these.
     fn parked_bytes(&self, parked: &[Self::Parked]) -> usize;
+    /// The first of these that expires, by its place among them.
+    fn first_to_expire(&self, parked: &[Self::Parked]) -> Option<usize>;
     /// A gate that is open.
     fn open_gate(&self) -> Self::Gate;
     /// Whether the journal has got that far.

@@ -159,10 +159,11 @@ impl<K: Keeper> Session<K> {
         kept: impl FnOnce() -> K::Kept,
     ) -> Option<Seq> {
         let link = self.link.as_mut()?;
-        if !link.takes_messages() || frames.message_expiry() == Some(0) {
+        let expiry = frames.message_expiry();
+        if !link.takes_messages() || expiry == Some(0) {
             return None;
         }
-        let seq = self.outbound.number_at_once(manner.qos)?;
+        let seq = self.outbound.number_at_once(manner.qos, expiry.is_some())?;
         if !link.publish_frame(frames, manner, Some(seq.packet_id())) {
             return None;
         }

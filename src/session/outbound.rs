@@ -20,6 +20,7 @@ mod dormant;
 mod queue;
 mod shared;
 mod transmit;
+mod waking;
 
 use std::collections::VecDeque;
 
@@ -30,6 +31,7 @@ pub use dormant::Dormant;
 use queue::Queue;
 pub use shared::{Leaving, Remains};
 pub(crate) use transmit::Next;
+use waking::{Waking, first_unsent};
 
 use super::{
     keeper::{DropReason, Keeper},
@@ -114,6 +116,8 @@ pub struct Outbound<K: Keeper> {
     shared: VecDeque<(Seq, TopicFilter)>,
     /// Messages that were taken out of the queue are on their way to other sessions.
     handing_on: bool,
+    /// The journal may not know that the client is there.
+    waking: Option<Waking<K::Gate>>,
 }
 
 /// Messages read back from disk in one request, at most.
@@ -148,13 +152,15 @@ impl<K: Keeper> Outbound<K> {
             dropped: None,
             shared: VecDeque::new(),
             handing_on: false,
+            waking: None,
         }
     }
 
     /// Rebuilds the state after a restart. `received` are the numbers awaiting PUBCOMP, in any order, `waiting` the
     /// unconfirmed messages. The oldest `inflight_max` of all may have been sent, and all that are older than a received
-    /// one were.
-    pub fn recover(&mut self, keeper: &K, received: &[Seq], waiting: &Shelf<K::Parked>) {
+    /// one were; but of those from `sent_below` on none that expires, nor any behind one.
+    pub fn recover(&mut self, keeper: &K, received: &[Seq], waiting: &Shelf<K::Parked>, sent_below: Seq) {
+        let unsent_from = first_unsent(keeper, waiting, sent_below, self.inflight_max);
         let mut received = received.to_vec();
         received.sort_unstable();
         let mut received = received.into_iter().peekable();
@@ -165,7 +171,8 @@ impl<K: Keeper> Outbound<K> {
             while let Some(before) = received.next_if(|r| *r < seq) {
                 self.inflight.push_back(await_release(before));
             }
-            let in_window = self.in_flight() < self.inflight_max || received.peek().is_some();
+            let in_window = self.in_flight() < self.inflight_max && seq < unsent_from;
+            let in_window = in_window || received.peek().is_some();
             // One whose packet id stands for an older one too was not: it is not sent before that is durably confirmed.
             let oldest = self.inflight.front().map(|f| f.seq).into_iter().chain(self.resting.first()).min();
             let ids_repeat = oldest.is_some_and(|oldest| seq.0.saturating_sub(oldest.0) >= Seq::PACKET_IDS);

@@ -78,6 +78,10 @@ impl Keeper for Memory {
     fn parked_bytes(&self, parked: &[usize]) -> usize {
         parked.iter().map(|at| self.parked.borrow()[*at].0.size_bytes()).sum()
     }
+    fn first_to_expire(&self, parked: &[usize]) -> Option<usize> {
+        let all = self.parked.borrow();
+        parked.iter().position(|at| all[*at].0.expires_at != Timestamp::NEVER)
+    }
     fn open_gate(&self) -> u64 {
         0
     }
@@ -410,6 +414,7 @@ fn recovery_takes_the_oldest_window_for_sent() {
                 (12, "12", QoS::ExactlyOnce),
             ],
         ),
+        Seq::MAX,
     );
     let mut s = Session::new(outbound).connected(&keeper, 10);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7"]);
@@ -444,7 +449,7 @@ fn packet_ids_repeat_only_when_the_older_message_is_gone() {
     let keeper = Memory::default();
     let mut outbound: Outbound<Memory> = Outbound::new(Seq(65_535), Seq(u64::MAX), 10, LIMITS);
     let old = shelf(&keeper, &[(0, "old", QoS::ExactlyOnce)]);
-    outbound.recover(&keeper, &[], &old);
+    outbound.recover(&keeper, &[], &old, Seq::MAX);
     let mut s = Session::new(outbound).connected(&keeper, 10);
     s.give(&keeper, QoS::AtLeastOnce, "new");
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 old"], "the new one would have packet id 1 as well");
@@ -466,7 +471,7 @@ fn recovery_takes_no_packet_id_for_sent_twice() {
         (65_535, "new", QoS::AtLeastOnce),
         (131_075, "newest", QoS::AtLeastOnce),
     ];
-    outbound.recover(&keeper, &[], &shelf(&keeper, &waiting));
+    outbound.recover(&keeper, &[], &shelf(&keeper, &waiting), Seq::MAX);
     let mut s = Session::new(outbound).connected(&keeper, 10);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 1 old"]);
     assert_eq!(s.puback(&keeper, 1), Acknowledged::Yes);
@@ -573,6 +578,7 @@ fn recovery_takes_pubrecs_that_came_out_of_order() {
             &keeper,
             &[(3, "3", QoS::ExactlyOnce), (7, "7", QoS::ExactlyOnce), (12, "12", QoS::ExactlyOnce)],
         ),
+        Seq::MAX,
     );
     let mut s = Session::new(outbound).connected(&keeper, 10);
     assert_eq!(s.sent(&keeper), ["PUBLISH! 4 3", "PUBREL 5", "PUBLISH! 8 7", "PUBREL 10"]);

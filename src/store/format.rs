@@ -1,4 +1,4 @@
-//! Records as bytes, format version 2 (`docs/store-format.md`).
+//! Records as bytes (`docs/store-format.md`).
 //!
 //! A commit is a stream of entries. An entry is a kind byte, the length of its body as a varint, and the body. A
 //! message's body has its unchanging part first and its targets last, so compaction copies the first part untouched.

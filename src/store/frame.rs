@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::seal::SEAL_BYTES;
 
 /// The format version this build writes, and the newest it reads.
-pub(super) const VERSION: u8 = 5;
+pub(super) const VERSION: u8 = 6;
 /// The first version whose frames say how they are packed, and the first in which they may be compressed.
 const PACKED_SINCE: u8 = 3;
 const COMPRESSED_SINCE: u8 = 4;

@@ -407,6 +407,15 @@ impl Journal {
         parked.iter().map(|parked| state.ledger.slab.size_bytes(parked.slot())).sum()
     }
 
+    /// The first of these messages that expires, by its place among them.
+    pub fn first_to_expire(&self, parked: &[Parked]) -> Option<usize> {
+        if parked.is_empty() {
+            return None;
+        }
+        let state = self.shared().state();
+        parked.iter().position(|parked| state.ledger.slab.expires_at(parked.slot()) != Timestamp::NEVER)
+    }
+
     /// Writes a message at once if it is held back: its target is gone offline.
     pub fn write_now(&self, stored: &Arc<Stored>) {
         let now = self.shared().now();

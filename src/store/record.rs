@@ -63,8 +63,11 @@ pub struct SessionRecord {
     pub expiry: Duration,
     /// When the session expires if nobody connects: NEVER while connected.
     pub expires_at: Timestamp,
-    /// How many messages may be in flight: after a crash that many of the oldest count as sent.
+    /// How many messages may be in flight: after a crash no more of the oldest count as sent.
     pub inflight_max: u16,
+    /// While nobody is connected: no message with this number or a higher one has been sent. Before a higher one that expires
+    /// is, the journal has a record with another mark. [`Seq::MAX`]: any of those in the window may have been.
+    pub sent_below: Seq,
     /// Sequence numbers below this may have been given out.
     pub seq_reserved: Seq,
     /// Its will, until it is sent or removed.

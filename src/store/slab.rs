@@ -289,6 +289,15 @@ impl Slab {
         }
     }
 
+    /// When it expires.
+    pub(super) fn expires_at(&self, no: SlotNo) -> Timestamp {
+        match self.slot(no) {
+            Some(Slot::Awake(stored)) => stored.expires_at(),
+            Some(Slot::Asleep(asleep)) => asleep.expires_at,
+            _ => Timestamp::NEVER,
+        }
+    }
+
     /// Whether nobody needs it.
     pub(super) fn is_dead(&self, no: SlotNo) -> bool {
         match self.slot(no) {

@@ -7,6 +7,7 @@ mod acknowledged;
 mod bounds;
 mod dead_letters;
 mod exactly_once;
+mod expiry;
 mod full_disk;
 mod health;
 mod last_answers;

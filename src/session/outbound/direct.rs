@@ -11,7 +11,7 @@ use crate::{
 impl<K: Keeper> Outbound<K> {
     /// The number of a QoS > 0 message that may be sent at this moment; `sent_at_once` follows if it is. `None`: it has to
     /// stand in line, or whether it has to is found out there.
-    pub(crate) fn number_at_once(&self, qos: QoS) -> Option<Seq> {
+    pub(crate) fn number_at_once(&self, qos: QoS, expires: bool) -> Option<Seq> {
         let nothing_before =
             self.queue.is_empty() && self.releases.is_empty() && self.resent == self.inflight.len();
         if !nothing_before || !self.resting.is_empty() {
@@ -19,6 +19,9 @@ impl<K: Keeper> Outbound<K> {
         }
         // A crash could bring back what is on its way out or to others, and count it among the sent ones instead.
         if qos == QoS::ExactlyOnce && (self.handing_on || self.dropped.is_some()) {
+            return None;
+        }
+        if expires && self.is_unrecorded() {
             return None;
         }
         let seq = self.next;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, InFlight, LOAD_MESSAGES_MAX, Outbound, State, awaiting};
+use super::{Entry, InFlight, LOAD_MESSAGES_MAX, Outbound, State, awaiting, waking::rests_on_wake};
 use crate::{
     codec::{PacketId, QoS},
     message::{Delivery, Message, Seq},
@@ -112,6 +112,12 @@ impl<K: Keeper> Outbound<K> {
             }
             if front.delivery.qos != QoS::AtMostOnce
                 && let Some(blocked) = self.window(keeper, front)
+            {
+                return blocked;
+            }
+            if let Some(waking) = &mut self.waking
+                && rests_on_wake(keeper, front, self.handing_on, self.dropped.as_ref())
+                && let Some(blocked) = waking.hold_back(keeper)
             {
                 return blocked;
             }

@@ -87,7 +87,7 @@ proptest! {
                     let waiting: Vec<_> = naive.waiting.iter().map(entry).collect();
                     let next = outbound.next_seq();
                     outbound = Outbound::new(next, Seq(SEQ_BLOCK), 1_000, limits(COMMON.0, COMMON.1));
-                    outbound.recover(&keeper, &[], &shelf(&keeper, &waiting));
+                    outbound.recover(&keeper, &[], &shelf(&keeper, &waiting), Seq::MAX);
                     outbound.begin_connection(&keeper, u16::MAX);
                     let ruled = naive.waiting.iter().filter(|(_, no)| *no > 0);
                     outbound.recover_rules(&keeper, ruled.map(|&(seq, no)| (Seq(seq), no)));

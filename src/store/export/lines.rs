@@ -52,6 +52,8 @@ pub(super) struct SessionLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at_ms: Option<u64>,
     inflight_max: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sent_below: Option<u64>,
     seq_reserved: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     will: Option<WillLine>,
@@ -173,6 +175,7 @@ impl SessionLine {
             expiry_ms: finite(record.expiry),
             expires_at_ms: moment(record.expires_at),
             inflight_max: record.inflight_max,
+            sent_below: (record.sent_below != Seq::MAX).then_some(record.sent_below.0),
             seq_reserved: record.seq_reserved.0,
             will: record.will.as_ref().map(|will| WillLine {
                 message: BodyLine::of(&will.message),
@@ -201,6 +204,7 @@ impl SessionLine {
             expiry: Duration::from_millis(self.expiry_ms.unwrap_or(u64::MAX)),
             expires_at: at(self.expires_at_ms),
             inflight_max: self.inflight_max,
+            sent_below: self.sent_below.map_or(Seq::MAX, Seq),
             seq_reserved: Seq(self.seq_reserved),
             will: will.transpose()?.map(Box::new),
             user_name: self.user_name.map(Arc::from),

@@ -23,6 +23,9 @@ const OPTION_FLAGS: u8 = 0b11_1111;
 
 const HAS_WILL: u8 = 1;
 const HAS_USER_NAME: u8 = 1 << 1;
+const NOTHING_SENT: u8 = 1 << 2;
+const HAS_SENT: u8 = 1 << 3;
+const RECORD_FLAGS: u8 = HAS_WILL | HAS_USER_NAME | NOTHING_SENT | HAS_SENT;
 
 /// Appends a session's settings.
 pub(super) fn put_session(out: &mut Vec<u8>, record: &SessionRecord) {
@@ -34,7 +37,12 @@ pub(super) fn put_session(out: &mut Vec<u8>, record: &SessionRecord) {
     put_varint(out, record.seq_reserved.0);
     let has_will = if record.will.is_some() { HAS_WILL } else { 0 };
     let has_user_name = if record.user_name.is_some() { HAS_USER_NAME } else { 0 };
-    out.push(has_will | has_user_name);
+    let sent = match record.sent_below {
+        Seq::MAX => 0,
+        Seq(0) => NOTHING_SENT,
+        _ => HAS_SENT,
+    };
+    out.push(has_will | has_user_name | sent);
     if let Some(will) = &record.will {
         put_body(out, &will.message);
         put_duration(out, will.delay);
@@ -43,6 +51,9 @@ pub(super) fn put_session(out: &mut Vec<u8>, record: &SessionRecord) {
     }
     if let Some(user_name) = &record.user_name {
         put_str(out, user_name);
+    }
+    if sent == HAS_SENT {
+        put_varint(out, record.sent_below.0);
     }
 }
 
@@ -54,12 +65,13 @@ pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRecord> {
         expiry: read_duration(reader)?,
         expires_at: Timestamp(reader.varint()?),
         inflight_max: u16::try_from(reader.varint()?).ok()?,
+        sent_below: Seq::MAX,
         seq_reserved: Seq(reader.varint()?),
         will: None,
         user_name: None,
     };
     let has = reader.byte()?;
-    if has & !(HAS_WILL | HAS_USER_NAME) != 0 {
+    if has & !RECORD_FLAGS != 0 {
         return None;
     }
     if has & HAS_WILL != 0 {
@@ -73,6 +85,12 @@ pub(super) fn read_session(reader: &mut Reader<'_>) -> Option<SessionRecord> {
     if has & HAS_USER_NAME != 0 {
         record.user_name = Some(Arc::from(reader.str()?));
     }
+    record.sent_below = match has & (NOTHING_SENT | HAS_SENT) {
+        0 => Seq::MAX,
+        NOTHING_SENT => Seq(0),
+        HAS_SENT => Seq(reader.varint()?),
+        _ => return None,
+    };
     Some(record)
 }
 

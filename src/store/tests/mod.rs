@@ -86,6 +86,7 @@ pub(in crate::store) fn snapshot(no: u64) -> Snapshot {
             expiry: Duration::from_secs(3_600),
             expires_at: Timestamp::NEVER,
             inflight_max: 100,
+            sent_below: Seq::MAX,
             seq_reserved: Seq(1_000),
             will: None,
             user_name: None,

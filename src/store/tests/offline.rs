@@ -46,6 +46,7 @@ fn sleeper() -> Snapshot {
     let mut sleeper = snapshot(2);
     sleeper.record.will = Some(Box::new(will()));
     sleeper.record.expires_at = Timestamp(77_000);
+    sleeper.record.sent_below = Seq(21);
     sleeper.record.expiry = Duration::from_millis(u64::MAX);
     sleeper.subscriptions = vec![subscription("$share/g/b/#"), subscription("a/+")];
     sleeper.inbound_qos2 = vec![PacketId::new(9).unwrap(), PacketId::new(3).unwrap()];

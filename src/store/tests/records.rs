@@ -122,17 +122,22 @@ fn any_session() -> impl Strategy<Value = SessionRecord> {
             expiry,
         },
     );
-    let rest = (any::<u64>(), any::<u16>(), any::<u64>(), option::of(will), option::of(text()));
+    let sent_below = prop_oneof![Just(Seq(0)), any::<u64>().prop_map(Seq), Just(Seq::MAX)];
+    let window = (any::<u16>(), sent_below);
+    let rest = (any::<u64>(), window, any::<u64>(), option::of(will), option::of(text()));
     (session_no(), text(), any::<u32>(), rest).prop_map(
-        |(session, client_id, expiry, (expires, inflight_max, seq, will, user_name))| SessionRecord {
-            session,
-            client_id,
-            expiry: Duration::from_secs(u64::from(expiry)),
-            expires_at: Timestamp(expires),
-            inflight_max,
-            seq_reserved: Seq(seq),
-            will: will.map(Box::new),
-            user_name,
+        |(session, client_id, expiry, (expires, (inflight_max, sent_below), seq, will, user_name))| {
+            SessionRecord {
+                session,
+                client_id,
+                expiry: Duration::from_secs(u64::from(expiry)),
+                expires_at: Timestamp(expires),
+                inflight_max,
+                sent_below,
+                seq_reserved: Seq(seq),
+                will: will.map(Box::new),
+                user_name,
+            }
         },
     )
 }
@@ -417,15 +422,51 @@ fn what_version_5_wrote_is_read() {
     assert_eq!((replay.marks, replay.timeline), (before.marks, before.timeline));
 }
 
-/// The encoder of today still writes version 5 to the byte; when it no longer does, the version must change.
+/// What version 6 has that version 5 had not: a session that sleeps says how far it was sent its messages.
+fn put_marks_of_sleepers(stream: &mut Vec<u8>) {
+    for (no, sent_below) in [(4, Seq(0)), (5, Seq(700))] {
+        let mut sleeper = snapshot(no);
+        sleeper.record.expires_at = Timestamp(9_000);
+        sleeper.record.sent_below = sent_below;
+        put_record(stream, &Record::Snapshot(Box::new(sleeper)));
+    }
+}
+
 #[test]
-fn version_5_is_what_is_written() {
+fn what_version_6_wrote_is_read() {
+    let (frames, replay) = read_fixture(6);
+    assert_eq!((frames, replay.damaged, replay.last_commit, replay.last_frame), (2, 0, 41, 1_001));
+    let (_, before) = read_fixture(5);
+    let sent_below = |no| replay.sessions[&session(no)].snapshot.record.sent_below;
+    assert_eq!([1, 4, 5].map(sent_below), [Seq::MAX, Seq(0), Seq(700)]);
+    let record = |replay: &Replay| replay.sessions[&session(1)].snapshot.record.clone();
+    assert_eq!(record(&replay), record(&before));
+    assert_eq!((&replay.groups, &replay.retained), (&before.groups, &before.retained));
+    assert_eq!((replay.marks, replay.timeline), (before.marks, before.timeline));
+}
+
+/// A device that comes, gets nothing and sleeps costs no byte more for it.
+#[test]
+fn only_what_is_on_the_way_is_written_of_a_sleeper() {
+    let bytes = |sent_below| {
+        let mut out = Vec::new();
+        put_record(&mut out, &Record::Session(Box::new(SessionRecord { sent_below, ..snapshot(1).record })));
+        out.len()
+    };
+    assert_eq!(bytes(Seq(0)), bytes(Seq::MAX));
+    assert_eq!(bytes(Seq(8_000)), bytes(Seq(0)) + 2);
+}
+
+/// The encoder of today still writes version 6 to the byte; when it no longer does, the version must change.
+#[test]
+fn version_6_is_what_is_written() {
     let mut stream = one_of_everything();
     put_groups(&mut stream);
+    put_marks_of_sleepers(&mut stream);
     assert!(stream.len() > TIMELINE_BYTES);
     let frames = plain_frames(6, 41, 1_000, &stream);
     let bytes: Vec<u8> = frames.into_iter().flat_map(|(_, bytes)| bytes).collect();
-    assert_eq!(bytes, fs::read(fixture(5)).unwrap());
+    assert_eq!(bytes, fs::read(fixture(6)).unwrap());
     // A seal is never the same twice.
     let packing = Packing::new(Some(key('3')));
     let head = CommitHead { run: 6, commit: 41, generation: 1, first_frame: 1_000 };

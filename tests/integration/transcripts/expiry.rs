@@ -7,7 +7,7 @@ use dormouse::codec::{Packet, QoS, ReasonCode, Version};
 use super::scene::{BOTH, Stopwatch};
 use crate::{
     harness::Broker,
-    peer::packets::{connect, disconnect, publish},
+    peer::packets::{connect, disconnect, puback, publish},
 };
 
 /// The broker counts whole milliseconds, and the one under way when the session ends counts as whole.
@@ -116,6 +116,38 @@ async fn messages_expire_in_the_queue() {
         back.leave().await;
         broker.client(version, connect("dev")).await.leave().await;
         other.leave().await;
+    }
+    assert!(broker.logged(&["\"dev\"", "message expiry interval has passed"]) >= 1);
+}
+
+/// [MQTT-3.3.2-5] holds across `kill -9`: what came for a sleeper expires, however early it stands in the queue. What the
+/// client was sent comes again [MQTT-4.4.0-1], with DUP [MQTT-3.3.1-1].
+#[tokio::test]
+async fn messages_expire_in_the_queue_across_a_restart() {
+    let mut broker = Broker::start();
+    for version in BOTH {
+        let mut dev = broker.client(version, connect("dev").persistent()).await;
+        dev.subscribed("t", QoS::AtLeastOnce).await;
+        let mut other = broker.client(Version::V5, connect("other")).await;
+        other.send(publish("t", "sent").qos1(1).expiring(1)).await;
+        let sent = dev.receive_publish().await;
+        dev.leave().await;
+        other.expect(puback(1)).await;
+        for n in 2..=40 {
+            other.published(publish("t", n.to_string()).qos1(n).expiring(1)).await;
+        }
+        other.published(publish("t", "last").qos1(41)).await;
+        broker.kill9();
+        broker.restart();
+        broker.a_second_and_a_half_passes().await;
+        let mut dev = broker.returning(version, connect("dev").persistent()).await;
+        let again = dev.receive_publish().await;
+        assert_eq!((again.packet_id, again.dup, &again.payload), (sent.packet_id, true, &sent.payload));
+        dev.acknowledge(QoS::AtLeastOnce, again.packet_id).await;
+        dev.take(publish("t", "last").qos1(0)).await;
+        dev.expect_nothing_for_one_ping().await;
+        dev.leave().await;
+        broker.client(version, connect("dev")).await.leave().await;
     }
     assert!(broker.logged(&["\"dev\"", "message expiry interval has passed"]) >= 1);
 }

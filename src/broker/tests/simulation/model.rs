@@ -172,6 +172,11 @@ struct Session {
     waits_unknown: bool,
     /// It takes no large packets.
     narrow: bool,
+    /// What came while nobody was connected, and nobody has been since.
+    unsent: BTreeSet<Body>,
+    /// What of that had ended when somebody came. A crash may have it counted as sent then, as long as the disk has the
+    /// session as connected.
+    too_late: BTreeSet<Body>,
 }
 
 /// What the broker may do by its configuration.

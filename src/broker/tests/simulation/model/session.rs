@@ -53,6 +53,10 @@ impl Session {
         let as_qos = sure.map(|granted| granted.min(qos));
         let is_new = !self.expects.contains_key(&body);
         let online = self.connected;
+        self.too_late.remove(&body);
+        if !online && is_new {
+            self.unsent.insert(body);
+        }
         let persistent = self.persistent;
         let excused = !self.takes(message, terms.bound) || (self.narrow && message.is_large());
         let e = self.expects.entry(body).or_default();
@@ -85,6 +89,8 @@ impl Session {
         self.incarnation += 1;
         self.exactly_once.clear();
         self.streams.clear();
+        self.unsent.clear();
+        self.too_late.clear();
         for e in self.expects.values_mut() {
             *e = Expect { qos: e.qos, tries: 9, ..Expect::default() };
         }
@@ -99,6 +105,7 @@ impl Session {
             (self.awake_on_disk, self.sleep_is_durable) = (true, false);
         }
         let mut open_will = None;
+        self.too_late.clear();
         self.subscribing.clear();
         for e in self.expects.values_mut() {
             e.in_life = false;

@@ -36,6 +36,9 @@ impl Model {
             self.told[will.body].fate = Fate::TakenBack { durably: false };
         }
         s.connected = true;
+        let (told, line) = (&self.told, self.line);
+        let has_ended = |body: &Body| (1..=line).contains(&told[*body].deadline.1);
+        s.too_late.extend(std::mem::take(&mut s.unsent).into_iter().filter(has_ended));
         s.greeted = false;
         s.in_place = in_place;
         s.subscribing.clear();
@@ -189,6 +192,7 @@ impl Model {
             entry.0 += 1;
             entry.2 |= owed && has_room && !is_too_large;
             s.wait(body, topic, 0, bound);
+            s.too_late.remove(&body);
             self.told[body].routed_to.insert(who);
         }
     }

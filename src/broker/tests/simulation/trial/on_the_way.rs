@@ -83,7 +83,8 @@ impl Trial {
             Heard::Publish { id, body, qos, dup, .. } => {
                 let is_live_qos_0 = *qos == QoS::AtMostOnce;
                 let sent = self.model.sent(who, *body, *dup || is_live_qos_0, not_before);
-                sent.and_then(|()| self.count(who, *id, *qos))
+                let again = if *dup { self.model.sent_again(who, *body, not_before) } else { Ok(()) };
+                sent.and(again).and_then(|()| self.count(who, *id, *qos))
             }
             Heard::Puback { id, refused: false } | Heard::Pubrec { id, refused: false } => {
                 let open = self.devices[who].open.iter().find(|open| open.id == *id);
