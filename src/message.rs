@@ -73,12 +73,7 @@ const USER_PROPERTY_BYTES: usize = size_of::<(Box<str>, Box<str>)>();
 impl MessageProperties {
     /// Copies what travels; `None` when there is nothing.
     fn from_packet(p: &PublishProperties<'_>) -> Option<Box<Self>> {
-        let is_plain = p.payload_is_utf8.is_none()
-            && p.response_topic.is_none()
-            && p.correlation_data.is_none()
-            && p.content_type.is_none()
-            && p.user.is_empty();
-        if is_plain {
+        if p.payload_is_utf8.is_none() && is_plain(p) {
             return None;
         }
         Some(Box::new(Self {
@@ -90,6 +85,7 @@ impl MessageProperties {
         }))
     }
 
+    #[cold]
     fn size_bytes(&self) -> usize {
         let texts = [&self.response_topic, &self.content_type].into_iter().flatten().map(|text| text.len());
         let data = self.correlation_data.as_ref().map_or(0, Bytes::len);
@@ -162,11 +158,24 @@ impl Message {
 
 /// `Message::size_bytes` of the message that a PUBLISH would make.
 pub fn size_bytes(topic: &TopicName, publish: &Publish<'_>) -> usize {
-    let p = &publish.properties;
+    let properties = if is_plain(&publish.properties) { 0 } else { properties_bytes(&publish.properties) };
+    topic.as_str().len() + publish.payload.len() + properties
+}
+
+/// Whether nothing of it travels with the message, but for its payload format.
+fn is_plain(p: &PublishProperties<'_>) -> bool {
+    p.response_topic.is_none()
+        && p.correlation_data.is_none()
+        && p.content_type.is_none()
+        && p.user.is_empty()
+}
+
+/// Most messages have none: what is counted for each of them should not carry this with it.
+#[cold]
+fn properties_bytes(p: &PublishProperties<'_>) -> usize {
     let texts = [p.response_topic, p.content_type].into_iter().flatten().map(str::len);
     let data = p.correlation_data.map_or(0, <[u8]>::len);
-    let properties = texts.sum::<usize>() + data + user_bytes(p.user.iter().copied());
-    topic.as_str().len() + publish.payload.len() + properties
+    texts.sum::<usize>() + data + user_bytes(p.user.iter().copied())
 }
 
 /// The moment a message expiry interval ends.

@@ -91,7 +91,17 @@ impl Handshakes {
         patience: Duration,
     ) -> Result<Shaken, ShakeError> {
         stream.readable().await?;
-        let mut place = self.half_open.enter(patience).await;
+        let place = self.half_open.enter(patience).await;
+        // In a room of its own: of those who come at the same time, most wait before this.
+        Box::pin(self.shake_in(place, stream, settings)).await
+    }
+
+    async fn shake_in(
+        &self,
+        mut place: Place,
+        stream: Stream,
+        settings: &TlsSettings,
+    ) -> Result<Shaken, ShakeError> {
         let mut stream = Metered::new(stream);
         let (Hello { accepted, ticket }, turn) = self.hear(&mut stream, &mut place).await?;
         let config = Arc::clone(settings.for_client(accepted.client_hello().cipher_suites()));

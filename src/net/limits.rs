@@ -16,7 +16,7 @@ pub struct Limits {
     /// Default 64: when everybody reconnects after a power cut, the first finish instead of all timing out together.
     pub handshakes_max: usize,
     /// TLS handshakes begun and not ended, with those whose clients are waited for. Further clients wait; for each of them the
-    /// oldest one is closed whose client has been silent beyond its patience. Default 1024: 5 KiB each beside what any
+    /// oldest one is closed whose client has been silent beyond its patience. Default 1024: some 16 KiB each beside what any
     /// connection takes, and clients that need two seconds for their answer still get through at five hundred a second.
     pub open_handshakes_max: usize,
     /// How long output may stand without the peer taking one byte of it. Default 30 s.

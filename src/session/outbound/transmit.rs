@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, InFlight, LOAD_MESSAGES_MAX, Outbound, State, awaiting};
+use super::{Entry, InFlight, LOAD_MESSAGES_MAX, Outbound, State, awaiting, waking::rests_on_wake};
 use crate::{
     codec::{PacketId, QoS},
     message::{Delivery, Message, Seq},
@@ -115,12 +115,12 @@ impl<K: Keeper> Outbound<K> {
             {
                 return blocked;
             }
-            if front.delivery.qos != QoS::AtMostOnce
-                && let Some(blocked) = self.wait_for_wake(keeper)
+            if let Some(waking) = &mut self.waking
+                && rests_on_wake(keeper, front, self.handing_on, self.dropped.as_ref())
+                && let Some(blocked) = waking.hold_back(keeper)
             {
                 return blocked;
             }
-            let Some(front) = self.queue.front() else { return self.waiting_release() };
             match keeper.body(&front.kept) {
                 Body::Loaded(body) => return self.send_front(keeper, body, now),
                 Body::Unloaded => return Next::Load(batch(keeper, self.queue.ahead().map(|e| &e.kept))),

@@ -14,7 +14,7 @@
 //! Messages are sent in their order. So when a crash finds the session asleep, the first message from the mark on that expires
 //! was not sent, and none behind it was; those before it count as sent as far as the window goes.
 
-use super::{InFlight, Outbound, State};
+use super::{Entry, InFlight, Outbound, State};
 use crate::{
     codec::QoS,
     message::Seq,
@@ -65,30 +65,39 @@ impl<K: Keeper> Outbound<K> {
     pub(super) fn is_unrecorded(&self) -> bool {
         matches!(self.waking, Some(Waking::Unrecorded { .. }))
     }
+}
 
-    /// Why the journal has to know of the wake before the front of the queue is sent.
-    pub(super) fn wait_for_wake(&mut self, keeper: &K) -> Option<Next<K>> {
-        self.waking.as_ref()?;
-        let front = self.queue.front()?;
-        let is_pending = |gate: &K::Gate| !keeper.is_open(gate);
-        let rests_on_wake = keeper.expires_at(&front.kept) != Timestamp::NEVER
-            || self.handing_on
-            || self.dropped.as_ref().is_some_and(is_pending);
-        match &mut self.waking {
-            Some(Waking::Recorded(gate)) if !is_pending(gate) => self.waking = None,
-            _ if !rests_on_wake => {}
-            Some(Waking::Recorded(gate)) => {
+impl<G: Clone> Waking<G> {
+    /// Why the journal has to know of the wake before a message that rests on that is sent.
+    #[cold]
+    pub(super) fn hold_back<K: Keeper<Gate = G>>(&mut self, keeper: &K) -> Option<Next<K>> {
+        match self {
+            Self::Recorded(gate) if keeper.is_open(gate) => None,
+            Self::Recorded(gate) => {
                 keeper.hurry();
-                return Some(Next::Wait(gate.clone()));
+                Some(Next::Wait(gate.clone()))
             }
-            Some(Waking::Unrecorded { wanted }) => {
+            Self::Unrecorded { wanted } => {
                 *wanted = true;
-                return Some(Next::Nothing);
+                Some(Next::Nothing)
             }
-            None => {}
         }
-        None
     }
+}
+
+/// Whether a message may be sent only when the journal knows that its client is there. `handing_on` and `dropped` say
+/// whether others before it may still be there after a crash.
+pub(super) fn rests_on_wake<K: Keeper>(
+    keeper: &K,
+    message: &Entry<K>,
+    handing_on: bool,
+    dropped: Option<&K::Gate>,
+) -> bool {
+    if message.delivery.qos == QoS::AtMostOnce {
+        return false;
+    }
+    let expires = keeper.expires_at(&message.kept) != Timestamp::NEVER;
+    expires || handing_on || dropped.is_some_and(|gate| !keeper.is_open(gate))
 }
 
 /// The first message that a session which the journal has as asleep was certainly not sent, of the oldest `window` that
