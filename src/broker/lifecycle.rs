@@ -261,7 +261,9 @@ impl Broker {
 
     /// Journals the next block of sequence numbers when the present one is half used; `true` if it did. It waits for
     /// nothing: at a few thousand messages a second the other half is gone before a confirmation's commit comes, and
-    /// what waits for a number is written to disk. Also that the client is there, where messages wait for that.
+    /// what waits for a number is written to disk. But after a restart no session has a number left, and that each client
+    /// comes back is no reason for a commit each: the first message that needs a number asks for one.
+    /// Also that the client is there, where messages wait for that.
     pub(super) fn reserve_numbers(&self, slot: &Slot, state: &mut State) -> bool {
         if !slot.keep.persistent {
             return false;
@@ -270,8 +272,11 @@ impl Broker {
         if until.is_none() && !state.session.outbound.wants_wake() {
             return false;
         }
+        let outbound = &state.session.outbound;
+        let may_wait = !outbound.has_numbers() && !outbound.wants_wake();
+        let urgency = if may_wait { wake_urgency(state.record.expiry) } else { Urgency::Now };
         state.record.seq_reserved = until.unwrap_or(state.record.seq_reserved);
-        let gate = self.journal.append(state.record_now(), Urgency::Now);
+        let gate = self.journal.append(state.record_now(), urgency);
         if let Some(until) = until {
             state.session.outbound.reserving(until, gate.clone());
         }

@@ -382,6 +382,11 @@ impl<K: Keeper> Outbound<K> {
             .then(|| Seq(self.next.0 + SEQ_BLOCK))
     }
 
+    /// Whether some of the reserved numbers have not been given: none right after a restart.
+    pub fn has_numbers(&self) -> bool {
+        self.next < self.reserved
+    }
+
     /// Notes that numbers below `until` are reserved once `gate` opens.
     pub fn reserving(&mut self, until: Seq, gate: K::Gate) {
         self.reservation = Some(Box::new((until, gate)));

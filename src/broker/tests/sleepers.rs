@@ -1,6 +1,6 @@
 //! Messages for clients that were away.
 
-use super::{Client, World, ack, connect, puback, pubcomp, qos0, qos1, qos2, v311};
+use super::{Client, World, ack, connect, puback, pubcomp, qos0, qos1, qos2, transient, v311};
 use crate::{
     codec::{Packet, QoS},
     store::SnapshotSource,
@@ -34,6 +34,47 @@ fn a_queue_longer_than_the_reserved_numbers_is_sent_after_a_power_cut() {
     world.cut(1);
     let mut sleeper = world.joined(&connect("sleeper"), true);
     assert_eq!(take_all(&world, &mut sleeper), 2_000);
+}
+
+/// No session has a number left after a restart. Ten thousand devices that come back are no reason for as many commits; the
+/// first message that needs a number is one.
+#[test]
+fn a_wake_after_a_restart_costs_no_commit_until_a_number_is_needed() {
+    let kept_for = |days: u32| {
+        let mut connect = connect("sleeper");
+        connect.properties.session_expiry = Some(days * 86_400);
+        connect
+    };
+    for (days, after_ms) in [(2, None), (1, Some(1_000))] {
+        let mut world = World::new();
+        world.subscriber(&kept_for(days), "cmd", QoS::ExactlyOnce).lose();
+        let mut publisher = world.joined(&v311("publisher"), false);
+        publisher.send(&qos1(1, "cmd", "waits"));
+        world.settle();
+        drop(publisher);
+        world.cut(1);
+        let mut publisher = world.joined(&transient("other"), false);
+        world.settle();
+        let commits = world.broker.journal.stats().commits;
+        let mut sleeper = world.join(&kept_for(days));
+        assert_eq!(sleeper.heard(), ["CONNACK 1"]);
+        assert!(world.broker.journal.read_step());
+        let heard = sleeper.heard();
+        assert!(heard.len() == 1 && heard[0].starts_with("PUBLISH! q1"), "{heard:?}");
+        world.pass(after_ms.map_or(60_000, |ms| ms - 1));
+        world.settle();
+        assert_eq!(world.broker.journal.stats().commits, commits, "nobody waits for anything");
+        publisher.send(&qos1(2, "cmd", "needs a number"));
+        assert_eq!(sleeper.heard(), [""; 0], "which is not reserved yet");
+        world.settle();
+        assert_eq!(world.broker.journal.stats().commits, commits + 1);
+        let heard = sleeper.heard();
+        assert!(heard.len() == 1 && heard[0].ends_with("cmd=needs a number"), "{heard:?}");
+        assert_eq!(publisher.heard(), ["PUBACK 2"]);
+        // From then on it has some.
+        publisher.send(&qos1(3, "cmd", "at once"));
+        assert!(sleeper.heard().iter().any(|line| line.ends_with("cmd=at once")));
+    }
 }
 
 #[test]
