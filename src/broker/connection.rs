@@ -435,6 +435,7 @@ impl Connection {
             Waiting::Load(_) if self.loading.as_ref().is_some_and(|l| l.serves(waker)) => {}
             Waiting::Load(kept) => {
                 let stored = kept.into_iter().filter_map(super::keep::Kept::into_stored).collect();
+                let Some(stored) = journal.load_at_hand(stored) else { return true };
                 let loading = Arc::new(Loading { served: AtomicBool::new(false), waker: waker.clone() });
                 journal.load(stored, Waker::from(Arc::clone(&loading)));
                 self.loading = Some(loading);

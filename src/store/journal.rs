@@ -365,6 +365,12 @@ impl Journal {
         true
     }
 
+    /// Reads the bodies of messages back that need no waiting for the disk; returns the others, to be loaded, or `None` if now
+    /// all are there.
+    pub fn load_at_hand(&self, wanted: Vec<Arc<Stored>>) -> Option<Vec<Arc<Stored>>> {
+        self.shared().read_at_hand(wanted)
+    }
+
     /// Reads the bodies of messages back and then wakes. A message that cannot be read is marked lost. When too much
     /// is asked for at once the task is woken later with nothing done, and asks again.
     pub fn load(&self, wanted: Vec<Arc<Stored>>, waker: Waker) {

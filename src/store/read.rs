@@ -1,4 +1,5 @@
-//! Reading bodies back from disk, on a thread of its own: a sleeper's backlog must not hold up commits.
+//! Reading bodies back: those in the memory of the operating system where they are wanted, the others on a thread of its own, since a
+//! sleeper's backlog must hold up neither commits nor who serves other clients.
 
 use std::{
     borrow::Cow,
@@ -10,7 +11,7 @@ use std::{
 
 use super::{
     format::read_body_of,
-    frame_cache::FrameCache,
+    frame_cache::{FrameCache, ReadFrame},
     journal::Shared,
     medium::{Medium, MediumError},
     packing::Packing,
@@ -24,10 +25,7 @@ use crate::{message::Message, sync::lock, topic::TopicName};
 const REQUESTS_MAX: usize = 4_096;
 /// How long nothing is read after the system has refused.
 const FAILED_WAIT: Duration = Duration::from_millis(200);
-/// How many frames are remembered: sessions that wake one after the other often want messages of the same ones. 1,000 that
-/// were sent a thousand messages in turn share some 800 of them.
-const FRAMES_MAX: usize = 1_024;
-/// And for how long after the last request.
+/// How long frames are remembered after the last request.
 const REMEMBERED: Duration = Duration::from_secs(2);
 /// A message moves while it is read only if compaction has just copied it, once.
 const TRIES: usize = 3;
@@ -37,7 +35,7 @@ const TRIES: usize = 3;
 pub(super) struct ReadQueue {
     state: Mutex<Requests>,
     work: Condvar,
-    /// For the read thread alone.
+    /// Locked for a look at a time, and nothing else under it.
     frames: Mutex<FrameCache>,
 }
 
@@ -46,6 +44,8 @@ struct Requests {
     waiting: VecDeque<(Vec<Arc<Stored>>, Waker)>,
     /// Who came when there was no room: one a connection, since nobody asks again before being woken.
     turned_away: Vec<Waker>,
+    /// Frames are remembered, and to be forgotten in time.
+    remembers: bool,
     stopping: bool,
 }
 
@@ -70,6 +70,19 @@ impl ReadQueue {
         Some((wanted, waker, again))
     }
 
+    /// The frame, if it is remembered; else memory to read it into.
+    fn find(&self, generation: u32, no: u64) -> Result<Arc<ReadFrame>, Vec<u8>> {
+        lock(&self.frames).find(generation, no)
+    }
+
+    /// Remembers a frame for who wants it next.
+    fn remember(&self, frame: &Arc<ReadFrame>) {
+        if lock(&self.frames).keep(frame) {
+            self.lock().remembers = true;
+            self.work.notify_one();
+        }
+    }
+
     /// Ends the thread.
     pub(super) fn stop(&self) {
         self.lock().stopping = true;
@@ -86,14 +99,19 @@ impl Shared {
     pub(super) fn run_reads(&self) {
         loop {
             let is_idle = |requests: &mut Requests| requests.waiting.is_empty() && !requests.stopping;
-            let waited = self.reads.work.wait_timeout_while(self.reads.lock(), REMEMBERED, is_idle);
+            let has_none = |requests: &mut Requests| is_idle(requests) && !requests.remembers;
+            let waited = self.reads.work.wait_while(self.reads.lock(), has_none);
+            let requests = waited.unwrap_or_else(PoisonError::into_inner);
+            let waited = self.reads.work.wait_timeout_while(requests, REMEMBERED, is_idle);
             let (mut requests, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
             if timeout.timed_out() {
+                // Whoever remembers the first frame after this says so behind it.
+                requests.remembers = false;
                 drop(requests);
-                *lock(&self.reads.frames) = FrameCache::default();
-                requests = self.reads.lock();
-                let waited = self.reads.work.wait_while(requests, is_idle);
-                requests = waited.unwrap_or_else(PoisonError::into_inner);
+                if !lock(&self.reads.frames).forget_if_unused() {
+                    self.reads.lock().remembers = true;
+                }
+                continue;
             }
             if requests.stopping {
                 return;
@@ -117,16 +135,9 @@ impl Shared {
         let (wanted, waker, again) = self.reads.pop()?;
         again.into_iter().for_each(Waker::wake);
         let mut worst = Outcome::Served;
-        let here = |stored: Arc<Stored>| {
-            let place = place_to_read(&stored.lock())?;
-            Some((place, stored))
-        };
-        let mut wanted: Vec<_> = wanted.into_iter().filter_map(here).collect();
-        wanted.sort_unstable_by_key(|(place, _)| *place);
-        let frames = std::mem::take(&mut *lock(&self.reads.frames)).holding(FRAMES_MAX);
-        let mut reader = EntryReader { medium: &*self.medium, packing: &self.packing, frames, topic: None };
-        for (place, stored) in wanted {
-            match read_body(&mut reader, &stored, place) {
+        let mut reader = EntryReader::remembering(self, Reach::Disk);
+        for (place, stored) in to_read(&wanted) {
+            match read_body(&mut reader, stored, place) {
                 Outcome::Served => {}
                 Outcome::Lost => {
                     tracing::error!(
@@ -138,10 +149,36 @@ impl Shared {
                 Outcome::Failed => worst = Outcome::Failed,
             }
         }
-        *lock(&self.reads.frames) = reader.frames;
         waker.wake();
         Some(worst)
     }
+}
+
+impl Shared {
+    /// Reads the bodies of messages back as far as that needs no waiting for the disk. `None`: all of them; else those that the
+    /// thread is to look at.
+    pub(super) fn read_at_hand(&self, wanted: Vec<Arc<Stored>>) -> Option<Vec<Arc<Stored>>> {
+        let readable = to_read(&wanted);
+        let mut reader = EntryReader::remembering(self, Reach::AtHand);
+        // Whatever is the matter with one: the thread will find out.
+        let are_all_read = readable.len() == wanted.len()
+            && readable.into_iter().all(|(place, stored)| match reader.message(place, stored.id()) {
+                Ok(Some(message)) => {
+                    stored.lock().read_back(message);
+                    true
+                }
+                _ => false,
+            });
+        (!are_all_read).then_some(wanted)
+    }
+}
+
+/// Those that have to be read, in the order in which they lie.
+fn to_read<'w>(wanted: &'w [Arc<Stored>]) -> Vec<(Place, &'w Stored)> {
+    let here = |stored: &'w Arc<Stored>| Some((place_to_read(&stored.lock())?, &**stored));
+    let mut wanted: Vec<_> = wanted.iter().filter_map(here).collect();
+    wanted.sort_unstable_by_key(|(place, _)| *place);
+    wanted
 }
 
 /// What became of a request for a body.
@@ -166,9 +203,7 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored, mut place: Place) ->
         let mut state = stored.lock();
         match found {
             Ok(Some(message)) => {
-                if !state.is_dead() {
-                    state.body = Some(Arc::new(message));
-                }
+                state.read_back(message);
                 return Outcome::Served;
             }
             _ if state.place() != Some(place) && attempt < TRIES => match place_to_read(&state) {
@@ -194,19 +229,36 @@ fn read_body(reader: &mut EntryReader<'_>, stored: &Stored, mut place: Place) ->
     Outcome::Served
 }
 
+/// How far a reader goes for a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Nowhere it would have to wait for the disk.
+    AtHand,
+    Disk,
+}
+
 /// Reads entries by place.
 pub(super) struct EntryReader<'a> {
     medium: &'a dyn Medium,
     packing: &'a Packing,
-    frames: FrameCache,
+    /// Where frames are remembered beyond this reader.
+    reads: Option<&'a ReadQueue>,
+    reach: Reach,
+    /// The frame before: the next entry is often of the same one.
+    frame: Option<Arc<ReadFrame>>,
     /// Of the message before: the next one often has the same.
     topic: Option<TopicName>,
 }
 
 impl<'a> EntryReader<'a> {
-    /// One that keeps the last frame: messages of one frame are read one after the other.
+    /// One that remembers a frame: messages of one frame are read one after the other.
     pub(super) fn new(medium: &'a dyn Medium, packing: &'a Packing) -> Self {
-        Self { medium, packing, frames: FrameCache::default(), topic: None }
+        Self { medium, packing, reads: None, reach: Reach::Disk, frame: None, topic: None }
+    }
+
+    /// One that shares what it reads with others.
+    fn remembering(shared: &'a Shared, reach: Reach) -> Self {
+        Self { reads: Some(&shared.reads), reach, ..Self::new(&*shared.medium, &shared.packing) }
     }
 
     /// The message at a place; `None` if what stands there is not it.
@@ -222,30 +274,54 @@ impl<'a> EntryReader<'a> {
     pub(super) fn entry(&mut self, place: Place) -> Result<Option<Cow<'_, [u8]>>, MediumError> {
         let (len, offset) = (place.len as usize, usize::from(place.offset));
         let Place { generation, frame: first, .. } = place;
-        let Some(found) = self.frames.fetch(self.medium, self.packing, generation, first)? else {
-            return Ok(None);
-        };
-        let (commit, body) = self.frames.get(found);
-        let Some(begun) = body.get(offset..) else { return Ok(None) };
+        let Some(frame) = self.turn_to(generation, first)? else { return Ok(None) };
+        let Some(begun) = frame.body().get(offset..) else { return Ok(None) };
         if begun.len() >= len {
-            // What is borrowed is borrowed to the end: so it is looked up once more.
-            return Ok(self.frames.get(found).1.get(offset..offset + len).map(Cow::Borrowed));
+            // What is borrowed is borrowed to the end: so it is looked at once more.
+            let whole = self.frame.as_ref().and_then(|frame| frame.body().get(offset..offset + len));
+            return Ok(whole.map(Cow::Borrowed));
         }
+        let commit = frame.commit;
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(begun);
         for no in first + 1.. {
-            let Some(found) = self.frames.fetch(self.medium, self.packing, generation, no)? else {
-                return Ok(None);
-            };
-            let (of, body) = self.frames.get(found);
-            if of != commit {
+            let Some(frame) = self.turn_to(generation, no)? else { return Ok(None) };
+            if frame.commit != commit {
                 return Ok(None);
             }
-            bytes.extend(body.iter().take(len - bytes.len()));
+            bytes.extend(frame.body().iter().take(len - bytes.len()));
             if bytes.len() == len {
                 return Ok(Some(Cow::Owned(bytes)));
             }
         }
         Ok(None)
+    }
+
+    /// Takes a frame in hand, remembered or read; `None` if it is missing or damaged.
+    fn turn_to(&mut self, generation: u32, no: u64) -> Result<Option<&ReadFrame>, MediumError> {
+        if !self.frame.as_ref().is_some_and(|frame| frame.is(generation, no)) {
+            let before = self.frame.take();
+            let found = match self.reads {
+                Some(reads) => reads.find(generation, no),
+                None => Err(before.and_then(Arc::into_inner).map(ReadFrame::into_buffer).unwrap_or_default()),
+            };
+            self.frame = match found {
+                Ok(remembered) => Some(remembered),
+                Err(buffer) => self.read(generation, no, buffer)?,
+            };
+        }
+        Ok(self.frame.as_deref())
+    }
+
+    fn read(&self, generation: u32, no: u64, buffer: Vec<u8>) -> Result<Option<Arc<ReadFrame>>, MediumError> {
+        let read = |into: &mut Vec<u8>| match self.reach {
+            Reach::AtHand => self.medium.read_at_hand(generation, no, into),
+            Reach::Disk => self.medium.read(generation, no, into),
+        };
+        let frame = ReadFrame::read(self.packing, (generation, no), buffer, read)?.map(Arc::new);
+        if let (Some(reads), Some(frame)) = (self.reads, &frame) {
+            reads.remember(frame);
+        }
+        Ok(frame)
     }
 }

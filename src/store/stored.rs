@@ -274,6 +274,13 @@ impl StoredState {
         !self.retained && self.left.is_empty()
     }
 
+    /// Its body is there again, for who still needs it.
+    pub(super) fn read_back(&mut self, message: Message) {
+        if !self.is_dead() {
+            self.body = Some(Arc::new(message));
+        }
+    }
+
     /// Where it stands on disk.
     pub(super) fn place(&self) -> Option<Place> {
         match self.phase {

@@ -113,7 +113,9 @@ impl World {
     fn joined(&self, connect: &Connect<'_>, present: bool) -> Client {
         let mut client = self.join(connect);
         self.settle();
-        assert_eq!(client.heard().first(), Some(&format!("CONNACK {}", u8::from(present))));
+        let mut heard = client.heard();
+        assert_eq!(heard.first(), Some(&format!("CONNACK {}", u8::from(present))));
+        client.unheard = heard.split_off(1);
         client
     }
 
@@ -153,6 +155,8 @@ struct Client {
     woken: Arc<Woken>,
     reading: Reading,
     closing: bool,
+    /// Came with CONNACK, to who waited for that alone.
+    unheard: Vec<String>,
 }
 
 #[derive(Default)]
@@ -167,7 +171,15 @@ impl Wake for Woken {
 impl Client {
     fn new(connection: Connection, version: Version, ms: Arc<AtomicU64>) -> Self {
         let woken = Arc::new(Woken(AtomicBool::new(true)));
-        Self { connection: Some(connection), version, ms, woken, reading: Reading::Continue, closing: false }
+        Self {
+            connection: Some(connection),
+            version,
+            ms,
+            woken,
+            reading: Reading::Continue,
+            closing: false,
+            unheard: Vec::new(),
+        }
     }
 
     fn now(&self) -> Timestamp {
@@ -208,7 +220,9 @@ impl Client {
     /// What reached the client, a line a packet.
     fn heard(&mut self) -> Vec<String> {
         let bytes = self.heard_bytes();
-        lines(&bytes, self.version)
+        let mut heard = std::mem::take(&mut self.unheard);
+        heard.extend(lines(&bytes, self.version));
+        heard
     }
 
     fn lose(mut self) {

@@ -95,6 +95,40 @@ fn bodies_are_asked_for_once() {
     assert_eq!(sleeper.heard(), ["PUBLISH q1 #1 cmd=0"]);
 }
 
+/// A device is awake for a moment: what the system has in memory is not worth the way to another thread and back.
+#[test]
+fn bodies_that_are_in_memory_are_sent_at_once_and_the_others_in_their_turn() {
+    for eighths in 0..=8_u64 {
+        let world = World::new();
+        world.disk.set_in_memory(eighths);
+        world.subscriber(&connect("sleeper"), "cmd", QoS::AtLeastOnce).lose();
+        let mut publisher = world.joined(&connect("publisher"), false);
+        for n in 0..300_u16 {
+            publisher.send(&qos1(1 + n, "cmd", &n.to_string()));
+            if n % 2 == 0 {
+                world.settle();
+            }
+        }
+        world.settle();
+        let mut sleeper = world.join(&connect("sleeper"));
+        let at_once = sleeper.heard().len() - 1;
+        if eighths == 8 {
+            assert_eq!(at_once, 300);
+            assert!(!world.broker.journal.read_step(), "nobody asks for more");
+        } else {
+            assert!(at_once < 300);
+            drop(sleeper);
+            let mut sleeper = world.join(&connect("sleeper"));
+            let mut heard = sleeper.heard();
+            while world.broker.journal.read_step() {
+                heard.extend(sleeper.heard());
+            }
+            let came: Vec<_> = heard.iter().skip(1).map(|line| line.rsplit('=').next().unwrap()).collect();
+            assert_eq!(came, (0..300).map(|n| n.to_string()).collect::<Vec<_>>());
+        }
+    }
+}
+
 #[test]
 fn a_smaller_window_does_not_forget_what_a_larger_one_sent() {
     let mut world = World::new();

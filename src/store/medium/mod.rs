@@ -66,7 +66,7 @@ impl Found {
 /// A frame and its number.
 pub type NumberedFrame = (u64, Vec<u8>);
 
-/// Keeps frames. Shared by the commit thread, which alone writes, and the read thread.
+/// Keeps frames. Shared by the commit thread, which alone writes, and those who read.
 pub trait Medium: Send + Sync {
     /// The generations there are, ascending.
     fn generations(&self) -> Vec<u32>;
@@ -103,6 +103,11 @@ pub trait Medium: Send + Sync {
 
     /// Reads a frame back, in the place of what is in `into`: a buffer that is used again and again.
     fn read(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError>;
+
+    /// The same, if it is known to be possible without waiting for the disk; [`io::ErrorKind::WouldBlock`] if not.
+    fn read_at_hand(&self, _generation: u32, _frame: u64, _into: &mut Vec<u8>) -> Result<Found, MediumError> {
+        Err(MediumError::Io(io::ErrorKind::WouldBlock.into()))
+    }
 
     /// Deletes a generation with all in it.
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError>;

@@ -29,6 +29,8 @@ struct DiskState {
     /// How many bytes of frames fit; `None`: any number.
     capacity_bytes: Option<u64>,
     used_bytes: u64,
+    /// How many of eight frames are in memory, and can be read without waiting for the disk.
+    eighths_in_memory: u64,
 }
 
 impl SimDisk {
@@ -87,6 +89,11 @@ impl SimDisk {
     /// Bytes of frames on it.
     pub fn used_bytes(&self) -> u64 {
         self.lock().used_bytes
+    }
+
+    /// So many of eight frames are read without waiting; before this is said, none.
+    pub fn set_in_memory(&self, eighths: u64) {
+        self.lock().eighths_in_memory = eighths;
     }
 
     /// Changes one bit of a stored frame, chosen by `seed`. False if there is none.
@@ -218,6 +225,13 @@ impl Medium for SimMedium {
         let state = self.powered()?;
         let found = state.generations.get(&generation).and_then(|frames| frames.get(&frame));
         Ok(Found::copied(found, into))
+    }
+
+    fn read_at_hand(&self, generation: u32, frame: u64, into: &mut Vec<u8>) -> Result<Found, MediumError> {
+        if frame % 8 >= self.disk.lock().eighths_in_memory {
+            return Err(MediumError::Io(io::ErrorKind::WouldBlock.into()));
+        }
+        self.read(generation, frame, into)
     }
 
     fn delete_generation(&self, generation: u32) -> Result<(), MediumError> {

@@ -34,6 +34,7 @@ fn reopen(disk: &SimDisk, config: &Config, time: &Time, before: Option<&World>) 
 fn lives(seed: u64, disk: &SimDisk) -> Result<(), String> {
     let config = &config(seed);
     let (time, mut chance) = (Time::default(), Chance(seed));
+    disk.set_in_memory(seed % 9);
     let mut world = reopen(disk, config, &time, None)?;
     for _ in 0..4 {
         for _ in 0..chance.below(500) {

@@ -507,8 +507,10 @@ impl World {
             queue.insert(seq, Claim::AtHand(Arc::clone(&stored), target));
             stored
         };
-        self.journal.load(vec![Arc::clone(&stored)], Waker::noop().clone());
-        while self.journal.read_step() {}
+        if let Some(left) = self.journal.load_at_hand(vec![Arc::clone(&stored)]) {
+            self.journal.load(left, Waker::noop().clone());
+            while self.journal.read_step() {}
+        }
         assert!(self.journal.poisoned() || stored.body().is_some(), "what is queued can be read");
         stored.unload();
     }

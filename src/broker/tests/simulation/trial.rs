@@ -128,6 +128,9 @@ impl Trial {
         if let Some(bytes) = disk_bytes {
             disk.set_capacity(bytes);
         }
+        if seed % 4 == 1 {
+            disk.set_in_memory(seed / 4 % 9);
+        }
         let broker = open(&disk, &line, &wall_ms, &config, &store).expect("an empty disk");
         let mood = if chance.one_in(4) { Mood::Group } else { Mood::Any };
         for device in &mut devices {
