@@ -158,17 +158,22 @@ impl Shared {
     /// Reads the bodies of messages back as far as that needs no waiting for the disk. `None`: all of them; else those that the
     /// thread is to look at.
     pub(super) fn read_at_hand(&self, wanted: Vec<Arc<Stored>>) -> Option<Vec<Arc<Stored>>> {
-        let readable = to_read(&wanted);
         let mut reader = EntryReader::remembering(self, Reach::AtHand);
         // Whatever is the matter with one: the thread will find out.
-        let are_all_read = readable.len() == wanted.len()
-            && readable.into_iter().all(|(place, stored)| match reader.message(place, stored.id()) {
-                Ok(Some(message)) => {
-                    stored.lock().read_back(message);
-                    true
-                }
-                _ => false,
-            });
+        let mut read = |place, stored: &Stored| match reader.message(place, stored.id()) {
+            Ok(Some(message)) => {
+                stored.lock().read_back(message);
+                true
+            }
+            _ => false,
+        };
+        // The newest is the likeliest not to be at hand: what is being written to is read on the thread.
+        let (newest, others) = wanted.split_last()?;
+        let place = place_to_read(&newest.lock());
+        let are_all_read = place.is_some_and(|place| read(place, newest)) && {
+            let readable = to_read(others);
+            readable.len() == others.len() && readable.into_iter().all(|(place, stored)| read(place, stored))
+        };
         (!are_all_read).then_some(wanted)
     }
 }
