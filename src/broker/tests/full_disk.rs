@@ -316,6 +316,42 @@ fn who_cannot_be_told_is_not_refused() {
     assert_eq!(late.heard(), ["SUBACK 0"], "nothing was retained");
 }
 
+/// A will that is QoS 2 finds no room: it is sent from memory when its session is rid of it on disk. A crash leaves it there,
+/// and nobody has heard of it; or it is gone.
+#[test]
+fn a_will_from_memory_comes_exactly_once_across_a_power_cut() {
+    for is_written in [false, true] {
+        let mut world = world();
+        world.subscriber(&connect("sleeper"), "a", QoS::AtLeastOnce).lose();
+        let mut controller = world.subscriber(&connect("controller"), "will", QoS::ExactlyOnce);
+        let mut dying = connect("dying");
+        dying.will = Some(Will {
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            topic: "will",
+            payload: b"w",
+            properties: PublishProperties::default(),
+            delay: None,
+        });
+        let dying = world.joined(&dying, false);
+        let mut publisher = world.joined(&transient("pub"), false);
+        fill(&world, &mut publisher, 4_000);
+        dying.lose();
+        assert_eq!(controller.heard(), NOTHING, "a crash would publish it again");
+        if is_written {
+            world.settle();
+            assert_eq!(controller.heard(), ["PUBLISH q2 #1 will=w"]);
+        }
+        drop((controller, publisher));
+        world.cut(3);
+        let mut controller = world.joined(&connect("controller"), true);
+        world.pass(10_000);
+        world.settle();
+        let heard = controller.heard();
+        assert_eq!(heard.len(), usize::from(!is_written), "{heard:?}");
+    }
+}
+
 /// A device that subscribes again at each wake gets what is retained all the same.
 #[test]
 fn retained_messages_are_sent_from_memory() {
