@@ -192,7 +192,6 @@ impl Model {
             entry.0 += 1;
             entry.2 |= owed && has_room && !is_too_large;
             s.wait(body, topic, 0, bound);
-            s.too_late.remove(&body);
             self.told[body].routed_to.insert(who);
         }
     }
