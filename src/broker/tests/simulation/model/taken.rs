@@ -138,6 +138,7 @@ impl Model {
     pub(super) fn publish_will(&mut self, who: Who, will: &WillWish) {
         debug_assert_eq!(self.told[will.body].from, who);
         self.told[will.body].fate = Fate::Leaving;
+        self.together.retain(|body| *body != will.body);
         self.route(will.body, false);
     }
 
