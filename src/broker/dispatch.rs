@@ -221,13 +221,11 @@ impl Broker {
         }
         let replaced = self.retain(&outgoing, needs, stored.as_ref(), origin)?;
         let is_exact_will = origin.is_will && publish.qos == QoS::ExactlyOnce;
-        if is_exact_will && !outgoing.may_store {
-            // From memory: its session is rid of it first.
-            let record = origin.slot.state().record_without_will(&origin.slot.keep);
-            let gate = record.map(|record| self.journal.append(Record::Session(record), Urgency::Now));
-            outgoing.after_will = gate.unwrap_or(Gate::Open);
-        }
-        let outgoing = outgoing.with_stored(stored.as_ref());
+        // From memory: its session is rid of it first.
+        let is_from_memory = is_exact_will && !outgoing.may_store;
+        let after_will = is_from_memory.then(|| self.take_will(origin.slot)).flatten();
+        let mut outgoing = outgoing.with_stored(stored.as_ref());
+        outgoing.after_will = after_will.as_ref();
         self.deliver_all(shares, &outgoing, &mut batch, touched);
         let letters = self.send_newest(&mut batch, &outgoing, touched);
         // The id is held and handed to the journal under one lock, so that a snapshot has both or neither; a will likewise.
@@ -257,6 +255,13 @@ impl Broker {
             self.let_go_of_replaced(replaced);
         }
         Ok(gate)
+    }
+
+    /// A will goes, of which the journal is to keep nothing; the gate opens when its session is without it there too.
+    fn take_will(&self, slot: &Slot) -> Option<Gate> {
+        let mut state = slot.state();
+        let record = state.record_without_will(&slot.keep)?;
+        Some(self.journal.append(Record::Session(record), Urgency::Now))
     }
 
     /// Makes it the retained value of its topic, or clears that [MQTT-3.3.1-8], [MQTT3-3.3.1-12]; `None`: neither.
