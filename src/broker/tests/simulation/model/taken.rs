@@ -210,7 +210,7 @@ impl Model {
         self.attempts += 1;
         let attempt = self.attempts;
         let told = &mut self.told[body];
-        told.attempt = attempt;
+        let before = std::mem::replace(&mut told.attempt, attempt);
         told.routed += 1;
         let at = told.message.expiry.map_or(u64::MAX, |s| self.line + u64::from(s) * 1_000);
         told.deadline = (told.deadline.0.min(at), told.deadline.1.max(at));
@@ -246,7 +246,8 @@ impl Model {
             }
             return;
         }
-        let routing = Routing { attempt, again, failing: self.failing, terms: self.terms, may_be_refused };
+        let routing =
+            Routing { attempt, again, before, failing: self.failing, terms: self.terms, may_be_refused };
         let message = told.message.clone();
         for (who, s) in self.sessions.iter_mut().enumerate().filter(|(_, s)| s.exists != Exists::No) {
             s.route(body, &message, &routing);
