@@ -19,7 +19,7 @@ pub(super) use shares::{Share, Shares, group_share};
 use super::{Broker, retained::Replaced, slot::Slot};
 use crate::{
     codec::{PacketId, Publish, QoS},
-    store::{Completion, Gate, Journal, Stored, Target},
+    store::{Completion, Gate, Journal, Record, Stored, Target, Urgency},
     time::Timestamp,
 };
 
@@ -97,6 +97,8 @@ pub(super) struct Origin<'a> {
     pub(super) inbound_qos2: Option<PacketId>,
     /// Its publisher waits for an acknowledgement, and can be told that it was refused.
     pub(super) is_answered: bool,
+    /// It is the session's will, which is lent ([`super::slot::State::lend_will`]).
+    pub(super) is_will: bool,
 }
 
 /// What became of a published message.
@@ -218,19 +220,28 @@ impl Broker {
             needs.retain = false;
         }
         let replaced = self.retain(&outgoing, needs, stored.as_ref(), origin)?;
-        let outgoing = outgoing.with_stored(stored.as_ref());
+        let is_exact_will = origin.is_will && publish.qos == QoS::ExactlyOnce;
+        // From memory: its session is rid of it first.
+        let is_from_memory = is_exact_will && !outgoing.may_store;
+        let after_will = is_from_memory.then(|| self.take_will(origin.slot)).flatten();
+        let mut outgoing = outgoing.with_stored(stored.as_ref());
+        outgoing.after_will = after_will.as_ref();
         self.deliver_all(shares, &outgoing, &mut batch, touched);
         let letters = self.send_newest(&mut batch, &outgoing, touched);
-        // The id is held and handed to the journal under one lock, so that a snapshot has both or neither.
-        let mut own = origin.inbound_qos2.map(|_| origin.slot.state());
+        // The id is held and handed to the journal under one lock, so that a snapshot has both or neither; a will likewise.
+        let changes_own = origin.inbound_qos2.is_some() || is_exact_will;
+        let mut own = changes_own.then(|| origin.slot.state());
+        let will_of = own.as_mut().filter(|_| is_exact_will);
+        let will_of = will_of.and_then(|own| own.record_without_will(&origin.slot.keep));
         let may_wait = !asks_more && matches!(letters, Gate::Open);
+        let completion = completion(&batch, publish, needs, replaced.as_ref(), origin);
+        let completion = Completion { will_of, ..completion };
         let gate = if may_wait && let Some(stored) = &stored {
-            let completion = completion(&batch, publish, needs, None, origin);
             touched.complete_soon(&self.journal, stored, batch.targets, completion);
             Gate::Message(Arc::clone(stored))
         } else {
             touched.complete();
-            self.complete(&outgoing, batch, needs, replaced.as_ref(), origin)
+            self.complete(&outgoing, batch.targets, completion, replaced.as_ref())
         };
         // Behind the letters of those that do not get it.
         let is_own = |stored: &Arc<Stored>| !self.journal.is_open(&Gate::Message(Arc::clone(stored)));
@@ -244,6 +255,13 @@ impl Broker {
             self.let_go_of_replaced(replaced);
         }
         Ok(gate)
+    }
+
+    /// A will goes, of which the journal is to keep nothing; the gate opens when its session is without it there too.
+    fn take_will(&self, slot: &Slot) -> Option<Gate> {
+        let mut state = slot.state();
+        let record = state.record_without_will(&slot.keep)?;
+        Some(self.journal.append(Record::Session(record), Urgency::Now))
     }
 
     /// Makes it the retained value of its topic, or clears that [MQTT-3.3.1-8], [MQTT3-3.3.1-12]; `None`: neither.
@@ -279,17 +297,15 @@ impl Broker {
     fn complete(
         &self,
         outgoing: &Outgoing<'_>,
-        batch: Batch<'_>,
-        needs: Needs,
+        targets: Vec<Target>,
+        completion: Completion,
         replaced: Option<&Replaced>,
-        origin: Origin<'_>,
     ) -> Gate {
         let Some(stored) = outgoing.stored else {
             // Nothing was kept but, perhaps, the clearing of the topic.
             return replaced.map_or(Gate::Open, |_| self.retained_gate(outgoing.topic));
         };
-        let completion = completion(&batch, outgoing.publish, needs, replaced, origin);
-        self.journal.complete(stored, batch.targets, completion);
+        self.journal.complete(stored, targets, completion);
         let gate = Gate::Message(Arc::clone(stored));
         // One that needs no commit for itself waits all the same for what became of its topic.
         if replaced.is_some() && self.journal.is_open(&gate) {
@@ -310,6 +326,7 @@ fn completion(
     Completion {
         publisher: origin.slot.keep.persistent.then_some(origin.slot.no),
         inbound_qos2: needs.inbound,
+        will_of: None,
         retained: replaced.and_then(|r| r.version),
         // A will's session is about to forget it: held back, a crash would leave it to nobody.
         may_elide: batch.may_elide

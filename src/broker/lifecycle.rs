@@ -241,14 +241,14 @@ impl Broker {
     }
 
     /// Publishes a will taken from its session. Nobody is told when it cannot be kept: it is logged.
-    fn publish_will(&self, slot: &Slot, will: WillRecord, now: Timestamp, touched: &mut Touched) {
+    pub(super) fn publish_will(&self, slot: &Slot, will: WillRecord, now: Timestamp, touched: &mut Touched) {
         let WillRecord { mut message, expiry, .. } = will;
         message.expires_at = expires_at(expiry, now);
         // It may have come when retained messages were still on.
         let retain = message.retain && self.config.features.retain;
         let publish = Publish { retain, ..message.to_packet(now) };
         let route = self.route(message.topic.clone());
-        let origin = Origin { slot, inbound_qos2: None, is_answered: false };
+        let origin = Origin { slot, inbound_qos2: None, is_answered: false, is_will: true };
         match self.dispatch(&route, &publish, origin, now, touched) {
             Ok(_) => {
                 info!(client_id = &*slot.keep.client_id, topic = message.topic.as_str(), "will published");

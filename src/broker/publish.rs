@@ -43,7 +43,7 @@ impl Connection {
             return self.handle_publish(first, before, now, touched).map(|()| 0);
         }
         traffic.count_publishes(first.qos, row.len() - 1, used);
-        let origin = Origin { slot: &self.slot, inbound_qos2: None, is_answered };
+        let origin = Origin { slot: &self.slot, inbound_qos2: None, is_answered, is_will: false };
         let published = self.broker.dispatch_row(route, &row, origin, now, touched);
         self.answer_row(&row, published, now)?;
         Ok(used)
@@ -213,7 +213,7 @@ impl Connection {
             return self.refuse_payload(publish, verdict, now);
         }
         let is_answered = publish.qos != QoS::AtMostOnce;
-        let origin = Origin { slot: &self.slot, inbound_qos2, is_answered };
+        let origin = Origin { slot: &self.slot, inbound_qos2, is_answered, is_will: false };
         let published = self.broker.dispatch(route, publish, origin, now, touched);
         match published {
             Ok(published) => self.accept_publish(publish, published, now),

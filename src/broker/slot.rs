@@ -212,6 +212,17 @@ impl State {
         Record::Session(Box::new(self.record.clone()))
     }
 
+    /// The same without the will that was lent; `None` if the journal has none. For one of QoS 2: in the journal any later, a
+    /// crash would publish it again when it has been sent.
+    pub(super) fn record_without_will(&mut self, keep: &Keep) -> Option<Box<SessionRecord>> {
+        if !self.will_is_leaving || !keep.persistent {
+            return None;
+        }
+        self.record.will.take()?;
+        self.arming = false;
+        Some(Box::new(self.record.clone()))
+    }
+
     /// The will that was lent is in the journal, unless a new connection has brought another one meanwhile.
     pub(super) fn will_left(&mut self) {
         if std::mem::take(&mut self.will_is_leaving) {

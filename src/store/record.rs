@@ -43,6 +43,8 @@ pub struct Completion {
     pub publisher: Option<SessionNo>,
     /// The publisher's QoS 2 packet id: it goes into the same commit. Ignored without a `publisher`.
     pub inbound_qos2: Option<PacketId>,
+    /// It was the will of this session, whose record has it no more: that goes into the same commit.
+    pub will_of: Option<Box<SessionRecord>>,
     /// It is the topic's retained message, with this version. Calls of `complete` and `unretain` for one topic are
     /// made in the order of their versions, the new value's `complete` before the old value's `unretain`.
     pub retained: Option<u64>,

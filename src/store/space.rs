@@ -145,6 +145,12 @@ impl Space {
         }
     }
 
+    /// Whether so many bytes leave half of the reserve.
+    fn spares(&self, bytes: u64) -> bool {
+        let leaves = |found: Found| found.free_bytes.saturating_sub(bytes.saturating_mul(GROWTH));
+        self.found.is_none_or(|found| leaves(found) >= found.reserve_bytes / 2)
+    }
+
     /// Whether so many bytes can be copied before anything is deleted.
     pub(super) fn takes_copies(&self, bytes: u64) -> bool {
         self.found
@@ -161,6 +167,15 @@ impl State {
         };
         let taken = (self.backlog_bytes() + self.hold.bytes()) as u64;
         found.room_bytes.saturating_sub(SLACK_BYTES).saturating_sub(taken.saturating_mul(GROWTH)) / GROWTH
+    }
+
+    /// Whether a message of this size may be given to the journal now that makes room by what it takes the place of. It makes
+    /// less than it takes where others have claims on the same message; so not before those that wait are written, if the
+    /// disk may not have room for all of them.
+    fn takes_instead(&self, bytes: usize) -> bool {
+        let waiting = self.backlog_bytes();
+        let with_it = (waiting + self.hold.bytes()).saturating_add(bytes) as u64;
+        !self.is_backlogged() && (waiting == 0 || self.space.spares(with_it))
     }
 }
 
@@ -205,6 +220,12 @@ impl Journal {
     pub fn has_room(&self, bytes: usize) -> bool {
         let shared = self.shared();
         (bytes as u64) < shared.room_bytes().saturating_sub(shared.intake.coming_bytes())
+    }
+
+    /// Whether a message of this size may be given now that takes the place of another ([`Self::complete_instead`]), if the
+    /// journal is not pressed. If not: when what waits is written.
+    pub fn takes_instead(&self, bytes: usize) -> bool {
+        self.shared().state().takes_instead(bytes)
     }
 
     /// Whether the disk has so little room that not even what makes some by its end may be written now.

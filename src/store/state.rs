@@ -202,6 +202,9 @@ impl State {
         if let Some((session, id)) = inbound {
             self.append(Record::InboundQos2(session, id), Urgency::Now, now);
         }
+        if let Some(record) = &completion.will_of {
+            self.append(Record::Session(record.clone()), Urgency::Now, now);
+        }
         self.enqueue(stored, &mut state, &targets, retained, now);
     }
 

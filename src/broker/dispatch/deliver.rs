@@ -36,6 +36,8 @@ pub(super) struct Outgoing<'a> {
     /// Its copy, once something outlives the read.
     message: OnceCell<Arc<Message>>,
     pub(super) stored: Option<&'a Arc<Stored>>,
+    /// What a will that is QoS 2 and in memory only waits for: that a crash does not publish it again.
+    pub(super) after_will: Option<&'a Gate>,
     pub(super) now: Timestamp,
 }
 
@@ -50,6 +52,7 @@ impl<'a> Outgoing<'a> {
             may_store: true,
             message: OnceCell::new(),
             stored: None,
+            after_will: None,
             now,
         }
     }
@@ -341,7 +344,10 @@ impl Broker {
         }
         let kept = if is_in_memory {
             // What it stands behind will not keep it for long; or nobody was promised more.
-            Kept::Memory { message: outgoing.copy(), after: Gate::Open }
+            Kept::Memory {
+                message: outgoing.copy(),
+                after: outgoing.after_will.cloned().unwrap_or(Gate::Open),
+            }
         } else {
             outgoing.kept(slot, batch.next_target())
         };

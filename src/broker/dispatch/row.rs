@@ -137,13 +137,13 @@ impl Broker {
         let letters = self.send_newest(&mut batch, &outgoing, touched);
         let Some(stored) = outgoing.stored else { return letters };
         let needs = Needs { must_keep: true, may_pass_on: false, retain: false, inbound: None };
+        let completion = completion(&batch, outgoing.publish, needs, None, origin);
         if matches!(letters, Gate::Open) {
-            let completion = completion(&batch, outgoing.publish, needs, None, origin);
             touched.complete_soon(&self.journal, stored, batch.targets, completion);
             return Gate::Message(Arc::clone(stored));
         }
         touched.complete();
-        let gate = self.complete(&outgoing, batch, needs, None, origin);
+        let gate = self.complete(&outgoing, batch.targets, completion, None);
         // Behind the letters of those that do not get it.
         if self.journal.is_open(&gate) { letters } else { gate }
     }

@@ -58,8 +58,9 @@ fn drain(world: &World, client: &mut Client, messages_max: usize) -> Vec<usize> 
         let heard = client.heard();
         quiet = if heard.is_empty() { quiet + 1 } else { 0 };
         for line in heard {
-            let (before, rest) = line.split_once(" a=").expect("a message");
-            client.send(&puback(before.rsplit_once('#').unwrap().1.parse().unwrap()));
+            let (before, rest) = line.split_once('=').expect("a message");
+            let (id, _topic) = before.split_once('#').unwrap().1.split_once(' ').unwrap();
+            client.send(&puback(id.parse().unwrap()));
             all.push(rest[..5].parse().unwrap());
         }
     }
@@ -316,6 +317,42 @@ fn who_cannot_be_told_is_not_refused() {
     assert_eq!(late.heard(), ["SUBACK 0"], "nothing was retained");
 }
 
+/// A will that is QoS 2 finds no room: it is sent from memory when its session is rid of it on disk. A crash leaves it there,
+/// and nobody has heard of it; or it is gone.
+#[test]
+fn a_will_from_memory_comes_exactly_once_across_a_power_cut() {
+    for is_written in [false, true] {
+        let mut world = world();
+        world.subscriber(&connect("sleeper"), "a", QoS::AtLeastOnce).lose();
+        let mut controller = world.subscriber(&connect("controller"), "will", QoS::ExactlyOnce);
+        let mut dying = connect("dying");
+        dying.will = Some(Will {
+            qos: QoS::ExactlyOnce,
+            retain: false,
+            topic: "will",
+            payload: b"w",
+            properties: PublishProperties::default(),
+            delay: None,
+        });
+        let dying = world.joined(&dying, false);
+        let mut publisher = world.joined(&transient("pub"), false);
+        fill(&world, &mut publisher, 4_000);
+        dying.lose();
+        assert_eq!(controller.heard(), NOTHING, "a crash would publish it again");
+        if is_written {
+            world.settle();
+            assert_eq!(controller.heard(), ["PUBLISH q2 #1 will=w"]);
+        }
+        drop((controller, publisher));
+        world.cut(3);
+        let mut controller = world.joined(&connect("controller"), true);
+        world.pass(10_000);
+        world.settle();
+        let heard = controller.heard();
+        assert_eq!(heard.len(), usize::from(!is_written), "{heard:?}");
+    }
+}
+
 /// A device that subscribes again at each wake gets what is retained all the same.
 #[test]
 fn retained_messages_are_sent_from_memory() {
@@ -421,4 +458,47 @@ fn letters_that_find_no_room_hold_nobody_up() {
     }
     assert_eq!(world.broker.stats().dead_letters_waiting, 0);
     assert!(!is_full(&world));
+}
+
+/// The disk has one body for all who wait for a message; each of their letters has its own.
+#[test]
+fn the_letters_of_one_message_do_not_come_all_at_once() {
+    const SESSIONS: usize = 40;
+    let disk = SimDisk::new();
+    disk.set_capacity(CAPACITY_BYTES);
+    let disk_reserve_bytes = Some(4 * GENERATION_BYTES);
+    let store =
+        store::Config { generation_bytes: GENERATION_BYTES, disk_reserve_bytes, ..store::Config::default() };
+    let dead_letters = DeadLetters { enabled: true, ..DeadLetters::default() };
+    let world = World::on(disk, Config { dead_letters, ..Config::default() }, store);
+    let names: Vec<_> = (0..SESSIONS).map(|n| format!("short{n}")).collect();
+    for name in &names {
+        let mut short = connect(name);
+        short.properties.session_expiry = Some(60);
+        world.subscriber(&short, "dies", QoS::AtLeastOnce).lose();
+    }
+    world.subscriber(&connect("dev"), "a", QoS::AtLeastOnce).lose();
+    world.subscriber(&connect("post"), "$dead/#", QoS::AtLeastOnce).lose();
+    let mut publisher = world.joined(&transient("pub"), false);
+    publisher.send(&qos1(9, "dies", &payload(0, 200_000)));
+    world.settle();
+    publisher.heard();
+    let filled = fill(&world, &mut publisher, 4_000);
+    world.pass(60_000);
+    world.settle();
+    for _ in 0..100 {
+        world.pass(1_000);
+        world.settle();
+    }
+    assert!(!world.broker.journal.poisoned());
+    let waiting = world.broker.stats().dead_letters_waiting;
+    assert!((1..SESSIONS as u64).contains(&waiting), "{waiting} of them wait for room");
+    let mut dev = world.joined(&connect("dev"), true);
+    assert_eq!(drain(&world, &mut dev, usize::MAX).len(), filled);
+    for _ in 0..100 {
+        world.pass(1_000);
+        world.settle();
+    }
+    let mut post = world.joined(&connect("post"), true);
+    assert_eq!(drain(&world, &mut post, usize::MAX), vec![0; SESSIONS]);
 }

@@ -280,7 +280,7 @@ fn a_member_that_is_gone_when_its_turn_comes_is_passed_over() {
             gone.leave(ReasonCode::Success, Some(0));
         }
         let slot = lock(&world.broker.registry).by_client_id("pub").unwrap();
-        let origin = Origin { slot: &slot, inbound_qos2: None, is_answered: true };
+        let origin = Origin { slot: &slot, inbound_qos2: None, is_answered: true, is_will: false };
         let packet = publish(QoS::AtLeastOnce, 1, "a", "x");
         let mut touched = Touched::default();
         let sent = world.broker.dispatch(&route, &packet, origin, world.now(), &mut touched).unwrap();

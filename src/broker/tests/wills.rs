@@ -2,6 +2,7 @@
 
 use super::{World, connect, transient};
 use crate::{
+    broker::dispatch::Touched,
     codec::{Connect, PublishProperties, QoS, ReasonCode, Will},
     store::SnapshotSource,
     sync::lock,
@@ -83,6 +84,30 @@ fn a_will_on_its_way_is_still_in_the_journal() {
     drop(slot);
     world.cut(1);
     world.pass(10_000);
+    assert_eq!(queued(&world), 1);
+}
+
+/// The same for QoS 2 that is on disk and was sent at once, before its session has said that it has no will any more.
+#[test]
+fn a_will_that_was_sent_exactly_once_is_not_published_again() {
+    let mut world = World::new();
+    let mut watcher = world.subscriber(&connect("watcher"), "wills", QoS::ExactlyOnce);
+    let mut dev = with_will(connect("dev"), 10);
+    if let Some(will) = &mut dev.will {
+        will.qos = QoS::ExactlyOnce;
+    }
+    world.joined(&dev, false).lose();
+    let slot = lock(&world.broker.registry).by_client_id("dev").unwrap();
+    let will = slot.state().lend_will().unwrap();
+    world.broker.publish_will(&slot, will, world.now(), &mut Touched::default());
+    world.settle();
+    assert_eq!(watcher.heard(), ["PUBLISH q2 #1 wills=gone"]);
+    drop((slot, watcher));
+    world.cut(1);
+    let mut watcher = world.joined(&connect("watcher"), true);
+    world.pass(10_000);
+    world.settle();
+    assert_eq!(watcher.heard(), ["PUBLISH! q2 #1 wills=gone"], "the same one");
     assert_eq!(queued(&world), 1);
 }
 

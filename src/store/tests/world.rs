@@ -374,6 +374,7 @@ impl World {
         let completion = Completion {
             publisher: publisher.map(session),
             inbound_qos2,
+            will_of: None,
             retained: retained.as_ref().map(|(_, version)| *version),
             may_elide: chance.one_in(2),
             keep_body: chance.one_in(2),

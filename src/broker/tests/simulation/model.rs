@@ -220,6 +220,8 @@ pub(super) struct Model {
     terms: Terms,
     /// What sessions that ended had to deliver, where there are letters.
     left: Vec<Left>,
+    /// Wills that the broker publishes at this moment, before the one at hand or after it.
+    together: Vec<Body>,
     line: u64,
     /// A crash sets it back to what the disk knows.
     line_max: u64,
@@ -237,6 +239,7 @@ impl Model {
             failing: false,
             terms,
             left: Vec::new(),
+            together: Vec::new(),
             line: 0,
             line_max: 0,
             truth: 0,

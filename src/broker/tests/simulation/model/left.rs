@@ -196,9 +196,16 @@ impl Model {
     }
 
     /// It leaves with DUP, put together after the moment `not_before`. It must not when it had ended before anybody was
-    /// there to be sent it, whatever crashed meanwhile [MQTT-3.3.2-5].
-    pub(in super::super) fn sent_again(&mut self, who: Who, body: Body, not_before: u64) -> Verdict {
-        let Some(told) = self.told.get(body) else { return Ok(()) };
+    /// there to be sent it, whatever crashed meanwhile [MQTT-3.3.2-5]. What a subscription found `retain`ed may have been sent
+    /// then: its client was there.
+    pub(in super::super) fn sent_again(
+        &mut self,
+        who: Who,
+        body: Body,
+        retain: bool,
+        not_before: u64,
+    ) -> Verdict {
+        let Some(told) = self.told.get(body).filter(|_| !retain) else { return Ok(()) };
         let has_ended = told.deadline.1 > 0 && told.deadline.1 <= not_before;
         if has_ended && self.sessions[who].too_late.contains(&body) {
             return Err(format!("{who} is sent {body} again, and it ended before it could be sent"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::device::{Body, Message},
+    super::device::{Body, Message, Who},
     Exists, Fate, Left, Model, RIDES_MS, Session, Told, Verdict, open_fate,
 };
 use crate::codec::QoS;
@@ -18,16 +18,10 @@ impl Model {
         }
         loop {
             let due = |s: &Session| s.expires_line.min(s.will.as_ref().map_or(u64::MAX, |(_, due)| *due));
-            let asleep = (0..self.sessions.len()).filter(|&who| {
-                let s = &self.sessions[who];
-                s.exists != Exists::No && !s.connected && due(s) <= line
-            });
-            let Some(who) = asleep.min_by_key(|&who| due(&self.sessions[who])) else { break };
-            if self.sessions[who].expires_line <= line {
-                self.end_session(who);
-            } else if let Some((will, _)) = self.sessions[who].will.take() {
-                self.publish_will(who, &will);
-            }
+            let asleep = self.sessions.iter().filter(|s| s.exists != Exists::No && !s.connected);
+            let Some(first) = asleep.map(due).min().filter(|first| *first <= line) else { break };
+            let is_first = |s: &Session| s.exists != Exists::No && !s.connected && due(s) == first;
+            self.come_due((0..self.sessions.len()).filter(|&who| is_first(&self.sessions[who])).collect());
         }
         let mut may_be_gone = false;
         for s in self.sessions.iter_mut().filter(|s| s.exists == Exists::Yes && !s.connected) {
@@ -43,6 +37,24 @@ impl Model {
             self.member_gone();
         }
         Ok(())
+    }
+
+    /// Sessions whose ends or wills fall into one moment, after a crash most of all; in which order, is the broker's affair.
+    fn come_due(&mut self, together: Vec<Who>) {
+        let will = |who: &Who| self.sessions[*who].will.as_ref().map(|(will, _)| will.body);
+        self.together = together.iter().filter_map(will).collect();
+        let wills = self.together.clone();
+        for who in together {
+            if self.sessions[who].expires_line <= self.line {
+                self.end_session(who);
+            } else if let Some((will, _)) = self.sessions[who].will.take() {
+                self.publish_will(who, &will);
+            }
+        }
+        self.together.clear();
+        if let Some(bound) = self.terms.bound {
+            self.sessions.iter_mut().for_each(|s| s.excuse_together(&wills, bound));
+        }
     }
 
     /// All that was to be written is written; messages held back aside.

@@ -31,8 +31,11 @@ impl Model {
         let Some(bound) = self.terms.bound else { return };
         let is_open = |fate, topic| fate == Fate::Open && bound.counts(topic);
         let open_wills = self.told.iter().filter(|told| is_open(told.fate, told.message.topic)).count();
+        let together = self.together.iter().map(|body| self.told[*body].message.topic);
+        let together: Vec<_> = together.filter(|topic| bound.counts(topic)).collect();
         for s in &mut self.sessions {
-            s.open_wills = open_wills;
+            let is_for_it = |topic: &&&str| s.subs.keys().any(|filter| matches(filter, topic));
+            s.open_wills = open_wills + together.iter().filter(is_for_it).count();
             s.excuse(bound);
         }
     }
@@ -75,6 +78,18 @@ impl Session {
                 }
                 if let Some((_, _, owed)) = self.retained.get_mut(body) {
                     *owed = false;
+                }
+            }
+        }
+    }
+
+    /// Of wills that came at one moment any may have been the first, if one of them may have been pushed out.
+    pub(super) fn excuse_together(&mut self, wills: &[Body], bound: Bound) {
+        let is_excused = |body: &Body| self.expects.get(body).is_some_and(|e| e.excused);
+        if bound.overflow == Overflow::DropOldest && wills.iter().any(is_excused) {
+            for body in wills {
+                if let Some(e) = self.expects.get_mut(body) {
+                    e.excused = true;
                 }
             }
         }

@@ -11,6 +11,8 @@ pub(super) struct Routing {
     pub(super) attempt: u32,
     /// A first copy may have been routed before a crash.
     pub(super) again: bool,
+    /// The attempt of the copy before, which may be the one that counts.
+    pub(super) before: u32,
     pub(super) failing: bool,
     pub(super) terms: Terms,
     pub(super) may_be_refused: bool,
@@ -40,7 +42,7 @@ impl Session {
     }
 
     pub(super) fn route(&mut self, body: Body, message: &Message, routing: &Routing) {
-        let &Routing { attempt, again, failing, terms, may_be_refused } = routing;
+        let &Routing { attempt, again, before, failing, terms, may_be_refused } = routing;
         let (topic, qos) = (message.topic, message.qos);
         let matching: Vec<Sub> =
             self.subs.iter().filter(|(f, _)| matches(f, topic)).map(|(_, s)| *s).collect();
@@ -68,7 +70,7 @@ impl Session {
         self.wait(body, topic, attempt, terms.bound);
         let Some(as_qos) = as_qos else { return };
         let e = self.expects.entry(body).or_default();
-        if again && (is_new || e.attempt == 0) {
+        if again && (is_new || e.attempt == 0 || e.attempt != before) {
             return;
         }
         if as_qos == QoS::AtMostOnce {

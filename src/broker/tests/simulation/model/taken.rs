@@ -138,6 +138,7 @@ impl Model {
     pub(super) fn publish_will(&mut self, who: Who, will: &WillWish) {
         debug_assert_eq!(self.told[will.body].from, who);
         self.told[will.body].fate = Fate::Leaving;
+        self.together.retain(|body| *body != will.body);
         self.route(will.body, false);
     }
 
@@ -192,7 +193,6 @@ impl Model {
             entry.0 += 1;
             entry.2 |= owed && has_room && !is_too_large;
             s.wait(body, topic, 0, bound);
-            s.too_late.remove(&body);
             self.told[body].routed_to.insert(who);
         }
     }
@@ -210,7 +210,7 @@ impl Model {
         self.attempts += 1;
         let attempt = self.attempts;
         let told = &mut self.told[body];
-        told.attempt = attempt;
+        let before = std::mem::replace(&mut told.attempt, attempt);
         told.routed += 1;
         let at = told.message.expiry.map_or(u64::MAX, |s| self.line + u64::from(s) * 1_000);
         told.deadline = (told.deadline.0.min(at), told.deadline.1.max(at));
@@ -246,7 +246,8 @@ impl Model {
             }
             return;
         }
-        let routing = Routing { attempt, again, failing: self.failing, terms: self.terms, may_be_refused };
+        let routing =
+            Routing { attempt, again, before, failing: self.failing, terms: self.terms, may_be_refused };
         let message = told.message.clone();
         for (who, s) in self.sessions.iter_mut().enumerate().filter(|(_, s)| s.exists != Exists::No) {
             s.route(body, &message, &routing);

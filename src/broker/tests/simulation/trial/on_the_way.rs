@@ -80,10 +80,11 @@ impl Trial {
         let verdict = match &packet {
             Heard::Connack { present, refused } => self.model.greeted(who, *present, *refused),
             Heard::Publish { id, qos, .. } if who == POST => self.count(who, *id, *qos),
-            Heard::Publish { id, body, qos, dup, .. } => {
+            Heard::Publish { id, body, qos, dup, retain, .. } => {
                 let is_live_qos_0 = *qos == QoS::AtMostOnce;
                 let sent = self.model.sent(who, *body, *dup || is_live_qos_0, not_before);
-                let again = if *dup { self.model.sent_again(who, *body, not_before) } else { Ok(()) };
+                let again =
+                    if *dup { self.model.sent_again(who, *body, *retain, not_before) } else { Ok(()) };
                 sent.and(again).and_then(|()| self.count(who, *id, *qos))
             }
             Heard::Puback { id, refused: false } | Heard::Pubrec { id, refused: false } => {
