@@ -14,7 +14,7 @@ use super::{
     dispatch::Touched,
     keep::Keep,
     lifecycle::ARM_AFTER,
-    slot::{Attached, Farewell, Slot, State},
+    slot::{Attached, Slot, State},
     stats::Traffic,
 };
 use crate::{
@@ -68,7 +68,6 @@ struct Joined {
     slot: Arc<Slot>,
     epoch: u64,
     present: bool,
-    farewell: Arc<Farewell>,
 }
 
 impl Broker {
@@ -238,7 +237,6 @@ impl Broker {
             Arc::clone(self),
             joined.slot,
             joined.epoch,
-            joined.farewell,
             version,
             limit,
             client.authenticated.as_ref(),
@@ -337,12 +335,12 @@ impl Broker {
             ended: false,
         };
         let keep = self.keep(no, &client.id, persistent);
-        let (epoch, farewell) = self.attach(&mut state, &keep, client, false, gate);
+        let epoch = self.attach(&mut state, &keep, client, false, gate);
         let queue_rules = self.queues.rules_for(&client.id, state.record.user_name.as_deref());
         let slot = Arc::new(Slot::new(no, keep, state, queue_rules));
         slot.set_online(true);
         registry.insert(&slot);
-        Created::Joined(Joined { slot, epoch, present: false, farewell })
+        Created::Joined(Joined { slot, epoch, present: false })
     }
 
     pub(super) fn keep(&self, session: SessionNo, client_id: &Arc<str>, persistent: bool) -> Keep {
@@ -412,28 +410,19 @@ impl Broker {
         }
         state.session.outbound.set_inflight_max(self.config.inflight_max);
         let settled = state.settled.clone();
-        let (epoch, farewell) = self.attach(&mut state, &slot.keep, client, true, settled);
+        let epoch = self.attach(&mut state, &slot.keep, client, true, settled);
         slot.set_online(true);
         drop(state);
         lock(&self.registry).schedule(arms_at, slot.no);
-        Some(Joined { slot: Arc::clone(slot), epoch, present: true, farewell })
+        Some(Joined { slot: Arc::clone(slot), epoch, present: true })
     }
 
-    fn attach(
-        &self,
-        state: &mut State,
-        keep: &Keep,
-        client: &Client<'_>,
-        present: bool,
-        gate: Gate,
-    ) -> (u64, Arc<Farewell>) {
+    fn attach(&self, state: &mut State, keep: &Keep, client: &Client<'_>, present: bool, gate: Gate) -> u64 {
         let bytes = self.welcome(client, present);
         state.session.attach(keep, Link::new(client.terms, bytes, gate));
         let epoch = self.next_epoch();
-        let farewell = Arc::default();
-        state.connection =
-            Some(Attached { epoch, waker: None, notified: false, farewell: Arc::clone(&farewell) });
-        (epoch, farewell)
+        state.connection = Some(Attached { epoch, waker: None, notified: false });
+        epoch
     }
 
     /// The keep alive in force, in seconds; 0 is none.
@@ -462,7 +451,7 @@ impl Broker {
         if state.connection.is_none() {
             return;
         }
-        state.kick(verdict, &self.counters);
+        state.kick(verdict, &self.farewells, &self.counters);
         self.after_connection(slot, state, None, now, &mut touched);
     }
 }

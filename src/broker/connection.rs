@@ -20,7 +20,7 @@ use super::{
     dispatch::{Route, RouteCache, Touched},
     last_answers::LastAnswers,
     lifecycle::Parting,
-    slot::{Farewell, Slot, State},
+    slot::{Slot, State},
     stats::Traffic,
 };
 use crate::{
@@ -39,10 +39,10 @@ pub struct Connection {
     pub(super) epoch: u64,
     pub(super) version: Version,
     pub(super) routes: RouteCache,
-    /// Those the client uses.
-    pub(super) aliases: Aliases,
-    farewell: Arc<Farewell>,
-    keep_alive_limit: Option<Duration>,
+    /// On the heap: most clients use none.
+    aliases: Option<Box<Aliases>>,
+    /// In milliseconds; 0 is none.
+    keep_alive_limit_ms: u32,
     /// On the heap: most connections have none.
     pub(super) authentication: Option<Box<Authentication>>,
     pub(super) peer: Peer,
@@ -53,7 +53,7 @@ pub struct Connection {
     /// See [`Connection::may_read`].
     pub(super) paused: bool,
     /// QoS > 0 PUBLISH packets that were unanswered when the last one was answered; by now it may be fewer.
-    pub(super) unanswered: usize,
+    pub(super) unanswered: u32,
     loading: Option<Arc<Loading>>,
     closed: bool,
     seen: Timestamp,
@@ -151,23 +151,21 @@ impl Connection {
         broker: Arc<Broker>,
         slot: Arc<Slot>,
         epoch: u64,
-        farewell: Arc<Farewell>,
         version: Version,
         keep_alive_limit: Option<Duration>,
         authenticated: Option<&Authenticated>,
         peer: Peer,
         now: Timestamp,
     ) -> Self {
-        let alias_max = if version.is_v5() { broker.config.topic_alias_max } else { 0 };
+        let limit_ms = keep_alive_limit.map_or(0, |limit| limit.as_millis().max(1));
         Self {
             broker,
             slot,
             epoch,
             version,
-            aliases: Aliases::new(alias_max),
+            aliases: None,
             routes: RouteCache::default(),
-            farewell,
-            keep_alive_limit,
+            keep_alive_limit_ms: u32::try_from(limit_ms).unwrap_or(u32::MAX),
             authentication: authenticated.map(|a| Box::new(a.into())),
             peer,
             ending: None,
@@ -180,9 +178,17 @@ impl Connection {
         }
     }
 
+    /// Those the client uses, from the first one on.
+    pub(super) fn aliases(&mut self) -> &mut Aliases {
+        let (version, config) = (self.version, &self.broker.config);
+        self.aliases.get_or_insert_with(|| {
+            Box::new(Aliases::new(if version.is_v5() { config.topic_alias_max } else { 0 }))
+        })
+    }
+
     /// One and a half times the keep alive in force [MQTT-3.1.2-22]; `None` when it is off.
     pub fn keep_alive_limit(&self) -> Option<Duration> {
-        self.keep_alive_limit
+        (self.keep_alive_limit_ms > 0).then(|| Duration::from_millis(self.keep_alive_limit_ms.into()))
     }
 
     /// The client identifier, for the log.
@@ -460,7 +466,7 @@ impl Connection {
     }
 
     fn say_farewell(&mut self, out: &mut Vec<u8>) -> Transmit {
-        if let Some((bytes, verdict)) = self.farewell.take() {
+        if let Some((bytes, verdict)) = self.broker.farewells.take(self.epoch) {
             out.extend_from_slice(&bytes);
             self.ending = Some(Ending::Refused(verdict.reason, verdict.why));
         } else if self.ending.is_none() {
@@ -497,6 +503,9 @@ impl Connection {
         let state = slot.state();
         if state.is_served_by(self.epoch) {
             self.broker.after_connection(&slot, state, parting, now, &mut touched);
+        } else {
+            drop(state);
+            self.broker.farewells.forget(self.epoch);
         }
         self.broker.send_letters(now, &mut touched);
         let why = self.why(reason);

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     /// There are hundreds of thousands of them. With the two counts of its `Arc` a slot takes 128 bytes too: a size that nothing
-    /// else has which comes and goes.
+    /// else has which comes and goes, but for the link of a connection, in whose place its dozing session comes.
     #[test]
     fn a_sleeping_slot_stays_small() {
         let bytes = (size_of::<Slot>(), size_of::<Dozing>());

@@ -206,7 +206,7 @@ impl Broker {
 
     fn end_locked<'a>(&self, slot: &'a Arc<Slot>, mut state: Held<'a>, why: Ended, now: Timestamp) {
         let mut touched = Touched::default();
-        state.kick(TAKEN_OVER, &self.counters);
+        state.kick(TAKEN_OVER, &self.farewells, &self.counters);
         state.ended = true;
         slot.set_online(false);
         // The end of the session is the last moment for its will [MQTT-3.1.2-8].

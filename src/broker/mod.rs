@@ -23,6 +23,7 @@ mod counters;
 mod dead_letters;
 mod dispatch;
 mod doze;
+mod farewells;
 mod features;
 mod keep;
 mod last_answers;
@@ -58,6 +59,7 @@ pub use connection::{CloseReason, Connection, Reading, Transmit};
 use counters::Counters;
 pub use dead_letters::{DeadLetters, DeadReason, DeadReasons};
 use dispatch::Routes;
+use farewells::Farewells;
 pub use features::Features;
 pub use keep::Dropped;
 use keep::Drops;
@@ -141,6 +143,7 @@ pub struct Broker {
     /// When `handle_timeout` was called last.
     looked_after_at: AtomicU64,
     next_epoch: AtomicU64,
+    farewells: Farewells,
     shutting_down: AtomicBool,
     clock: OnceLock<Arc<dyn Clock>>,
     methods: OnceLock<Methods>,
@@ -197,6 +200,7 @@ impl Broker {
             counters: Arc::default(),
             looked_after_at: AtomicU64::new(now.0),
             next_epoch: AtomicU64::new(1),
+            farewells: Farewells::default(),
             shutting_down: AtomicBool::new(false),
             clock: OnceLock::new(),
             methods: OnceLock::new(),

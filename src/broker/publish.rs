@@ -55,7 +55,7 @@ impl Connection {
         let qos = first.qos;
         let quota = usize::from(self.broker.config.receive_maximum);
         let has_quota = |count: usize| {
-            qos == QoS::AtMostOnce || self.version != Version::V5 || self.unanswered + count < quota
+            qos == QoS::AtMostOnce || self.version != Version::V5 || self.unanswered as usize + count < quota
         };
         let mut row = vec![first];
         let mut used = 0;
@@ -183,7 +183,7 @@ impl Connection {
         let aliased;
         let topic = match publish.properties.topic_alias {
             Some(alias) => {
-                aliased = self.aliases.resolve(alias, publish.topic).cloned().map_err(bad_alias)?;
+                aliased = self.aliases().resolve(alias, publish.topic).cloned().map_err(bad_alias)?;
                 aliased.as_str()
             }
             None => publish.topic,
@@ -223,7 +223,7 @@ impl Connection {
 
     /// [MQTT-3.3.4-7]: a v5 client keeps to the receive maximum it was given.
     fn check_quota(&mut self) -> Result<(), Ending> {
-        let quota = usize::from(self.broker.config.receive_maximum);
+        let quota = u32::from(self.broker.config.receive_maximum);
         if self.version != Version::V5 || self.unanswered < quota {
             return Ok(());
         }

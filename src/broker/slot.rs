@@ -2,18 +2,17 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::Waker,
 };
 
-use super::{counters::Counters, doze::Life, keep::Keep};
+use super::{counters::Counters, doze::Life, farewells::Farewells, keep::Keep};
 use crate::{
     message::SessionNo,
     session::{Answer, Dormant, Link, Outbound, Session, Subscribed, Verdict},
     store::{Gate, Record, SessionRecord, WillRecord},
-    sync::lock,
     time::Timestamp,
 };
 
@@ -65,25 +64,6 @@ pub(super) struct Attached {
     pub(super) waker: Option<Waker>,
     /// The waker has been called, or is about to be, since the connection last looked.
     pub(super) notified: bool,
-    pub(super) farewell: Arc<Farewell>,
-}
-
-/// The last bytes of a connection that is ended by the broker, and why; left here for the connection's own driver to
-/// fetch.
-#[derive(Default)]
-pub(super) struct Farewell(Mutex<Option<Box<LastWords>>>);
-
-type LastWords = (Vec<u8>, Verdict);
-
-impl Farewell {
-    /// Whoever ends the connection first has the last word.
-    pub(super) fn leave(&self, bytes: Vec<u8>, verdict: Verdict) {
-        lock(&self.0).get_or_insert_with(|| Box::new((bytes, verdict)));
-    }
-
-    pub(super) fn take(&self) -> Option<LastWords> {
-        lock(&self.0).take().map(|last| *last)
-    }
 }
 
 impl Slot {
@@ -258,7 +238,7 @@ impl State {
     }
 
     /// Detaches the connection from outside: it says goodbye with `verdict` (v5) and closes.
-    pub(super) fn kick(&mut self, verdict: Verdict, counters: &Counters) {
+    pub(super) fn kick(&mut self, verdict: Verdict, farewells: &Farewells, counters: &Counters) {
         let Some(connection) = self.connection.take() else { return };
         let mut bytes = Vec::new();
         if let Some(mut link) = self.session.link.take() {
@@ -266,7 +246,7 @@ impl State {
             counters.sent(link.tally, link.out.len());
             bytes = link.out;
         }
-        connection.farewell.leave(bytes, verdict);
+        farewells.leave(connection.epoch, bytes, verdict);
         if let Some(waker) = connection.waker {
             waker.wake();
         }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
 };
 use tracing::{debug, error, info, warn};
@@ -50,7 +50,7 @@ pub(super) struct Shared<G> {
     pub(super) gate: Arc<G>,
     pub(super) wheel: Wheel,
     limits: Limits,
-    seats: Arc<Semaphore>,
+    seats: Semaphore,
     logs: Mutex<Logs>,
 }
 
@@ -85,7 +85,7 @@ impl<G: Gate> Shared<G> {
         Self {
             gate,
             wheel,
-            seats: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+            seats: Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS)),
             limits,
             logs: Mutex::new(Logs {
                 refused: LogRate::new(LOG_PERIOD),
@@ -230,25 +230,21 @@ fn admit<G: Gate>(
     shared: &Arc<Shared<G>>,
     connections: &mut JoinSet<()>,
 ) {
-    let Ok(permit) = Arc::clone(&shared.seats).try_acquire_owned() else {
+    let Ok(seat) = shared.seats.try_acquire() else {
         return shared.note_refused(door, address);
     };
+    // The visit gives it back.
+    seat.forget();
     door.counters.count_accepted();
     stream.set_nodelay();
     let now = shared.gate.now();
-    let visit = Visit {
-        address,
-        connect_by: now.after(door.connect_timeout),
-        door: Arc::clone(door),
-        _seat: Seat { counters: Arc::clone(&door.counters), _permit: permit },
-        shared: Arc::clone(shared),
-    };
+    let visit = Visit { address, door: Arc::clone(door), shared: Arc::clone(shared) };
     // A future for each way of being served, so that none is as large as the largest of them.
     match (door.proxy.is_some(), door.tls.is_some(), door.ws.is_some()) {
         (true, _, _) => connections.spawn(visit.serve_proxied(stream, now)),
-        (false, false, false) => connections.spawn(visit.serve_plain(stream)),
+        (false, false, false) => connections.spawn(visit.serve_plain(stream, now)),
         (false, true, false) => connections.spawn(visit.serve_tls(stream, now)),
-        (false, false, true) => connections.spawn(visit.serve_ws(stream)),
+        (false, false, true) => connections.spawn(visit.serve_ws(stream, now)),
         (false, true, true) => connections.spawn(visit.serve_wss(stream, now)),
     };
 }
@@ -300,31 +296,25 @@ impl<G: Gate, W: Wire> Future for Served<G, W> {
     }
 }
 
-/// One accepted socket's way through the door.
+/// One accepted socket's way through the door, and its place among `Limits::connections_max`.
 struct Visit<G> {
     address: Address,
-    connect_by: Timestamp,
     door: Arc<Door>,
     shared: Arc<Shared<G>>,
-    _seat: Seat,
 }
 
-/// A place among `Limits::connections_max`.
-struct Seat {
-    counters: Arc<Counters>,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Seat {
+impl<G> Drop for Visit<G> {
+    /// Gives its place among `Limits::connections_max` back.
     fn drop(&mut self) {
-        self.counters.count_closed();
+        self.shared.seats.add_permits(1);
+        self.door.counters.count_closed();
     }
 }
 
 impl<G: Gate> Visit<G> {
     /// Hears first whom the proxy connects.
     async fn serve_proxied(mut self, mut stream: Stream, accepted_at: Timestamp) {
-        let mut alarm = self.shared.wheel.alarm(self.connect_by);
+        let mut alarm = self.shared.wheel.alarm(self.connect_by(accepted_at));
         // On the heap, so that the long life after it does not carry the room it took.
         let header = Box::pin(alarm.limit(self.hear_proxy(&mut stream))).await;
         let reason = match header {
@@ -334,9 +324,9 @@ impl<G: Gate> Visit<G> {
                 }
                 drop(alarm);
                 return match (self.door.tls.is_some(), self.door.ws.is_some()) {
-                    (false, false) => Box::pin(self.serve_plain(stream)).await,
+                    (false, false) => Box::pin(self.serve_plain(stream, accepted_at)).await,
                     (true, false) => Box::pin(self.serve_tls(stream, accepted_at)).await,
-                    (false, true) => Box::pin(self.serve_ws(stream)).await,
+                    (false, true) => Box::pin(self.serve_ws(stream, accepted_at)).await,
                     (true, true) => Box::pin(self.serve_wss(stream, accepted_at)).await,
                 };
             }
@@ -359,24 +349,28 @@ impl<G: Gate> Visit<G> {
         read_header(stream).await
     }
 
-    fn serve_plain(self, stream: Stream) -> Served<G, Metered<Stream>> {
-        let alarm = self.shared.wheel.alarm(self.connect_by);
-        self.serve(Metered::new(stream), alarm, None)
+    fn connect_by(&self, accepted_at: Timestamp) -> Timestamp {
+        accepted_at.after(self.door.connect_timeout)
+    }
+
+    fn serve_plain(self, stream: Stream, accepted_at: Timestamp) -> Served<G, Metered<Stream>> {
+        let alarm = self.shared.wheel.alarm(self.connect_by(accepted_at));
+        self.serve(Metered::new(stream), accepted_at, alarm, None)
     }
 
     fn serve_tls(self, stream: Stream, accepted_at: Timestamp) -> Then<Served<G, Shaken>> {
         Then::first(async move {
             let (stream, alarm) = self.shaken(stream, accepted_at).await?;
             let name = certificate_name(&stream);
-            Some(self.serve(stream, alarm, name))
+            Some(self.serve(stream, accepted_at, alarm, name))
         })
     }
 
-    fn serve_ws(self, stream: Stream) -> Then<Served<G, WebSocket<Metered<Stream>>>> {
+    fn serve_ws(self, stream: Stream, accepted_at: Timestamp) -> Then<Served<G, WebSocket<Metered<Stream>>>> {
         Then::first(async move {
-            let alarm = self.shared.wheel.alarm(self.connect_by);
-            let (socket, alarm) = self.upgraded(Metered::new(stream), alarm).await?;
-            Some(self.serve(socket, alarm, None))
+            let alarm = self.shared.wheel.alarm(self.connect_by(accepted_at));
+            let (socket, alarm) = self.upgraded(Metered::new(stream), accepted_at, alarm).await?;
+            Some(self.serve(socket, accepted_at, alarm, None))
         })
     }
 
@@ -384,15 +378,15 @@ impl<G: Gate> Visit<G> {
         Then::first(async move {
             let (stream, alarm) = self.shaken(stream, accepted_at).await?;
             let name = certificate_name(&stream);
-            let (socket, alarm) = self.upgraded(stream, alarm).await?;
-            Some(self.serve(socket, alarm, name))
+            let (socket, alarm) = self.upgraded(stream, accepted_at, alarm).await?;
+            Some(self.serve(socket, accepted_at, alarm, name))
         })
     }
 
     /// The TLS handshake.
     async fn shaken(&self, stream: Stream, accepted_at: Timestamp) -> Option<(Shaken, Alarm)> {
         let tls = self.door.tls.as_ref()?;
-        let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by);
+        let shaken_by = accepted_at.after(tls.handshake_timeout).min(self.connect_by(accepted_at));
         let mut alarm = self.shared.wheel.alarm(shaken_by);
         let patience = tls.handshake_timeout / PATIENCE_DIVISOR;
         let reason = match alarm.limit(tls.handshakes.shake(stream, &tls.settings, patience)).await {
@@ -410,9 +404,14 @@ impl<G: Gate> Visit<G> {
     }
 
     /// The HTTP request that makes a WebSocket of it.
-    async fn upgraded<W: Wire>(&self, wire: W, mut alarm: Alarm) -> Option<(WebSocket<W>, Alarm)> {
+    async fn upgraded<W: Wire>(
+        &self,
+        wire: W,
+        accepted_at: Timestamp,
+        mut alarm: Alarm,
+    ) -> Option<(WebSocket<W>, Alarm)> {
         let ws = self.door.ws.as_ref()?;
-        alarm.set(self.connect_by);
+        alarm.set(self.connect_by(accepted_at));
         let reason = match alarm.limit(WebSocket::accept(wire, ws)).await {
             Limited::Done(Ok(socket)) => return Some((socket, alarm)),
             Limited::Done(Err(error)) => error.to_string(),
@@ -424,11 +423,17 @@ impl<G: Gate> Visit<G> {
     }
 
     /// MQTT, to the end.
-    fn serve<W: Wire>(self, wire: W, alarm: Alarm, certificate_name: Option<Arc<str>>) -> Served<G, W> {
+    fn serve<W: Wire>(
+        self,
+        wire: W,
+        accepted_at: Timestamp,
+        alarm: Alarm,
+        certificate_name: Option<Arc<str>>,
+    ) -> Served<G, W> {
         let peer = self.peer(certificate_name);
         let gate = Arc::clone(&self.shared.gate);
         let write_timeout = self.shared.limits.write_timeout;
-        let task = Task::new(gate, wire, peer, alarm, self.connect_by, write_timeout);
+        let task = Task::new(gate, wire, peer, alarm, self.connect_by(accepted_at), write_timeout);
         Served { task, visit: self }
     }
 
@@ -504,6 +509,14 @@ impl BackOff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Broker;
+
+    /// There are ten thousand of them. What tokio allocates for one has 96 bytes more, and is a multiple of 128.
+    #[test]
+    fn the_task_of_a_connection_stays_small() {
+        let bytes = size_of::<Served<Broker, Metered<Stream>>>();
+        assert!(bytes <= 4 * 128 - 96, "{bytes}");
+    }
 
     #[test]
     fn the_pause_doubles_to_a_second_and_starts_again() {

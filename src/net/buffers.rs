@@ -102,17 +102,23 @@ impl Inbox {
 }
 
 /// Output that the socket has not taken yet.
-#[derive(Default)]
 pub(super) struct Outbox {
     buffer: Vec<u8>,
     /// How much of `buffer` has been written.
     written: usize,
     /// Something was written and not flushed: TLS keeps records back when the socket is full.
     unflushed: bool,
-    /// Since when nothing has moved, while something waits.
-    waiting_since: Option<Timestamp>,
-    /// `Wire::bytes_sent` when it was last looked at.
-    bytes_sent: u64,
+    /// Since when nothing has moved, while something waits; else `NEVER`.
+    waiting_since: Timestamp,
+    /// The low half of `Wire::bytes_sent` when it was last looked at: nobody sends 4 GiB between two looks.
+    bytes_sent: u32,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        let waiting_since = Timestamp::NEVER;
+        Self { buffer: Vec::new(), written: 0, unflushed: false, waiting_since, bytes_sent: 0 }
+    }
 }
 
 impl Outbox {
@@ -137,7 +143,7 @@ impl Outbox {
 
     /// Since when the peer has taken nothing, while bytes wait for it.
     pub(super) fn waiting_since(&self) -> Option<Timestamp> {
-        self.waiting_since
+        (self.waiting_since != Timestamp::NEVER).then_some(self.waiting_since)
     }
 
     /// Writes with one call, the whole buffer if the socket takes it. `Ok(true)` when something moved.
@@ -178,10 +184,11 @@ impl Outbox {
     }
 
     fn note_progress(&mut self, bytes_sent: u64, now: Timestamp) {
+        let bytes_sent = u32::try_from(bytes_sent & u64::from(u32::MAX)).unwrap_or(0);
         if !self.is_waiting() {
-            self.waiting_since = None;
-        } else if self.waiting_since.is_none() || bytes_sent != self.bytes_sent {
-            self.waiting_since = Some(now);
+            self.waiting_since = Timestamp::NEVER;
+        } else if self.waiting_since == Timestamp::NEVER || bytes_sent != self.bytes_sent {
+            self.waiting_since = now;
         }
         self.bytes_sent = bytes_sent;
     }

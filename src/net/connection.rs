@@ -40,9 +40,9 @@ use crate::{
 const ROUNDS_MAX: u32 = 16;
 /// And input. 64 KiB are some 800 messages of 64 bytes, which take about half a millisecond: sixteen times as much, and a
 /// thousand messages a second of somebody else wait 5 to 10 ms.
-const INPUT_BYTES_MAX: u32 = 64 * 1024;
+const INPUT_BYTES_MAX: usize = 64 * 1024;
 /// A packet under way counts as a sign of life for each of these: an upload may take longer than the keep alive.
-const SIGN_OF_LIFE_BYTES: usize = 1024;
+const SIGN_OF_LIFE_BYTES: u32 = 1024;
 /// How long a closing connection waits for the peer to have read its last packet and to close; and before that, for the
 /// disk to have what the last answers promise.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -56,12 +56,10 @@ pub(super) struct Task<G: Gate, W> {
     gate: Arc<G>,
     wire: W,
     alarm: Alarm,
-    write_timeout: Duration,
     stage: Stage<G>,
     inbox: Inbox,
     outbox: Outbox,
-    /// Bytes handed over in this poll.
-    input_bytes: u32,
+    write_timeout_ms: u32,
     /// The broker may have output that it has not been asked for.
     may_transmit: bool,
 }
@@ -105,7 +103,7 @@ struct Open<C> {
     /// When the last whole packet, or the last `SIGN_OF_LIFE_BYTES` of one, came; when the input ended, where it has.
     heard: Timestamp,
     /// Bytes since then.
-    bytes_since: usize,
+    bytes_since: u32,
     reading: Reading,
     /// Input that stood behind the CONNECT or came before a pause has to be offered again before more is read.
     offer_held: bool,
@@ -135,22 +133,22 @@ impl<G: Gate, W: Wire> Task<G, W> {
             gate,
             wire,
             alarm,
-            write_timeout,
             stage: Stage::Greeting(greeting),
             inbox: Inbox::default(),
             outbox: Outbox::default(),
-            input_bytes: 0,
+            write_timeout_ms: u32::try_from(write_timeout.as_millis()).unwrap_or(u32::MAX),
             may_transmit: true,
         }
     }
 
-    fn round(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Round {
+    /// `input_bytes` counts what is handed over.
+    fn round(&mut self, cx: &mut Context<'_>, now: Timestamp, input_bytes: &mut usize) -> Round {
         if self.alarm.stopped() == Stop::Now {
             return self.end(CloseReason::ServerShutdown, now);
         }
         match self.stage {
             Stage::Greeting(Greeting { until, .. }) => self.greet(until, cx, now),
-            Stage::Open(_) => self.serve(cx, now),
+            Stage::Open(_) => self.serve(cx, now, input_bytes),
             Stage::Closing { until, bytes_left } => self.write_last(until, bytes_left, cx, now),
             Stage::Draining { until, bytes_left } => self.drain(until, bytes_left, cx, now),
             Stage::Ended => Round::Over(Outcome::Served),
@@ -214,12 +212,12 @@ impl<G: Gate, W: Wire> Task<G, W> {
     }
 
     /// One round of an open connection: input first, then output.
-    fn serve(&mut self, cx: &mut Context<'_>, now: Timestamp) -> Round {
+    fn serve(&mut self, cx: &mut Context<'_>, now: Timestamp, input_bytes: &mut usize) -> Round {
         let Stage::Open(open) = &mut self.stage else { return Round::Moved };
         let mut moved = false;
         match open.read(&mut self.wire, &mut self.inbox, cx, now) {
             Input::Taken { bytes } => {
-                self.input_bytes = self.input_bytes.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+                *input_bytes += bytes;
                 self.may_transmit = true;
                 moved = true;
             }
@@ -340,13 +338,17 @@ impl<G: Gate, W: Wire> Task<G, W> {
 
     /// Until when the peer has to take a byte of what waits for it.
     fn takes_until(&self) -> Timestamp {
-        self.outbox.waiting_since().map_or(Timestamp::NEVER, |since| since.after(self.write_timeout))
+        self.outbox.waiting_since().map_or(Timestamp::NEVER, |since| since.after(self.write_timeout()))
+    }
+
+    fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.write_timeout_ms.into())
     }
 
     fn begin_closing(&mut self, now: Timestamp) {
         self.inbox.discard();
         // Not from the last progress: a peer that takes a byte now and then could keep a closed connection for ever.
-        self.stage = Stage::Closing { until: now.after(self.write_timeout), bytes_left: DRAIN_BYTES_MAX };
+        self.stage = Stage::Closing { until: now.after(self.write_timeout()), bytes_left: DRAIN_BYTES_MAX };
     }
 
     /// Closes the broker's end, if there is one, and takes its last bytes for the peer.
@@ -370,12 +372,12 @@ impl<G: Gate, W: Wire> Future for Task<G, W> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
         let task = self.get_mut();
         task.alarm.register(cx.waker());
-        task.input_bytes = 0;
         task.may_transmit = true;
+        let mut input_bytes = 0;
         let now = task.gate.now();
         for _ in 0..ROUNDS_MAX {
-            match task.round(cx, now) {
-                Round::Moved if task.input_bytes >= INPUT_BYTES_MAX => break,
+            match task.round(cx, now, &mut input_bytes) {
+                Round::Moved if input_bytes >= INPUT_BYTES_MAX => break,
                 Round::Moved => {}
                 Round::Wait(until) => {
                     task.alarm.set(until);
@@ -458,7 +460,7 @@ impl<C: Client> Open<C> {
             let (used, reading) = client.receive(input, now);
             (used, (used, reading))
         });
-        self.bytes_since += fresh.len();
+        self.bytes_since = self.bytes_since.saturating_add(u32::try_from(fresh.len()).unwrap_or(u32::MAX));
         if used > 0 || self.bytes_since >= SIGN_OF_LIFE_BYTES {
             self.heard = now;
             self.bytes_since = 0;

@@ -54,8 +54,9 @@ pub(super) struct Alarm {
     core: Arc<Core>,
     /// What `shared.deadline` holds, without reading it back.
     deadline: Timestamp,
-    /// What `shared.waker` holds, so that an unchanged waker needs no lock.
-    waker: Option<Waker>,
+    /// The data of what `shared.waker` holds, so that an unchanged waker needs no lock. While that is held nothing else is
+    /// there.
+    waker: usize,
 }
 
 struct Core {
@@ -117,7 +118,7 @@ impl Wheel {
         if self.core.alarms.fetch_add(1, Ordering::AcqRel) == 0 {
             self.core.first_alarm.notify_one();
         }
-        Alarm { shared, core: Arc::clone(&self.core), deadline, waker: None }
+        Alarm { shared, core: Arc::clone(&self.core), deadline, waker: usize::MAX }
     }
 
     /// Wakes every task whose deadline is `now` or earlier; returns how many.
@@ -176,10 +177,10 @@ impl Alarm {
 
     /// The task to wake; cheap when it is the one of the last call.
     pub(super) fn register(&mut self, waker: &Waker) {
-        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+        if self.waker == waker.data() as usize {
             return;
         }
-        self.waker = Some(waker.clone());
+        self.waker = waker.data() as usize;
         *lock(&self.shared.waker) = Some(waker.clone());
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     num::NonZeroU16,
+    ops::RangeInclusive,
 };
 
 use super::{
@@ -72,8 +73,8 @@ impl Tally {
 const KEPT_BYTES_MAX: usize = 8 * 1024;
 /// No more than this is copied rather than handed over with its buffer.
 const COPIED_BYTES_MAX: usize = 512;
-/// Nor does it keep room for more answers than this.
-const ANSWERS_KEPT_MAX: usize = 64;
+/// Nor does it keep room for more answers than this; and for a few it is not worth keeping.
+const ANSWERS_KEPT: RangeInclusive<usize> = 5..=64;
 
 /// A live connection. `G` is the gate an answer waits behind.
 pub struct Link<G> {
@@ -85,14 +86,15 @@ pub struct Link<G> {
     pub tally: Tally,
     answers: VecDeque<(G, Answer)>,
     greeted: bool,
-    subacks_waiting: usize,
-    /// QoS 0 messages among the answers, and the bytes of the encoded ones.
-    messages_waiting: usize,
-    publish_bytes: usize,
+    subacks_waiting: u32,
+    /// QoS 0 messages among the answers.
+    messages_waiting: u32,
+    /// Bytes of the encoded ones: less than `Terms::out_bytes_max` and one message.
+    publish_bytes: u32,
     /// QoS > 0 PUBLISH packets of the client whose PUBACK or PUBCOMP has not been taken from `out` yet.
-    unanswered: usize,
+    unanswered: u32,
     /// Of these, those whose last answer is in `out`.
-    answered: usize,
+    answered: u32,
     #[expect(clippy::box_collection, reason = "most clients take none, and the map is 48 bytes when empty")]
     aliases_out: Option<Box<HashMap<TopicName, NonZeroU16>>>,
 }
@@ -141,7 +143,7 @@ impl<G: Clone> Link<G> {
             Answer::Retained(..) => self.messages_waiting += 1,
             Answer::Publish(bytes, _) => {
                 self.messages_waiting += 1;
-                self.publish_bytes += bytes.len();
+                self.publish_bytes = self.publish_bytes.saturating_add(counted(bytes));
             }
             _ => {}
         }
@@ -157,7 +159,7 @@ impl<G: Clone> Link<G> {
         open: G,
         now: Timestamp,
     ) -> Fate {
-        let room = self.terms.out_bytes_max.saturating_sub(self.out.len() + self.publish_bytes);
+        let room = self.terms.out_bytes_max.saturating_sub(self.out.len() + self.publish_bytes as usize);
         if room == 0 {
             return Fate::NoRoom;
         }
@@ -210,7 +212,7 @@ impl<G: Clone> Link<G> {
     }
 
     /// QoS > 0 PUBLISH packets whose PUBACK or PUBCOMP has not been handed over for writing yet.
-    pub fn unanswered(&self) -> usize {
+    pub fn unanswered(&self) -> u32 {
         self.unanswered
     }
 
@@ -261,7 +263,7 @@ impl<G: Clone> Link<G> {
                 self.encode_answer(answer, now);
             }
         }
-        if self.answers.capacity() > ANSWERS_KEPT_MAX {
+        if !ANSWERS_KEPT.contains(&self.answers.capacity()) {
             self.answers = VecDeque::new();
         }
         None
@@ -273,7 +275,7 @@ impl<G: Clone> Link<G> {
             Answer::Pubrec(_, verdict) => verdict.reason.is_error(),
             _ => false,
         };
-        self.answered += usize::from(ends);
+        self.answered += u32::from(ends);
         match answer {
             Answer::Puback(id, verdict) => self.acknowledge(PacketType::Puback, id, verdict),
             Answer::Pubrec(id, verdict) => self.acknowledge(PacketType::Pubrec, id, verdict),
@@ -290,7 +292,7 @@ impl<G: Clone> Link<G> {
             }
             Answer::Publish(bytes, until) => {
                 self.messages_waiting -= 1;
-                self.publish_bytes -= bytes.len();
+                self.publish_bytes = self.publish_bytes.saturating_sub(counted(&bytes));
                 // [MQTT-3.3.2-5]
                 if until > now {
                     self.tally.message(QoS::AtMostOnce);
@@ -400,9 +402,23 @@ impl<G: Clone> Link<G> {
     }
 }
 
+/// A message's bytes: a packet has fewer than 2^28.
+fn counted(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Ten thousand of them, and the allocator has no size between 128 bytes and 160.
+    #[test]
+    fn a_connection_that_waits_is_small() {
+        assert!(size_of::<Link<()>>() <= 128, "{}", size_of::<Link<()>>());
+        let mut link = link();
+        assert_eq!(link.poll_answers(|()| true, Timestamp(0)), None);
+        assert_eq!(link.answers.capacity(), 0);
+    }
 
     fn link() -> Link<()> {
         let terms = Terms {

@@ -1,7 +1,7 @@
 //! Corners of the protocol.
 
 use super::{CloseReason, World, connect, publish, qos0, qos1, subscribe, transient};
-use crate::codec::{Packet, Publish, QoS};
+use crate::codec::{Packet, Publish, QoS, ReasonCode};
 
 const NOTHING: [&str; 0] = [];
 
@@ -157,4 +157,24 @@ fn who_comes_while_the_broker_ends_is_told_that_it_is_not_there() {
     let world = World::new();
     world.broker.begin_shutdown(world.now());
     assert_eq!(world.refused(&connect("c")), ["CONNACK 0 88"]);
+}
+
+/// What a connection is told at last waits in a place that all share: nobody's stays there.
+#[test]
+fn a_farewell_is_fetched_or_forgotten() {
+    let world = World::new();
+    let mut old = world.joined(&connect("dev"), false);
+    let new = world.joined(&connect("dev"), true);
+    assert_eq!(world.broker.farewells.count(), 1);
+    assert_eq!(old.heard(), ["DISCONNECT 8e"]);
+    assert_eq!(world.broker.farewells.count(), 0);
+    drop(old);
+    // It breaks before it has looked.
+    let newest = world.joined(&connect("dev"), true);
+    assert_eq!(world.broker.farewells.count(), 1);
+    new.woken.0.store(false, std::sync::atomic::Ordering::Relaxed);
+    new.lose();
+    assert_eq!(world.broker.farewells.count(), 0);
+    newest.leave(ReasonCode::Success, None);
+    assert_eq!(world.broker.farewells.count(), 0);
 }
