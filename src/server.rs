@@ -39,6 +39,9 @@ use crate::{
 const TIMEOUTS_MAX: Duration = Duration::from_secs(1);
 /// And at most this often, whatever it asks for.
 const TIMEOUTS_MIN: Duration = Duration::from_millis(20);
+/// How many tasks a thread serves, each of which may handle 64 KiB of input, before it looks which sockets have something. tokio's
+/// own number is 61: while somebody floods the broker, the others wait for as long.
+const TASKS_BETWEEN_LOOKS: u32 = 8;
 
 /// A broker that is being served to the network. Dropping it cuts everything off and leaves the journal to recovery;
 /// `shutdown` is the way to end it.
@@ -81,7 +84,8 @@ pub struct Started {
 /// Opens everything, calls `ready`, and returns when SIGTERM or SIGINT has ended the broker. From `ready` on, neither
 /// signal kills it.
 pub fn run(config: &Config, ready: impl FnOnce(&Started)) -> Result<(), StartError> {
-    runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+    let mut runtime = runtime::Builder::new_multi_thread();
+    runtime.enable_all().event_interval(TASKS_BETWEEN_LOOKS).build()?.block_on(async {
         let signals = Signals::install()?;
         let server = Server::open(config)?;
         let listeners = server.local_addresses().iter().map(|l| l.address.clone()).collect();
