@@ -168,7 +168,7 @@ impl Shared {
             _ => false,
         };
         // The newest is the likeliest not to be at hand: what is being written to is read on the thread.
-        let (newest, others) = wanted.split_last()?;
+        let Some((newest, others)) = wanted.split_last() else { return Some(wanted) };
         let place = place_to_read(&newest.lock());
         let are_all_read = place.is_some_and(|place| read(place, newest)) && {
             let readable = to_read(others);
