@@ -2,11 +2,11 @@
 //! ever fails for want of room: the simulated disk fails like a real one beyond its capacity.
 
 use super::{
-    Client, World, connect, puback, publish, qos0, qos1, qos2, retained, subscribe, transient, v311,
+    Client, World, connect, puback, publish, qos0, qos1, qos2, retained, subscribe, transient, v311, willing,
 };
 use crate::{
     broker::{Config, DeadLetters, Reading, Strained},
-    codec::{Packet, Publish, PublishProperties, QoS, Will},
+    codec::{Packet, Publish, PublishProperties, QoS},
     store::{self, medium::sim::SimDisk},
 };
 
@@ -285,15 +285,7 @@ fn who_cannot_be_told_is_not_refused() {
     world.subscriber(&connect("dev"), "#", QoS::AtLeastOnce).lose();
     let mut live = world.subscriber(&transient("live"), "+", QoS::AtLeastOnce);
     let mut controller = world.subscriber(&connect("controller"), "will", QoS::AtLeastOnce);
-    let mut dying = transient("dying");
-    dying.will = Some(Will {
-        qos: QoS::AtLeastOnce,
-        retain: true,
-        topic: "will",
-        payload: b"w",
-        properties: PublishProperties::default(),
-        delay: None,
-    });
+    let dying = willing(transient("dying"), "will", QoS::AtLeastOnce, true);
     let dying = world.joined(&dying, false);
     let mut publisher = world.joined(&transient("pub"), false);
     for n in 0.. {
@@ -325,15 +317,7 @@ fn a_will_from_memory_comes_exactly_once_across_a_power_cut() {
         let mut world = world();
         world.subscriber(&connect("sleeper"), "a", QoS::AtLeastOnce).lose();
         let mut controller = world.subscriber(&connect("controller"), "will", QoS::ExactlyOnce);
-        let mut dying = connect("dying");
-        dying.will = Some(Will {
-            qos: QoS::ExactlyOnce,
-            retain: false,
-            topic: "will",
-            payload: b"w",
-            properties: PublishProperties::default(),
-            delay: None,
-        });
+        let dying = willing(connect("dying"), "will", QoS::ExactlyOnce, false);
         let dying = world.joined(&dying, false);
         let mut publisher = world.joined(&transient("pub"), false);
         fill(&world, &mut publisher, 4_000);

@@ -34,7 +34,7 @@ use crate::{
     codec::{
         Ack, Connect, ConnectProperties, Disconnect, DisconnectProperties, Packet, PacketId, Publish,
         PublishProperties, QoS, ReasonCode, ReasonProperties, Subscribe, SubscribeFilter, SubscribeOptions,
-        Unsubscribe, Version, decode,
+        Unsubscribe, Version, Will, decode,
     },
     store::{self, medium::sim::SimDisk},
     time::{Clock, Timestamp, WallClock},
@@ -300,6 +300,13 @@ fn transient(client_id: &str) -> Connect<'_> {
 /// A 3.1.1 CONNECT of a client whose session stays.
 fn v311(client_id: &str) -> Connect<'_> {
     Connect::new(Version::V311, client_id)
+}
+
+/// With a will that says "w" when the connection is lost.
+fn willing<'a>(connect: Connect<'a>, topic: &'a str, qos: QoS, retain: bool) -> Connect<'a> {
+    let properties = PublishProperties::default();
+    let will = Will { qos, retain, topic, payload: b"w", properties, delay: None };
+    Connect { will: Some(will), ..connect }
 }
 
 fn receiving(mut connect: Connect<'_>, receive_maximum: u16) -> Connect<'_> {

@@ -1,11 +1,11 @@
 //! What becomes of messages whose queue is full, by its policy, also after a power cut.
 
 use super::{
-    Client, World, connect, puback, publish, qos0, qos1, qos2, retained, subscribe, transient, v311,
+    Client, World, connect, puback, publish, qos0, qos1, qos2, retained, subscribe, transient, v311, willing,
 };
 use crate::{
     broker::{Config, NamePattern, QueueBound},
-    codec::{Connect, Packet, PublishProperties, QoS, Will},
+    codec::{Connect, Packet, QoS},
     session::{Overflow, QueueLimits},
     topic::TopicFilter,
 };
@@ -112,15 +112,7 @@ fn qos_0_and_wills_reach_those_with_room() {
     let mut publisher = world.joined(&transient("pub"), false);
     publisher.send(&qos1(1, "cmd/a", "1"));
     publisher.send(&qos1(2, "cmd/a", "2"));
-    let mut dying = transient("dying");
-    dying.will = Some(Will {
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        topic: "cmd/will",
-        payload: b"w",
-        properties: PublishProperties::default(),
-        delay: None,
-    });
+    let dying = willing(transient("dying"), "cmd/will", QoS::AtLeastOnce, false);
     let dying = world.joined(&dying, false);
     publisher.send(&qos0("cmd/a", "0"));
     dying.lose();
