@@ -233,11 +233,11 @@ fn admit<G: Gate>(
     let Ok(seat) = shared.seats.try_acquire() else {
         return shared.note_refused(door, address);
     };
-    // The visit gives it back.
-    seat.forget();
     door.counters.count_accepted();
     stream.set_nodelay();
     let now = shared.gate.now();
+    // The visit gives it back.
+    seat.forget();
     let visit = Visit { address, door: Arc::clone(door), shared: Arc::clone(shared) };
     // A future for each way of being served, so that none is as large as the largest of them.
     match (door.proxy.is_some(), door.tls.is_some(), door.ws.is_some()) {

@@ -152,9 +152,7 @@ impl Shared {
         waker.wake();
         Some(worst)
     }
-}
 
-impl Shared {
     /// Reads the bodies of messages back as far as that needs no waiting for the disk. `None`: all of them; else those that the
     /// thread is to look at.
     pub(super) fn read_at_hand(&self, wanted: Vec<Arc<Stored>>) -> Option<Vec<Arc<Stored>>> {
