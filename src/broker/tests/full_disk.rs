@@ -395,17 +395,22 @@ fn a_shared_subscription_goes_to_who_needs_no_disk() {
     assert_eq!((live.heard().len(), stored.heard().len()), (4, 0));
 }
 
-/// Letters wait for a disk without room even for them; what clients confirm makes some, and does not wait for letters.
-#[test]
-fn letters_that_find_no_room_hold_nobody_up() {
-    const LETTERS: usize = 10_500;
+/// One that writes dead letters, and keeps a reserve for what makes room.
+fn world_with_letters() -> World {
     let disk = SimDisk::new();
     disk.set_capacity(CAPACITY_BYTES);
     let disk_reserve_bytes = Some(4 * GENERATION_BYTES);
     let store =
         store::Config { generation_bytes: GENERATION_BYTES, disk_reserve_bytes, ..store::Config::default() };
     let dead_letters = DeadLetters { enabled: true, ..DeadLetters::default() };
-    let world = World::on(disk, Config { dead_letters, ..Config::default() }, store);
+    World::on(disk, Config { dead_letters, ..Config::default() }, store)
+}
+
+/// Letters wait for a disk without room even for them; what clients confirm makes some, and does not wait for letters.
+#[test]
+fn letters_that_find_no_room_hold_nobody_up() {
+    const LETTERS: usize = 10_500;
+    let world = world_with_letters();
     let mut short = connect("short");
     short.properties.session_expiry = Some(60);
     world.subscriber(&short, "dies", QoS::AtLeastOnce).lose();
@@ -448,13 +453,7 @@ fn letters_that_find_no_room_hold_nobody_up() {
 #[test]
 fn the_letters_of_one_message_do_not_come_all_at_once() {
     const SESSIONS: usize = 40;
-    let disk = SimDisk::new();
-    disk.set_capacity(CAPACITY_BYTES);
-    let disk_reserve_bytes = Some(4 * GENERATION_BYTES);
-    let store =
-        store::Config { generation_bytes: GENERATION_BYTES, disk_reserve_bytes, ..store::Config::default() };
-    let dead_letters = DeadLetters { enabled: true, ..DeadLetters::default() };
-    let world = World::on(disk, Config { dead_letters, ..Config::default() }, store);
+    let world = world_with_letters();
     let names: Vec<_> = (0..SESSIONS).map(|n| format!("short{n}")).collect();
     for name in &names {
         let mut short = connect(name);
